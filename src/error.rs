@@ -1,0 +1,209 @@
+//! What can go wrong with a delivery: one variant a stage, transient or permanent, with a kind for alarms.
+
+use std::error::Error as StdError;
+
+use crate::push::{CommitId, RefName, RepositoryName};
+
+/// A cause from another crate, kept whole for the chain that is printed.
+pub type Source = Box<dyn StdError + Send + Sync>;
+
+/// Why a delivery failed. The text says what was being done and what to do; the source says why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A route's credentials cannot be had.
+    #[error("no credentials for {repository}: {reason}")]
+    Credentials {
+        /// The repository.
+        repository: RepositoryName,
+        /// What is missing and where it is expected.
+        reason: String,
+    },
+    /// The Git server did not answer, or not in time, or its certificate is not trusted.
+    #[error("cannot reach {url}; check the space's url and the network")]
+    Unreachable {
+        /// The repository's address.
+        url: String,
+        /// What `gix` says.
+        source: Source,
+    },
+    /// The Git server refused the login.
+    #[error("the Git server does not let us read {repository}; {advice}")]
+    AuthFailed {
+        /// The repository.
+        repository: RepositoryName,
+        /// What to do.
+        advice: &'static str,
+        /// What `gix` says.
+        source: Source,
+    },
+    /// The Git server knows no such repository.
+    #[error(
+        "{url} is no Git repository, or this user may not see it; check the route's repository and the space's url"
+    )]
+    RepositoryNotFound {
+        /// The repository's address.
+        url: String,
+        /// What `gix` says.
+        source: Source,
+    },
+    /// The repository has no such ref, and none was ever delivered.
+    #[error("{repository} has no {ref_name}; {hint}")]
+    RefNotFound {
+        /// The repository.
+        repository: RepositoryName,
+        /// The ref.
+        ref_name: RefName,
+        /// What the repository has instead.
+        hint: String,
+    },
+    /// The conversation with the Git server failed, or what it sent is damaged.
+    #[error("cannot fetch {repository}")]
+    Fetch {
+        /// The repository.
+        repository: RepositoryName,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What `gix` or the pack reader says.
+        source: Source,
+    },
+    /// The commit needs more than the limits allow.
+    #[error("{repository} at {commit} is too large; raise the limit, or keep such files elsewhere")]
+    TooLarge {
+        /// The repository.
+        repository: RepositoryName,
+        /// The commit.
+        commit: CommitId,
+        /// Which limit, and by how much.
+        source: Source,
+    },
+    /// The commit's tree cannot become an archive.
+    #[error("cannot archive {repository} at {commit}")]
+    Snapshot {
+        /// The repository.
+        repository: RepositoryName,
+        /// The commit.
+        commit: CommitId,
+        /// Which path or object, and why.
+        source: Source,
+    },
+    /// The temporary files cannot be written: the disk is full, most likely.
+    #[error(
+        "cannot build the archive of {repository}; free some disk space, or point TMPDIR elsewhere"
+    )]
+    Disk {
+        /// The repository.
+        repository: RepositoryName,
+        /// What the system says.
+        source: Source,
+    },
+    /// Another repository or ref delivers to the same object.
+    #[error(
+        "s3://{bucket}/{key} holds {repository} {ref_name}, which is still routed there; give one of the routes another object"
+    )]
+    KeyConflict {
+        /// The bucket.
+        bucket: String,
+        /// The object key.
+        key: String,
+        /// The repository that the object holds.
+        repository: String,
+        /// The ref that the object holds.
+        ref_name: String,
+    },
+    /// S3 did not do what it was asked.
+    #[error("cannot {action} s3://{bucket}/{key}{advice}")]
+    Bucket {
+        /// What it was asked, such as `read`.
+        action: &'static str,
+        /// The bucket.
+        bucket: String,
+        /// The object key.
+        key: String,
+        /// What to do, after a semicolon; may be empty.
+        advice: &'static str,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What the SDK says.
+        source: Source,
+    },
+    /// The bucket keeps no versions, so CodePipeline cannot use it and nothing could be taken back.
+    #[error(
+        "the bucket {bucket} is not versioned; turn bucket versioning on, which CodePipeline demands of a source"
+    )]
+    NotVersioned {
+        /// The bucket.
+        bucket: String,
+    },
+    /// Others wrote the object, or pushed, every time.
+    #[error("gave up after {rounds} rounds: the object or the ref kept changing")]
+    Contention {
+        /// How often it was tried.
+        rounds: u32,
+    },
+    /// The work was stopped from outside.
+    #[error("stopped while in stage {stage}")]
+    Stopped {
+        /// The stage.
+        stage: &'static str,
+    },
+}
+
+impl Error {
+    /// A name for alarms and queries. It never changes.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Credentials { .. } => "credentials",
+            Self::Unreachable { .. } => "unreachable",
+            Self::AuthFailed { .. } => "auth_failed",
+            Self::RepositoryNotFound { .. } => "repository_not_found",
+            Self::RefNotFound { .. } => "ref_not_found",
+            Self::Fetch { .. } => "fetch",
+            Self::TooLarge { .. } => "too_large",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Disk { .. } => "disk",
+            Self::KeyConflict { .. } => "key_conflict",
+            Self::Bucket { .. } => "bucket",
+            Self::NotVersioned { .. } => "not_versioned",
+            Self::Contention { .. } => "contention",
+            Self::Stopped { .. } => "stopped",
+        }
+    }
+
+    /// Whether the same delivery may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Fetch { transient, .. } | Self::Bucket { transient, .. } => *transient,
+            Self::Unreachable { .. }
+            | Self::Disk { .. }
+            | Self::Contention { .. }
+            | Self::Stopped { .. } => true,
+            Self::Credentials { .. }
+            | Self::AuthFailed { .. }
+            | Self::RepositoryNotFound { .. }
+            | Self::RefNotFound { .. }
+            | Self::TooLarge { .. }
+            | Self::Snapshot { .. }
+            | Self::KeyConflict { .. }
+            | Self::NotVersioned { .. } => false,
+        }
+    }
+}
+
+/// The error and its causes in one line. A cause that only repeats what was said is left out.
+#[must_use]
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        let more = more.trim();
+        if !more.is_empty() && !text.contains(more) {
+            text.push_str(": ");
+            text.push_str(more);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,22 @@
+//! A push to a Git repository on Nulab Backlog becomes a new version of a zip object in S3, and with it an AWS
+//! CodePipeline source stage starts.
+//!
+//! ```text
+//! webhook body ─▶ webhook ─PushEvent─▶ route ─Destination─▶ deliver ─▶ Delivery
+//!                                                             │ head, put          bucket
+//!                                                             │ tip, fetch         remote
+//!                                                             └ pack ─▶ snapshot ─▶ archive
+//! ```
+//!
+//! The event only says which route to look at. What is fetched, from where, and where it goes comes from the routing
+//! table and the Git server. The object is the only state; S3's conditional write is the only lock.
+//!
+//! Each module uses only what stands below it.
+
+pub mod progress;
+
+pub mod error;
+
+pub mod push;
+
+pub mod space;

@@ -1,0 +1,3 @@
+//! The `backlog-bridge` command line.
+
+fn main() {}

@@ -1,0 +1,100 @@
+//! What is shared between blocking work and those who wait for it: how far it is, and whether it should stop.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// A part of a delivery, in the order in which they come. Its name is what people see and what metrics use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Reading what the object holds now.
+    Head,
+    /// Asking the Git server where the ref points.
+    Tip,
+    /// Receiving the pack, and checking its objects as they come.
+    Fetch,
+    /// Walking the tree, writing the zip and reading it again.
+    Archive,
+    /// Storing the zip as a new object version.
+    Put,
+    /// Asking the Git server again, since the ref may have moved meanwhile.
+    Verify,
+    /// Giving a Git server time that seems to lag behind its own webhook.
+    Settle,
+}
+
+impl Stage {
+    const ALL: [Self; 7] = [
+        Self::Head,
+        Self::Tip,
+        Self::Fetch,
+        Self::Archive,
+        Self::Put,
+        Self::Verify,
+        Self::Settle,
+    ];
+
+    /// The stage's name, such as `fetch`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Tip => "tip",
+            Self::Fetch => "fetch",
+            Self::Archive => "archive",
+            Self::Put => "put",
+            Self::Verify => "verify",
+            Self::Settle => "settle",
+        }
+    }
+}
+
+/// How far a delivery is. Written by the work, read by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    stage: AtomicU8,
+    bytes: AtomicU64,
+    objects: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Progress {
+    /// The stage that runs now.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        Stage::ALL[usize::from(self.stage.load(Relaxed))]
+    }
+
+    /// Bytes and objects that the stage has handled.
+    #[must_use]
+    pub fn done(&self) -> (u64, u64) {
+        (self.bytes.load(Relaxed), self.objects.load(Relaxed))
+    }
+
+    /// Begins `stage`: the counts start at zero again.
+    pub fn begin(&self, stage: Stage) {
+        self.bytes.store(0, Relaxed);
+        self.objects.store(0, Relaxed);
+        self.stage.store(stage as u8, Relaxed);
+    }
+
+    /// Counts `bytes` more bytes.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts one more object.
+    pub fn add_object(&self) {
+        self.objects.fetch_add(1, Relaxed);
+    }
+
+    /// Asks the work to end soon, with an error.
+    pub fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    /// Whether the work was asked to end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+}

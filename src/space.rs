@@ -1,0 +1,311 @@
+//! Where a Backlog space keeps its Git repositories: one URL, and below it `<project key>/<repository>.git`.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// The URL above a space's repositories, such as `https://example.backlog.com/git`.
+///
+/// Two of them are equal if they name the same place: the host's case, the scheme's own port and a slash at the end do
+/// not count. The path does, byte for byte.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SpaceUrl {
+    scheme: Scheme,
+    host: String,
+    port: Option<u16>,
+    path: String,
+}
+
+/// How a Git server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP over verified TLS.
+    Https,
+    /// Plain HTTP, for a server on the same machine only.
+    Http,
+    /// A folder of repositories on the same machine.
+    File,
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::File => "file",
+        }
+    }
+
+    fn own_port(self) -> Option<u16> {
+        match self {
+            Self::Https => Some(443),
+            Self::Http => Some(80),
+            Self::File => None,
+        }
+    }
+}
+
+/// Text that is not the URL of a space. A text that may hold a password or a key is not repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpaceUrl {
+    /// A user name or a password is in the URL.
+    #[error("expected a URL without user name and password; `credentials` says where they are")]
+    UserInfo,
+    /// A query or a fragment is in the URL.
+    #[error("expected a URL without `?` and `#`")]
+    Query,
+    /// Anything else.
+    #[error("expected the URL of a space as https://example.backlog.com/git, found {0:?}")]
+    Shape(String),
+}
+
+impl SpaceUrl {
+    /// How the space is reached.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        self.host == "localhost"
+            || address.parse().is_ok_and(|a: Ipv4Addr| a.is_loopback())
+            || address.parse().is_ok_and(|a: Ipv6Addr| a.is_loopback())
+    }
+
+    /// The URL of a repository: `{space}/{project}/{repository}.git`.
+    pub(crate) fn repository_url(&self, project: &str, repository: &str) -> String {
+        // gix takes the path of a `file:` URL as it stands.
+        let segment = |name: &str| match self.scheme {
+            Scheme::File => name.to_owned(),
+            Scheme::Https | Scheme::Http => percent_encode(name),
+        };
+        format!("{self}/{}/{}.git", segment(project), segment(repository))
+    }
+
+    /// Takes the URL of a repository apart into space, project key and repository.
+    pub(crate) fn split_repository_url(url: &str) -> Option<(Self, String, String)> {
+        let path = url.trim_end_matches('/');
+        let path = path.strip_suffix(".git").unwrap_or(path);
+        let (path, repository) = path.rsplit_once('/')?;
+        let (space, project) = path.rsplit_once('/')?;
+        let space: Self = space.parse().ok()?;
+        let name = |segment: &str| match space.scheme {
+            Scheme::File => Some(segment.to_owned()),
+            Scheme::Https | Scheme::Http => percent_decode(segment),
+        };
+        let (project, repository) = (name(project)?, name(repository)?);
+        Some((space, project, repository))
+    }
+}
+
+impl FromStr for SpaceUrl {
+    type Err = InvalidSpaceUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpaceUrl> {
+        let invalid = || InvalidSpaceUrl::Shape(text.to_owned());
+        let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(InvalidSpaceUrl::UserInfo);
+        }
+        if rest.contains(['?', '#']) {
+            return Err(InvalidSpaceUrl::Query);
+        }
+        let scheme = [Scheme::Https, Scheme::Http, Scheme::File]
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(scheme))
+            .ok_or_else(invalid)?;
+        let (host, port) = split_port(authority).ok_or_else(invalid)?;
+        let path = path.trim_end_matches('/');
+        let plain_host = host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.[]:".contains(&b));
+        let plain_path = !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\')
+            && path
+                .split('/')
+                .all(|segment| segment != "." && segment != "..");
+        if !plain_host || !plain_path || host.is_empty() != (scheme == Scheme::File) {
+            return Err(invalid());
+        }
+        Ok(Self {
+            scheme,
+            host: host.to_ascii_lowercase(),
+            port: port.filter(|port| Some(*port) != scheme.own_port()),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for SpaceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(&self.path)
+    }
+}
+
+impl fmt::Debug for SpaceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// `host:port` or `host`; the host may be an IPv6 address in brackets. `None` if the port is none.
+fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => Some((host, Some(port.parse().ok()?))),
+        _ => Some((authority, None)),
+    }
+}
+
+/// Writes every byte that may not stand for itself in a URL's path segment as `%XX`.
+fn percent_encode(segment: &str) -> String {
+    use fmt::Write;
+    let mut encoded = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a String takes everything");
+        }
+    }
+    encoded
+}
+
+/// Reads `%XX` as a byte. A `%` that no two digits follow stands for itself. `None` if the result is not UTF-8.
+fn percent_decode(segment: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, ..] => hex_digit(*high).zip(hex_digit(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = escaped {
+            decoded.push(high << 4 | low);
+            rest = &rest[3..];
+        } else {
+            decoded.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| value.try_into().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_url_is_plain() {
+        for (case, text, expected) in [
+            (
+                "as Backlog has it",
+                "https://example.backlog.com/git",
+                Some("https://example.backlog.com/git"),
+            ),
+            (
+                "a slash at the end",
+                "https://example.backlog.com/git/",
+                Some("https://example.backlog.com/git"),
+            ),
+            (
+                "the host's case",
+                "HTTPS://Example.Backlog.com/Git",
+                Some("https://example.backlog.com/Git"),
+            ),
+            (
+                "https' own port",
+                "https://example.backlog.com:443/git",
+                Some("https://example.backlog.com/git"),
+            ),
+            (
+                "another port",
+                "https://localhost:8443",
+                Some("https://localhost:8443"),
+            ),
+            (
+                "IPv6",
+                "http://[::1]:3000/git",
+                Some("http://[::1]:3000/git"),
+            ),
+            (
+                "IPv6 without a port",
+                "http://[::1]/git",
+                Some("http://[::1]/git"),
+            ),
+            ("a folder", "file:///srv/git", Some("file:///srv/git")),
+            ("no scheme", "example.backlog.com/git", None),
+            ("ssh", "ssh://example.backlog.com/git", None),
+            ("no host", "https:///git", None),
+            ("a file on another host", "file://server/git", None),
+            (
+                "a port that is none",
+                "https://example.backlog.com:git/",
+                None,
+            ),
+            ("a space", "https://example.backlog.com/g it", None),
+            ("a line break", "https://example.backlog.com/git\n", None),
+            (
+                "the folder above",
+                "https://example.backlog.com/git/../x",
+                None,
+            ),
+            (
+                "user and password",
+                "https://taro:s3cret@example.backlog.com/git",
+                None,
+            ),
+            (
+                "a query",
+                "https://example.backlog.com/git?apiKey=s3cret",
+                None,
+            ),
+            ("a fragment", "https://example.backlog.com/git#s3cret", None),
+        ] {
+            let url = text.parse::<SpaceUrl>();
+            assert_eq!(
+                url.as_ref().ok().map(ToString::to_string).as_deref(),
+                expected,
+                "{case}"
+            );
+            if let Err(error) = url {
+                assert!(!error.to_string().contains("s3cret"), "{case}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn loopback_is_this_machine() {
+        for (url, expected) in [
+            ("http://localhost:3000", true),
+            ("http://LOCALHOST", true),
+            ("http://127.0.0.1:3000/git", true),
+            ("http://127.8.9.1", true),
+            ("http://[::1]:3000", true),
+            ("http://localhost.example.com", false),
+            ("http://127.0.0.1.example.com", false),
+            ("http://10.0.0.1", false),
+            ("http://[::2]", false),
+        ] {
+            assert_eq!(
+                url.parse::<SpaceUrl>().unwrap().is_loopback(),
+                expected,
+                "{url}"
+            );
+        }
+    }
+}

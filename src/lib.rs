@@ -15,6 +15,10 @@
 
 pub mod webhook;
 
+pub mod config;
+
+pub mod route;
+
 pub mod progress;
 
 pub mod error;

@@ -1,0 +1,743 @@
+//! The routing table: which ref of which repository goes to which object. Everything that is acted on comes from here;
+//! a push only picks the routes to look at.
+
+mod file;
+mod object;
+mod pattern;
+
+use std::{fmt, str::FromStr};
+
+pub use self::{
+    file::RouteTableError,
+    object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
+    pattern::RefPattern,
+};
+use crate::{
+    push::{InvalidName, PushEvent, RefName, RepositoryName},
+    space::SpaceUrl,
+};
+
+/// All routes, in the order in which they were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTable {
+    spaces: Vec<Space>,
+    routes: Vec<Route>,
+}
+
+/// A Backlog space: where its repositories are and who may read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    name: Option<String>,
+    url: SpaceUrl,
+    credentials: CredentialsSource,
+}
+
+/// One line from refs of one repository to objects in one bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    name: String,
+    /// Where the route's space is in [`RouteTable::spaces`].
+    space: usize,
+    repository: RepositoryName,
+    pattern: RefPattern,
+    object: KeyTemplate,
+    bucket: String,
+    sweep: Sweep,
+}
+
+/// Where a user name and a password come from; never the two themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CredentialsSource {
+    /// Nowhere: the server is asked without.
+    Anonymous,
+    /// The environment: `{prefix}_USERNAME` and `{prefix}_PASSWORD`.
+    Env {
+        /// How both variables begin, such as `BACKLOG`.
+        prefix: String,
+    },
+    /// AWS Secrets Manager: a secret that holds JSON, `{"username":…,"password":…}`.
+    Secret {
+        /// The secret's name or ARN.
+        name: String,
+    },
+}
+
+/// Which refs the sweep delivers when no webhook told of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// All that match.
+    All,
+    /// Those that have an object already, so that a first sweep over `refs/heads/*` does not deploy every old branch.
+    Existing,
+}
+
+/// Who wrote the table, and so how far it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A deployed bridge reads it: `https` only.
+    Deployed,
+    /// Someone at a terminal named the file: `file` too, and `http` to the same machine, both without credentials.
+    CommandLine,
+}
+
+/// One object that a ref is delivered to, and all it takes to do so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The route's name.
+    pub route: String,
+    /// The URL to fetch from: `{space}/{project}/{repository}.git`, percent-encoded where a URL needs it.
+    pub url: String,
+    /// Who may read it.
+    pub credentials: CredentialsSource,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The ref.
+    pub ref_name: RefName,
+    /// The bucket to write to.
+    pub bucket: String,
+    /// The object to write.
+    pub key: ObjectKey,
+}
+
+/// A route takes a ref whose name makes no object key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot name the object of {ref_name} in the route {route:?}")]
+pub struct DestinationError {
+    /// The route's name.
+    pub route: String,
+    /// The ref.
+    pub ref_name: RefName,
+    /// What is wrong with the key.
+    pub source: KeyError,
+}
+
+/// What one route makes of a ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The route's name.
+    pub route: String,
+    /// What it does with the ref, or why it does not take it.
+    pub verdict: Verdict,
+}
+
+/// See [`Explanation`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The ref is delivered.
+    Writes {
+        /// To this bucket.
+        bucket: String,
+        /// As this object.
+        key: ObjectKey,
+    },
+    /// The ref matches, but its name makes no object key.
+    NoKey(KeyError),
+    /// The route wants another repository.
+    OtherRepository {
+        /// This one.
+        wanted: RepositoryName,
+    },
+    /// The route wants another ref.
+    OtherRef {
+        /// This one.
+        wanted: RefPattern,
+    },
+}
+
+impl RouteTable {
+    /// Reads a routing table. `default_bucket` is `SOURCE_BUCKET`, for routes that name no bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteTableError`] names every fault that was found, with `file` and its line.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        default_bucket: Option<&str>,
+        origin: Origin,
+    ) -> Result<Self, RouteTableError> {
+        file::read(file, text, default_bucket, origin)
+    }
+
+    /// All routes, in the order in which they were written.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The route of this name.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.name == name)
+    }
+
+    /// The space that a route's repository is in.
+    #[must_use]
+    pub fn space_of(&self, route: &Route) -> &Space {
+        &self.spaces[route.space]
+    }
+
+    /// Where a push is delivered to: once for every route that takes it. A webhook that names its space picks from the
+    /// routes of that space, any other from all.
+    #[must_use]
+    pub fn matching(&self, push: &PushEvent) -> Vec<Result<Destination, DestinationError>> {
+        self.routes
+            .iter()
+            .map(|route| (route, self.space_of(route)))
+            .filter(|(_, space)| push.space_url.as_ref().is_none_or(|url| *url == space.url))
+            .filter(|(route, _)| route.takes(&push.repository, &push.ref_name))
+            .map(|(route, space)| route.destination(space, &push.ref_name))
+            .collect()
+    }
+
+    /// What each route makes of a ref, in the order in which they were written.
+    #[must_use]
+    pub fn explain(&self, repository: &RepositoryName, ref_name: &RefName) -> Vec<Explanation> {
+        self.routes
+            .iter()
+            .map(|route| Explanation {
+                route: route.name.clone(),
+                verdict: route.verdict(repository, ref_name),
+            })
+            .collect()
+    }
+
+    /// Whether some route still delivers this ref to this object.
+    #[must_use]
+    pub fn is_routed(
+        &self,
+        bucket: &str,
+        key: &str,
+        repository: &RepositoryName,
+        ref_name: &RefName,
+    ) -> bool {
+        self.routes.iter().any(|route| {
+            route.bucket == bucket
+                && route.takes(repository, ref_name)
+                && route.key(ref_name).is_ok_and(|own| own.as_str() == key)
+        })
+    }
+}
+
+impl Space {
+    /// The name that routes call the space by, when there are several.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Where the space's repositories are.
+    #[must_use]
+    pub fn url(&self) -> &SpaceUrl {
+        &self.url
+    }
+
+    /// Who may read them.
+    #[must_use]
+    pub fn credentials(&self) -> &CredentialsSource {
+        &self.credentials
+    }
+}
+
+impl Route {
+    /// The route's name, unlike that of any other route. Default: repository and ref, such as `APP/web refs/heads/main`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The repository that the route takes refs from.
+    #[must_use]
+    pub fn repository(&self) -> &RepositoryName {
+        &self.repository
+    }
+
+    /// The refs that it takes.
+    #[must_use]
+    pub fn pattern(&self) -> &RefPattern {
+        &self.pattern
+    }
+
+    /// The object that it writes.
+    #[must_use]
+    pub fn object(&self) -> &KeyTemplate {
+        &self.object
+    }
+
+    /// The bucket that it writes to.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Which of them the sweep delivers.
+    #[must_use]
+    pub fn sweep(&self) -> Sweep {
+        self.sweep
+    }
+
+    /// Whether the route takes this ref of this repository.
+    #[must_use]
+    pub fn takes(&self, repository: &RepositoryName, ref_name: &RefName) -> bool {
+        self.repository == *repository && self.pattern.matches(ref_name)
+    }
+
+    /// Where a ref that the route takes is delivered to. `space` is [`RouteTable::space_of`] the route.
+    ///
+    /// # Errors
+    ///
+    /// [`DestinationError`] if the ref's name makes no object key.
+    pub fn destination(
+        &self,
+        space: &Space,
+        ref_name: &RefName,
+    ) -> Result<Destination, DestinationError> {
+        let key = self.key(ref_name).map_err(|source| DestinationError {
+            route: self.name.clone(),
+            ref_name: ref_name.clone(),
+            source,
+        })?;
+        Ok(Destination {
+            route: self.name.clone(),
+            url: self.repository.url_in(&space.url),
+            credentials: space.credentials.clone(),
+            repository: self.repository.clone(),
+            ref_name: ref_name.clone(),
+            bucket: self.bucket.clone(),
+            key,
+        })
+    }
+
+    fn key(&self, ref_name: &RefName) -> Result<ObjectKey, KeyError> {
+        self.object.expand(&self.repository, ref_name)
+    }
+
+    fn verdict(&self, repository: &RepositoryName, ref_name: &RefName) -> Verdict {
+        if self.repository != *repository {
+            let wanted = self.repository.clone();
+            return Verdict::OtherRepository { wanted };
+        }
+        if !self.pattern.matches(ref_name) {
+            let wanted = self.pattern.clone();
+            return Verdict::OtherRef { wanted };
+        }
+        match self.key(ref_name) {
+            Ok(key) => Verdict::Writes {
+                bucket: self.bucket.clone(),
+                key,
+            },
+            Err(error) => Verdict::NoKey(error),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.route)?;
+        match &self.verdict {
+            Verdict::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
+            Verdict::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
+            Verdict::OtherRepository { wanted } => write!(f, "wants the repository {wanted}"),
+            Verdict::OtherRef { wanted } => write!(f, "wants the ref {wanted}"),
+        }
+    }
+}
+
+/// A text that names no source of credentials. It is not repeated: it may be a password in the wrong place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected credentials as \"secret:NAME\" or \"env:PREFIX\"")]
+pub struct InvalidCredentialsSource;
+
+impl FromStr for CredentialsSource {
+    type Err = InvalidCredentialsSource;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCredentialsSource> {
+        let holds = |text: &str, others: &[u8]| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
+        };
+        match text.split_once(':') {
+            Some(("secret", name)) if !name.is_empty() && holds(name, b"/_+=.@-!:") => {
+                Ok(Self::Secret { name: name.into() })
+            }
+            Some(("env", prefix))
+                if prefix.starts_with(|c: char| c.is_ascii_alphabetic()) && holds(prefix, b"_") =>
+            {
+                let prefix = prefix.into();
+                Ok(Self::Env { prefix })
+            }
+            _ => Err(InvalidCredentialsSource),
+        }
+    }
+}
+
+impl FromStr for Sweep {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text {
+            "all" => Ok(Self::All),
+            "existing" => Ok(Self::Existing),
+            _ => Err(InvalidName::new("\"all\" or \"existing\"", text)),
+        }
+    }
+}
+
+/// Takes a text as the name of a bucket by the rules that S3 has for new ones.
+///
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
+pub(crate) fn bucket_name(text: &str) -> Result<String, InvalidName> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let valid = (3..=63).contains(&bytes.len())
+        && bytes.iter().all(|&b| plain(b) || b == b'.' || b == b'-')
+        && bytes.first().is_some_and(|&b| plain(b))
+        && bytes.last().is_some_and(|&b| plain(b))
+        && !text.contains("..")
+        && text.parse::<std::net::Ipv4Addr>().is_err();
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        let expected = "a bucket name of 3 to 63 lower-case letters, digits, dots and hyphens";
+        Err(InvalidName::new(expected, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::push::Change;
+
+    fn table(text: &str) -> RouteTable {
+        RouteTable::parse("routes.toml", text, Some("sources"), Origin::Deployed)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn two_spaces() -> RouteTable {
+        table(
+            r#"
+            [[space]]
+            name = "ours"
+            url = "https://example.backlog.com/git"
+            credentials = "secret:backlog-bridge/git"
+            [[space]]
+            name = "theirs"
+            url = "https://partner.backlog.jp/git/"
+            credentials = "env:PARTNER"
+
+            [[route]]
+            name = "web-main"
+            space = "ours"
+            repository = "APP/web"
+            ref = "refs/heads/main"
+            object = "web/main.zip"
+            [[route]]
+            name = "web-any"
+            space = "ours"
+            repository = "APP/web"
+            ref = "refs/heads/*"
+            object = "{project}/{repository}/{ref}.zip"
+            bucket = "branches"
+            [[route]]
+            space = "theirs"
+            repository = "APP/web"
+            ref = "refs/heads/main"
+            object = "partner.zip"
+            sweep = "existing"
+            "#,
+        )
+    }
+
+    fn push(space_url: Option<&str>, repository: &str, ref_name: &str) -> PushEvent {
+        PushEvent {
+            space_url: space_url.map(|url| url.parse().unwrap()),
+            repository: repository.parse().unwrap(),
+            ref_name: ref_name.parse().unwrap(),
+            change: Change::Updated,
+            before: None,
+            commits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_route_that_takes_a_push_delivers_it() {
+        let table = two_spaces();
+        let ours = Some("https://EXAMPLE.backlog.com/git/");
+        let theirs = Some("https://partner.backlog.jp/git");
+        for (case, push, expected) in [
+            (
+                "a Git webhook",
+                push(ours, "APP/web", "refs/heads/main"),
+                &["web-main", "web-any"][..],
+            ),
+            (
+                "of the other space",
+                push(theirs, "APP/web", "refs/heads/main"),
+                &["APP/web refs/heads/main"],
+            ),
+            (
+                "of a third space",
+                push(
+                    Some("https://x.backlog.com/git"),
+                    "APP/web",
+                    "refs/heads/main",
+                ),
+                &[],
+            ),
+            (
+                "a project webhook",
+                push(None, "APP/web", "refs/heads/main"),
+                &["web-main", "web-any", "APP/web refs/heads/main"],
+            ),
+            (
+                "a branch",
+                push(None, "APP/web", "refs/heads/release/1"),
+                &["web-any"],
+            ),
+            ("a tag", push(None, "APP/web", "refs/tags/main"), &[]),
+            (
+                "another repository",
+                push(None, "APP/webs", "refs/heads/main"),
+                &[],
+            ),
+            (
+                "another case",
+                push(None, "app/web", "refs/heads/main"),
+                &[],
+            ),
+        ] {
+            let matching = table.matching(&push);
+            let names: Vec<_> = matching
+                .iter()
+                .map(|to| to.as_ref().unwrap().route.as_str())
+                .collect();
+            assert_eq!(names, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_destination_comes_from_the_table() {
+        let table = two_spaces();
+        let ref_name: RefName = "refs/heads/機能/画面".parse().unwrap();
+        let route = table.route("web-any").unwrap();
+        let destination = route.destination(table.space_of(route), &ref_name);
+        assert_eq!(
+            destination,
+            Ok(Destination {
+                route: "web-any".to_owned(),
+                url: "https://example.backlog.com/git/APP/web.git".to_owned(),
+                credentials: CredentialsSource::Secret {
+                    name: "backlog-bridge/git".to_owned()
+                },
+                repository: "APP/web".parse().unwrap(),
+                ref_name,
+                bucket: "branches".to_owned(),
+                key: "APP/web/機能/画面.zip".parse().unwrap(),
+            })
+        );
+    }
+
+    #[test]
+    fn a_ref_that_makes_no_key_is_an_error_with_a_reason() {
+        let table = two_spaces();
+        let push = push(None, "APP/web", &format!("refs/heads/{}", "n".repeat(1013)));
+        let [Err(error)] = &table.matching(&push)[..] else {
+            panic!("one route takes it");
+        };
+        assert_eq!(error.route, "web-any");
+        assert_eq!(error.source, KeyError::TooLong { bytes: 1025 });
+        assert!(!table.is_routed("branches", "x", &push.repository, &push.ref_name));
+    }
+
+    #[test]
+    fn the_sweep_is_careful_with_globs() {
+        let table = two_spaces();
+        let sweeps: Vec<_> = table.routes().iter().map(Route::sweep).collect();
+        assert_eq!(sweeps, [Sweep::All, Sweep::Existing, Sweep::Existing]);
+    }
+
+    #[test]
+    fn a_table_explains_itself() {
+        let table = two_spaces();
+        let explain = |repository: &str, ref_name: &str| {
+            let explanations =
+                table.explain(&repository.parse().unwrap(), &ref_name.parse().unwrap());
+            explanations
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert_eq!(
+            explain("APP/web", "refs/heads/dev"),
+            "web-main: wants the ref refs/heads/main\n\
+             web-any: writes s3://branches/APP/web/dev.zip\n\
+             APP/web refs/heads/main: wants the ref refs/heads/main"
+        );
+        assert_eq!(
+            explain("APP/api", "refs/heads/main"),
+            "web-main: wants the repository APP/web\n\
+             web-any: wants the repository APP/web\n\
+             APP/web refs/heads/main: wants the repository APP/web"
+        );
+        let long = format!("refs/heads/{}", "n".repeat(1013));
+        assert!(
+            explain("APP/web", &long)
+                .contains("web-any: matches, but cannot write: expected an object key")
+        );
+    }
+
+    #[test]
+    fn an_object_is_routed_while_a_route_writes_it() {
+        let table = two_spaces();
+        for (case, bucket, key, repository, ref_name, expected) in [
+            (
+                "exact",
+                "sources",
+                "web/main.zip",
+                "APP/web",
+                "refs/heads/main",
+                true,
+            ),
+            (
+                "glob",
+                "branches",
+                "APP/web/a/b.zip",
+                "APP/web",
+                "refs/heads/a/b",
+                true,
+            ),
+            (
+                "another ref",
+                "sources",
+                "web/main.zip",
+                "APP/web",
+                "refs/heads/dev",
+                false,
+            ),
+            (
+                "another repository",
+                "sources",
+                "web/main.zip",
+                "APP/api",
+                "refs/heads/main",
+                false,
+            ),
+            (
+                "another bucket",
+                "branches",
+                "web/main.zip",
+                "APP/web",
+                "refs/heads/main",
+                false,
+            ),
+            (
+                "another key",
+                "sources",
+                "web/main2.zip",
+                "APP/web",
+                "refs/heads/main",
+                false,
+            ),
+        ] {
+            let routed = table.is_routed(
+                bucket,
+                key,
+                &repository.parse().unwrap(),
+                &ref_name.parse().unwrap(),
+            );
+            assert_eq!(routed, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn credentials_have_a_source() {
+        let secret = |name: &str| {
+            Some(CredentialsSource::Secret {
+                name: name.to_owned(),
+            })
+        };
+        let env = |prefix: &str| {
+            Some(CredentialsSource::Env {
+                prefix: prefix.to_owned(),
+            })
+        };
+        let arn = "arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:git-AbCdEf";
+        for (case, text, expected) in [
+            (
+                "a secret",
+                "secret:backlog-bridge/git",
+                secret("backlog-bridge/git"),
+            ),
+            ("its ARN", &format!("secret:{arn}"), secret(arn)),
+            ("the environment", "env:BACKLOG_2", env("BACKLOG_2")),
+            ("no name", "secret:", None),
+            ("no prefix", "env:", None),
+            ("no variable", "env:2", None),
+            ("a blank", "env:BACK LOG", None),
+            ("a password", "taro:s3cret", None),
+            ("nothing", "", None),
+        ] {
+            assert_eq!(text.parse::<CredentialsSource>().ok(), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_has_a_name_that_s3_takes() {
+        let longest = "b".repeat(63);
+        let too_long = "b".repeat(64);
+        for (case, text, valid) in [
+            ("plain", "sources", true),
+            ("all it may hold", "my.sources-2", true),
+            ("short", "abc", true),
+            ("long", &longest, true),
+            ("too short", "ab", false),
+            ("too long", &too_long, false),
+            ("upper case", "Sources", false),
+            ("an underscore", "my_sources", false),
+            ("a hyphen first", "-sources", false),
+            ("a dot last", "sources.", false),
+            ("two dots", "my..sources", false),
+            ("an address", "192.168.5.4", false),
+            ("Japanese", "倉庫倉庫", false),
+        ] {
+            assert_eq!(bucket_name(text).is_ok(), valid, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_a_routing_table() {
+        let text = include_str!("../routes.example.toml");
+        let parse =
+            |origin| RouteTable::parse("routes.example.toml", text, Some("sources"), origin);
+        let table = parse(Origin::Deployed).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!table.routes().is_empty());
+        assert_eq!(parse(Origin::CommandLine), Ok(table));
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_is_routed_and_explained(short in "[a-z]{1,4}(/[a-z]{1,4})?", repository in "APP/(web|api)") {
+            let table = two_spaces();
+            let push = push(None, &repository, &format!("refs/heads/{short}"));
+            let matching: Vec<_> = table.matching(&push).into_iter().map(Result::unwrap).collect();
+            for to in &matching {
+                prop_assert!(table.is_routed(&to.bucket, to.key.as_str(), &push.repository, &push.ref_name));
+            }
+            let written = table.explain(&push.repository, &push.ref_name).into_iter().filter_map(|e| match e.verdict {
+                Verdict::Writes { bucket, key } => Some((e.route, bucket, key)),
+                _ => None,
+            });
+            let expected = matching.into_iter().map(|to| (to.route, to.bucket, to.key));
+            prop_assert!(written.eq(expected));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
+            let text = format!("[[space]]\nurl = \"https://x/git\"\n[[route]]\n{text}");
+            let _ = RouteTable::parse("routes.toml", &text, None, Origin::Deployed);
+        }
+    }
+}

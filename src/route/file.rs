@@ -1,0 +1,782 @@
+//! Reads a routing table from TOML, and says all that is wrong with it at once.
+
+use std::{collections::HashMap, fmt, ops::Range, str::FromStr};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{
+    CredentialsSource, KeyTemplate, Origin, RefPattern, Route, RouteTable, Space, Sweep,
+    bucket_name,
+};
+use crate::{
+    push::{RefName, RepositoryName},
+    space::{Scheme, SpaceUrl},
+};
+
+/// A routing table that is refused: every fault with its line, one a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTableError {
+    file: String,
+    /// Line, from 1, and what is wrong there.
+    faults: Vec<(usize, String)>,
+}
+
+impl fmt::Display for RouteTableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (line, fault)) in self.faults.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}:{line}: {fault}", self.file)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for RouteTableError {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpaceEntry {
+    url: Spanned<String>,
+    credentials: Option<Spanned<String>>,
+    name: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteEntry {
+    name: Option<Spanned<String>>,
+    space: Option<Spanned<String>>,
+    repository: Spanned<String>,
+    #[serde(rename = "ref")]
+    pattern: Spanned<String>,
+    object: Spanned<String>,
+    bucket: Option<Spanned<String>>,
+    sweep: Option<Spanned<String>>,
+}
+
+/// See [`RouteTable::parse`].
+pub(super) fn read(
+    file: &str,
+    text: &str,
+    default_bucket: Option<&str>,
+    origin: Origin,
+) -> Result<RouteTable, RouteTableError> {
+    let mut reader = Reader {
+        text,
+        faults: Vec::new(),
+    };
+    let table = reader.table(default_bucket, origin);
+    match table {
+        Some(table) if reader.faults.is_empty() => Ok(table),
+        _ => {
+            reader.faults.sort();
+            Err(RouteTableError {
+                file: file.to_owned(),
+                faults: reader.faults,
+            })
+        }
+    }
+}
+
+/// Keeps reading after a fault, and keeps the faults.
+struct Reader<'a> {
+    text: &'a str,
+    faults: Vec<(usize, String)>,
+}
+
+impl Reader<'_> {
+    /// `None` only after a fault.
+    fn table(&mut self, default_bucket: Option<&str>, origin: Origin) -> Option<RouteTable> {
+        let (root, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.toml_fault(error, 0..0);
+        }
+        if !errors.is_empty() {
+            return None;
+        }
+        let (mut spaces, mut routes) = (Some(Vec::new()), Some(Vec::new()));
+        for (key, value) in root.into_inner() {
+            match &**key.get_ref() {
+                "space" => spaces = self.entries::<SpaceEntry>("[[space]]", value),
+                "route" => routes = self.entries::<RouteEntry>("[[route]]", value),
+                other => self.fault(
+                    key.span(),
+                    format!("expected [[space]] or [[route]], found {other:?}"),
+                ),
+            }
+        }
+        let (spaces, routes) = (spaces?, routes?);
+        let names = self.space_names(&spaces);
+        let spaces = spaces.iter().map(|entry| self.space(entry, origin));
+        let spaces: Vec<_> = spaces.collect();
+        let routes: Vec<_> = routes
+            .iter()
+            .map(|entry| {
+                let route = self.route(entry, &names, default_bucket)?;
+                Some((entry, route))
+            })
+            .collect();
+        self.refuse_clashes(routes.iter().flatten());
+        Some(RouteTable {
+            spaces: spaces.into_iter().collect::<Option<_>>()?,
+            routes: routes
+                .into_iter()
+                .map(|route| Some(route?.1))
+                .collect::<Option<_>>()?,
+        })
+    }
+
+    /// All entries of one kind, or `None` if one of them cannot be read: what names it would be judged wrongly.
+    fn entries<T: DeserializeOwned>(
+        &mut self,
+        expected: &str,
+        value: Spanned<DeValue<'_>>,
+    ) -> Option<Vec<T>> {
+        let span = value.span();
+        let DeValue::Array(array) = value.into_inner() else {
+            self.fault(span, format!("expected {expected}"));
+            return None;
+        };
+        let entries: Vec<Option<T>> = array
+            .into_iter()
+            .map(|entry| {
+                let span = entry.span();
+                T::deserialize(ValueDeserializer::from(entry))
+                    .map_err(|error| self.toml_fault(&error, span))
+                    .ok()
+            })
+            .collect();
+        entries.into_iter().collect()
+    }
+
+    /// The name of every space, in order. One space needs none, several need one each.
+    fn space_names(&mut self, entries: &[SpaceEntry]) -> Vec<Option<String>> {
+        if entries.is_empty() {
+            self.fault(0..0, "expected at least one [[space]]");
+        }
+        let mut lines = HashMap::new();
+        for entry in entries {
+            match &entry.name {
+                Some(name) => {
+                    self.label(name);
+                    let line = self.line(&name.span());
+                    if let Some(other) = lines.insert(name.get_ref(), line) {
+                        let name = name.get_ref();
+                        let fault = format!(
+                            "expected a name of its own, found {name:?} as on line {other}"
+                        );
+                        self.fault_on(line, fault);
+                    }
+                }
+                None if entries.len() > 1 => self.fault(
+                    entry.url.span(),
+                    "expected a `name` for the space, as there are several",
+                ),
+                None => {}
+            }
+        }
+        entries
+            .iter()
+            .map(|entry| Some(entry.name.as_ref()?.get_ref().clone()))
+            .collect()
+    }
+
+    fn space(&mut self, entry: &SpaceEntry, origin: Origin) -> Option<Space> {
+        let url: Option<SpaceUrl> = self.parsed(&entry.url);
+        let credentials = match &entry.credentials {
+            Some(credentials) => self.parsed(credentials),
+            None => Some(CredentialsSource::Anonymous),
+        };
+        let refusal = refusal(url.as_ref()?, entry.credentials.is_some(), origin);
+        if let Some(expected) = refusal {
+            let fault = format!("{expected}, found {:?}", entry.url.get_ref());
+            self.fault(entry.url.span(), fault);
+        }
+        Some(Space {
+            name: entry.name.as_ref().map(|name| name.get_ref().clone()),
+            url: url?,
+            credentials: credentials?,
+        })
+    }
+
+    fn route(
+        &mut self,
+        entry: &RouteEntry,
+        spaces: &[Option<String>],
+        default_bucket: Option<&str>,
+    ) -> Option<Route> {
+        if let Some(name) = &entry.name {
+            self.label(name);
+        }
+        let space = self.space_index(entry, spaces);
+        let repository: Option<RepositoryName> = self.parsed(&entry.repository);
+        let pattern: Option<RefPattern> = self.parsed(&entry.pattern);
+        let object: Option<KeyTemplate> = self.parsed(&entry.object);
+        let bucket = self.bucket(entry, default_bucket);
+        let sweep = match &entry.sweep {
+            Some(sweep) => self.parsed(sweep),
+            None if pattern.as_ref()?.exact().is_some() => Some(Sweep::All),
+            None => Some(Sweep::Existing),
+        };
+        let (repository, pattern, object) = (repository?, pattern?, object?);
+        self.check_key(entry, &repository, &pattern, &object);
+        Some(Route {
+            name: match &entry.name {
+                Some(name) => name.get_ref().clone(),
+                None => format!("{repository} {pattern}"),
+            },
+            space: space?,
+            repository,
+            pattern,
+            object,
+            bucket: bucket?,
+            sweep: sweep?,
+        })
+    }
+
+    fn space_index(&mut self, entry: &RouteEntry, spaces: &[Option<String>]) -> Option<usize> {
+        let Some(name) = &entry.space else {
+            if spaces.len() > 1 {
+                let fault = "expected a `space` for the route, as there are several";
+                self.fault(entry.repository.span(), fault);
+            }
+            return (spaces.len() == 1).then_some(0);
+        };
+        let index = spaces
+            .iter()
+            .position(|space| space.as_deref() == Some(name.get_ref().as_str()));
+        if index.is_none() {
+            let fault = format!(
+                "expected the name of a [[space]], found {:?}",
+                name.get_ref()
+            );
+            self.fault(name.span(), fault);
+        }
+        index
+    }
+
+    fn bucket(&mut self, entry: &RouteEntry, default: Option<&str>) -> Option<String> {
+        let (name, span, origin) = match (&entry.bucket, default) {
+            (Some(bucket), _) => (bucket.get_ref().as_str(), bucket.span(), ""),
+            (None, Some(default)) => (default, entry.object.span(), " in SOURCE_BUCKET"),
+            (None, None) => {
+                let fault = "expected a `bucket` for the route, as SOURCE_BUCKET is not set";
+                self.fault(entry.object.span(), fault);
+                return None;
+            }
+        };
+        bucket_name(name)
+            .map_err(|error| self.fault(span, format!("{error}{origin}")))
+            .ok()
+    }
+
+    /// The one key of an exact route is known. A glob's are not, but some templates make a valid key of no ref at all.
+    fn check_key(
+        &mut self,
+        entry: &RouteEntry,
+        repository: &RepositoryName,
+        pattern: &RefPattern,
+        object: &KeyTemplate,
+    ) {
+        let span = entry.object.span();
+        if pattern.exact().is_none() && !object.tells_refs_apart() {
+            let found = entry.object.get_ref();
+            let fault = format!("expected {{ref}} in the object key of a glob, found {found:?}");
+            self.fault(span, fault);
+            return;
+        }
+        let some_ref: RefName = "refs/heads/x".parse().expect("a valid ref name");
+        if let Err(error) = object.expand(repository, pattern.exact().unwrap_or(&some_ref)) {
+            self.fault(span, error);
+        }
+    }
+
+    fn refuse_clashes<'r>(&mut self, routes: impl Iterator<Item = &'r (&'r RouteEntry, Route)>) {
+        let (mut names, mut objects) = (HashMap::new(), HashMap::new());
+        for (entry, route) in routes {
+            let name = &route.name;
+            let own = entry.name.as_ref().unwrap_or(&entry.repository).span();
+            let line = self.line(&own);
+            if let Some(other) = names.insert(name, line) {
+                let fault =
+                    format!("expected a `name` of its own, found {name:?} as on line {other}");
+                self.fault_on(line, fault);
+            }
+            let object = match route.pattern.exact() {
+                Some(exact) => route.key(exact).map(|key| key.to_string()).ok(),
+                None => Some(route.object.identity(&route.repository)),
+            };
+            let Some(object) = object else { continue };
+            let line = self.line(&entry.object.span());
+            if let Some(other) = objects.insert((&route.bucket, object), line) {
+                let found = entry.object.get_ref();
+                let fault = format!(
+                    "expected an object of its own, found {found:?} to be that of line {other}"
+                );
+                self.fault_on(line, fault);
+            }
+        }
+    }
+
+    /// A name is for people, and printed as it stands.
+    fn label(&mut self, name: &Spanned<String>) {
+        if name.get_ref().is_empty() || name.get_ref().contains(char::is_control) {
+            let fault = format!(
+                "expected a name of visible characters, found {:?}",
+                name.get_ref()
+            );
+            self.fault(name.span(), fault);
+        }
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
+        text.get_ref()
+            .parse()
+            .map_err(|error| self.fault(text.span(), error))
+            .ok()
+    }
+
+    fn toml_fault(&mut self, error: &toml::de::Error, entry: Range<usize>) {
+        let message = error.message().trim_end().replace('\n', ", ");
+        self.fault(error.span().unwrap_or(entry), message);
+    }
+
+    fn fault(&mut self, span: Range<usize>, fault: impl fmt::Display) {
+        let line = self.line(&span);
+        self.fault_on(line, fault);
+    }
+
+    fn fault_on(&mut self, line: usize, fault: impl fmt::Display) {
+        self.faults.push((line, fault.to_string()));
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        let before = self.text.bytes().take(span.start);
+        1 + before.filter(|byte| *byte == b'\n').count()
+    }
+}
+
+/// Why a space's URL is not one to fetch from, if it is not.
+fn refusal(url: &SpaceUrl, credentials: bool, origin: Origin) -> Option<&'static str> {
+    if url.scheme() == Scheme::Https {
+        None
+    } else if origin == Origin::Deployed {
+        Some("expected an https URL")
+    } else if url.scheme() == Scheme::Http && !url.is_loopback() {
+        Some("expected an https URL, or http to this machine")
+    } else if credentials {
+        Some("expected an https URL, as there are credentials")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPACE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\n";
+
+    fn read_deployed(text: &str) -> Result<RouteTable, RouteTableError> {
+        read("routes.toml", text, Some("sources"), Origin::Deployed)
+    }
+
+    /// What is refused in one route that starts on line 3.
+    fn faults(route: &str) -> String {
+        match read_deployed(&format!("{SPACE}[[route]]\n{route}")) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_fault_in_a_route_has_its_line() {
+        let long = format!("object = \"{}\"", "k".repeat(1025));
+        for (case, line, expected) in [
+            ("no fault", "", ""),
+            (
+                "a short ref",
+                "ref = \"main\"",
+                "routes.toml:5: expected a full ref name as refs/heads/main, found \"main\"",
+            ),
+            (
+                "a short glob",
+                "ref = \"release/*\"",
+                "routes.toml:5: expected a full ref name with `*` as refs/heads/release/*, found \"release/*\"",
+            ),
+            (
+                "no project",
+                "repository = \"web\"",
+                "routes.toml:4: expected a repository as PROJECT/repository, found \"web\"",
+            ),
+            (
+                "an unknown placeholder",
+                "object = \"{branch}.zip\"",
+                "routes.toml:6: expected an object key in which braces stand around project, repository or ref only, found \"{branch}.zip\"",
+            ),
+            (
+                "no key",
+                "object = \"\"",
+                "routes.toml:6: expected an object key, found nothing",
+            ),
+            (
+                "a long key",
+                &long,
+                "routes.toml:6: expected an object key of at most 1024 bytes, found 1025 bytes",
+            ),
+            (
+                "the table's own key",
+                "object = \"config/{repository}\"\nrepository = \"APP/routes.toml\"",
+                "routes.toml:6: config/routes.toml is the routing table; expected another object key",
+            ),
+            (
+                "a glob to one object",
+                "ref = \"refs/heads/*\"",
+                "routes.toml:6: expected {ref} in the object key of a glob, found \"web.zip\"",
+            ),
+            (
+                "a glob to no object",
+                "ref = \"refs/heads/*\"\nobject = \"/{ref}\"",
+                "routes.toml:6: expected an object key without `/` at the start, `.` and `..` between slashes, and control characters, found \"/x\"",
+            ),
+            (
+                "a bucket",
+                "bucket = \"Sources\"",
+                "routes.toml:7: expected a bucket name of 3 to 63 lower-case letters, digits, dots and hyphens, found \"Sources\"",
+            ),
+            (
+                "a sweep",
+                "sweep = \"none\"",
+                "routes.toml:7: expected \"all\" or \"existing\", found \"none\"",
+            ),
+            (
+                "a space",
+                "space = \"other\"",
+                "routes.toml:7: expected the name of a [[space]], found \"other\"",
+            ),
+            (
+                "an empty name",
+                "name = \"\"",
+                "routes.toml:7: expected a name of visible characters, found \"\"",
+            ),
+            (
+                "a name on two lines",
+                "name = \"a\\nb\"",
+                "routes.toml:7: expected a name of visible characters, found \"a\\nb\"",
+            ),
+            (
+                "an unknown field",
+                "branch = \"main\"",
+                "routes.toml:7: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`",
+            ),
+            (
+                "a number",
+                "bucket = 3",
+                "routes.toml:7: invalid type: integer `3`, expected a string",
+            ),
+        ] {
+            let mut lines = vec![
+                "repository = \"APP/web\"",
+                "ref = \"refs/heads/main\"",
+                "object = \"web.zip\"",
+            ];
+            for line in line.lines() {
+                let field = line.split('=').next();
+                match lines
+                    .iter()
+                    .position(|other| other.split('=').next() == field)
+                {
+                    Some(at) => lines[at] = line,
+                    None => lines.push(line),
+                }
+            }
+            assert_eq!(faults(&lines.join("\n")), expected, "{case}");
+        }
+        assert_eq!(
+            faults("repository = \"APP/web\"\nref = \"refs/heads/main\""),
+            "routes.toml:3: missing field `object`"
+        );
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let text = r#"
+            [[space]]
+            url = "https://taro:s3cret@example.backlog.com/git"
+            credentials = "s3cret"
+
+            [[route]]
+            repository = "web"
+            ref = "main"
+            object = "web.zip"
+
+            [[route]]
+            repository = "APP/web"
+            ref = "refs/heads/main"
+            object = "{x}.zip"
+            sweep = "some"
+        "#;
+        assert_eq!(
+            read_deployed(text).unwrap_err().to_string(),
+            "routes.toml:3: expected a URL without user name and password; `credentials` says where they are\n\
+             routes.toml:4: expected credentials as \"secret:NAME\" or \"env:PREFIX\"\n\
+             routes.toml:7: expected a repository as PROJECT/repository, found \"web\"\n\
+             routes.toml:8: expected a full ref name as refs/heads/main, found \"main\"\n\
+             routes.toml:14: expected an object key in which braces stand around project, repository or ref only, found \"{x}.zip\"\n\
+             routes.toml:15: expected \"all\" or \"existing\", found \"some\""
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_shape_is_refused() {
+        for (case, text, expected) in [
+            (
+                "nothing",
+                "",
+                "routes.toml:1: expected at least one [[space]]",
+            ),
+            (
+                "another table",
+                "[[spaces]]\nurl = \"\"\n",
+                "routes.toml:1: expected [[space]] or [[route]], found \"spaces\"\nroutes.toml:1: expected at least one [[space]]",
+            ),
+            (
+                "one bracket",
+                "[space]\nurl = \"https://example.backlog.com/git\"",
+                "routes.toml:1: expected [[space]]",
+            ),
+            (
+                "two typos",
+                "[[space]]\nurll = \"\"\n[[route]]\nbranch = \"\"",
+                "routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`\n\
+                 routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`",
+            ),
+            (
+                "a field twice",
+                "[[space]]\nurl = \"a\"\nurl = \"b\"",
+                "routes.toml:3: duplicate key",
+            ),
+            (
+                "not TOML",
+                "# routes\n{\"route\": []}",
+                "routes.toml:2: invalid key-value pair, expected key",
+            ),
+        ] {
+            assert_eq!(
+                read_deployed(text).unwrap_err().to_string(),
+                expected,
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_space_is_reached_safely() {
+        let refused = |origin, space: &str| {
+            let text = format!("[[space]]\n{space}");
+            read("routes.toml", &text, None, origin)
+                .err()
+                .map(|error| error.to_string())
+        };
+        for (case, space, deployed, command_line) in [
+            (
+                "https",
+                "url = \"https://example.backlog.com/git\"",
+                true,
+                true,
+            ),
+            (
+                "https with credentials",
+                "url = \"https://example.backlog.com/git\"\ncredentials = \"env:BACKLOG\"",
+                true,
+                true,
+            ),
+            (
+                "http to this machine",
+                "url = \"http://127.0.0.1:3000/git\"",
+                false,
+                true,
+            ),
+            ("a folder", "url = \"file:///srv/git\"", false, true),
+            (
+                "http",
+                "url = \"http://example.backlog.com/git\"",
+                false,
+                false,
+            ),
+            (
+                "http with credentials",
+                "url = \"http://localhost/git\"\ncredentials = \"env:BACKLOG\"",
+                false,
+                false,
+            ),
+            (
+                "a folder with credentials",
+                "url = \"file:///srv/git\"\ncredentials = \"env:BACKLOG\"",
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!(
+                refused(Origin::Deployed, space).is_none(),
+                deployed,
+                "{case}"
+            );
+            assert_eq!(
+                refused(Origin::CommandLine, space).is_none(),
+                command_line,
+                "{case}"
+            );
+        }
+        assert_eq!(
+            refused(Origin::Deployed, "url = \"http://localhost\"").as_deref(),
+            Some("routes.toml:2: expected an https URL, found \"http://localhost\"")
+        );
+    }
+
+    #[test]
+    fn several_spaces_have_names_that_routes_say() {
+        let text = r#"
+            [[space]]
+            url = "https://a.backlog.com/git"
+            [[space]]
+            name = "b"
+            url = "https://b.backlog.com/git"
+            [[space]]
+            name = "b"
+            url = "https://b.backlog.jp/git"
+            [[route]]
+            repository = "APP/web"
+            ref = "refs/heads/main"
+            object = "web.zip"
+        "#;
+        assert_eq!(
+            read_deployed(text).unwrap_err().to_string(),
+            "routes.toml:3: expected a `name` for the space, as there are several\n\
+             routes.toml:8: expected a name of its own, found \"b\" as on line 5\n\
+             routes.toml:11: expected a `space` for the route, as there are several"
+        );
+    }
+
+    #[test]
+    fn routes_that_clash_are_refused() {
+        let route = |lines: &[&str]| format!("[[route]]\n{}\n", lines.join("\n"));
+        let web = |name: &str, pattern: &str, object: &str| {
+            route(&[
+                &format!("name = \"{name}\""),
+                "repository = \"APP/web\"",
+                &format!("ref = \"{pattern}\""),
+                &format!("object = \"{object}\""),
+            ])
+        };
+        let api = |pattern: &str, object: &str| {
+            route(&[
+                "repository = \"APP/api\"",
+                &format!("ref = \"{pattern}\""),
+                &format!("object = \"{object}\""),
+            ])
+        };
+        let other_bucket = |route: String| route + "bucket = \"others\"\n";
+        let main = "refs/heads/main";
+        for (case, routes, clash) in [
+            (
+                "two objects",
+                web("a", main, "a.zip") + &web("b", main, "b.zip"),
+                None,
+            ),
+            (
+                "two buckets",
+                web("a", main, "a.zip") + &other_bucket(web("b", main, "a.zip")),
+                None,
+            ),
+            (
+                "one template for two repositories",
+                web("a", "refs/heads/*", "{project}/{repository}/{ref}")
+                    + &api("refs/heads/*", "{project}/{repository}/{ref}"),
+                None,
+            ),
+            (
+                "a branch and all of them",
+                web("a", main, "web.zip") + &web("b", "refs/heads/*", "all/{ref}.zip"),
+                None,
+            ),
+            (
+                "one key",
+                web("a", main, "web.zip") + &api(main, "web.zip"),
+                Some(
+                    "routes.toml:11: expected an object of its own, found \"web.zip\" to be that of line 7",
+                ),
+            ),
+            (
+                "one key by two names",
+                web("a", main, "web/main.zip")
+                    + &web("b", "refs/tags/main", "{repository}/{ref}.zip"),
+                Some(
+                    "routes.toml:12: expected an object of its own, found \"{repository}/{ref}.zip\" to be that of line 7",
+                ),
+            ),
+            (
+                "one template",
+                web("a", "refs/heads/a*", "{ref}.zip") + &api("refs/heads/*", "{ref}.zip"),
+                Some(
+                    "routes.toml:11: expected an object of its own, found \"{ref}.zip\" to be that of line 7",
+                ),
+            ),
+            (
+                "one template by two names",
+                web("a", "refs/heads/a*", "APP/{ref}.zip")
+                    + &api("refs/heads/*", "{project}/{ref}.zip"),
+                Some(
+                    "routes.toml:11: expected an object of its own, found \"{project}/{ref}.zip\" to be that of line 7",
+                ),
+            ),
+            (
+                "one name",
+                web("a", main, "a.zip") + &web("a", main, "b.zip"),
+                Some("routes.toml:9: expected a `name` of its own, found \"a\" as on line 4"),
+            ),
+            (
+                "one name by default",
+                api(main, "a.zip") + &api(main, "b.zip"),
+                Some(
+                    "routes.toml:8: expected a `name` of its own, found \"APP/api refs/heads/main\" as on line 4",
+                ),
+            ),
+        ] {
+            let error = read_deployed(&format!("{SPACE}{routes}"))
+                .err()
+                .map(|error| error.to_string());
+            assert_eq!(error.as_deref(), clash, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_route_without_a_bucket_needs_the_default() {
+        let text = format!(
+            "{SPACE}[[route]]\nrepository = \"A/b\"\nref = \"refs/heads/m\"\nobject = \"k\""
+        );
+        let fault = |default| {
+            let read = read("routes.toml", &text, default, Origin::Deployed);
+            read.err().map(|error| error.to_string())
+        };
+        assert_eq!(fault(Some("sources")), None);
+        assert_eq!(
+            fault(None).as_deref(),
+            Some("routes.toml:6: expected a `bucket` for the route, as SOURCE_BUCKET is not set")
+        );
+        assert!(
+            fault(Some("S"))
+                .unwrap()
+                .ends_with("found \"S\" in SOURCE_BUCKET")
+        );
+    }
+
+    #[test]
+    fn a_table_without_routes_is_one() {
+        assert_eq!(read_deployed(SPACE).unwrap().routes(), []);
+    }
+}

@@ -13,6 +13,8 @@
 //!
 //! Each module uses only what stands below it.
 
+pub mod local;
+
 pub mod webhook;
 
 pub mod config;

@@ -1,0 +1,150 @@
+//! Why the store refuses: one sentence each that says what a person can do, or what a client did wrong.
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use hyper::StatusCode;
+use s3s::{S3Error, S3ErrorCode};
+
+/// Why the store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file is where the store should be, or above it.
+    #[error("the store {} cannot be opened because there is a file in its place: choose another directory", dir.display())]
+    NotADirectory {
+        /// The directory that was asked for.
+        dir: PathBuf,
+    },
+    /// The system refuses to let us write.
+    #[error("the store {} is not writable: change its permissions or choose another directory", dir.display())]
+    NotWritable {
+        /// The directory that was asked for.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the store open, or this one has it open already.
+    #[error("the store {} is in use by another process: stop that process or choose another directory", dir.display())]
+    InUse {
+        /// The directory that was asked for.
+        dir: PathBuf,
+    },
+    /// No port could be had on loopback.
+    #[error("cannot listen on loopback")]
+    Listen {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no room left.
+    #[error("the disk is full at {}: nothing was stored", path.display())]
+    DiskFull {
+        /// What was to be written.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Anything else that the file system refuses.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// The verb.
+        doing: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A `version.json` that the store did not write, or not like this.
+    #[error("{} is damaged: restore it, or delete the folder it is in", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// The key makes a longer path than this system can have.
+    #[error("the key is too long for this system's paths")]
+    KeyTooLong,
+    /// [`Condition::Matches`](super::Condition::Matches) on an object that does not exist.
+    #[error("there is no such object")]
+    NoSuchKey,
+    /// The newest version is not what the [`Condition`](super::Condition) asks for.
+    #[error("the object has changed")]
+    PreconditionFailed,
+    /// No upload in parts of this object has this id: never begun, ended, or forgotten with a restart.
+    #[error("there is no such upload: it was completed, aborted, or begun before a restart")]
+    NoSuchUpload,
+    /// A part that is named at completion is not what was uploaded.
+    #[error("part {number} is missing or has another ETag")]
+    InvalidPart {
+        /// The part's number.
+        number: i32,
+    },
+    /// Parts that are named at completion are not in ascending order.
+    #[error("the parts are not in ascending order")]
+    InvalidPartOrder,
+    /// A part other than the last is smaller than S3 takes.
+    #[error("part {number} is smaller than 5 MiB and not the last")]
+    PartTooSmall {
+        /// The part's number.
+        number: i32,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            ErrorKind::InvalidFilename => Self::KeyTooLong,
+            _ => Self::Io {
+                doing,
+                path,
+                source,
+            },
+        }
+    }
+}
+
+impl From<StoreError> for S3Error {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::KeyTooLong => S3ErrorCode::KeyTooLongError,
+            StoreError::NoSuchKey => S3ErrorCode::NoSuchKey,
+            StoreError::PreconditionFailed => S3ErrorCode::PreconditionFailed,
+            StoreError::NoSuchUpload => S3ErrorCode::NoSuchUpload,
+            StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+            StoreError::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
+            StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
+            StoreError::DiskFull { .. } => S3ErrorCode::Custom("InsufficientStorage".into()),
+            _ => S3ErrorCode::InternalError,
+        };
+        let full = matches!(error, StoreError::DiskFull { .. });
+        let mut answer = Self::with_message(code, error.to_string());
+        if full {
+            // Not one of those that clients try again at once: that would not free the disk.
+            answer.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+        }
+        answer.set_source(Box::new(error));
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_a_status_of_its_own_that_clients_do_not_try_again() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let error = StoreError::io("write", Path::new("store/file"), kind.into());
+            let answer = S3Error::from(error);
+            assert_eq!(answer.status_code(), Some(StatusCode::INSUFFICIENT_STORAGE));
+            assert_eq!(
+                answer.message(),
+                Some("the disk is full at store/file: nothing was stored")
+            );
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What replaces AWS on a laptop: an S3 with versions and conditional writes, in a folder that people can browse.
+//!
+//! ```text
+//! aws-sdk-s3 ──HTTP on loopback──▶ server ──▶ s3 (the operations) ──▶ store, uploads (files) ──▶ key_path (names)
+//!                                              ├ body (bytes in and out, checksums)
+//!                                              └ listing (pages)
+//! ```
+//!
+//! The ordinary SDK client talks to it, so that the code that delivers is the same here, in the tests, and in Lambda.
+//! It knows what the bridge needs of S3 and answers `NotImplemented` to anything else.
+
+mod body;
+mod error;
+mod key_path;
+mod listing;
+mod s3;
+mod server;
+mod store;
+mod uploads;
+
+pub use self::{
+    error::StoreError,
+    server::{EmbeddedS3, serve, service},
+    store::{Condition, Content, Store, Version},
+};

@@ -1,0 +1,661 @@
+//! The versioned objects on disk. Nothing but files: no index that could disagree with them, no HTTP, no S3 types.
+//!
+//! ```text
+//! DIR/sources/web/main.zip/@00000002-0b5c…/main.zip         the bytes
+//! DIR/sources/web/main.zip/@00000002-0b5c…/version.json     what is known about them
+//! DIR/.backlog-bridge/lock, tmp/
+//! ```
+//!
+//! A version is prepared in `tmp/` and appears by one rename: whenever the process is killed, it is wholly there or not at all.
+//! The number in front of its name is what makes it the newest. A delete marker is a version without bytes.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, RwLock},
+};
+
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempDir};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{error::StoreError, key_path, uploads::Upload};
+
+/// What a person finds who opens the folder.
+const README: &str = "\
+This folder is the S3 of backlog-bridge on this machine.
+
+BUCKET/KEY/@NUMBER-VERSION/ is one version of an object: its bytes and version.json, which describes them.
+The highest number is the newest version. A version without bytes marks that the object was deleted.
+The folder may be deleted as a whole while backlog-bridge is not running.
+";
+
+/// Versioned objects in a folder. Calls block; any number of threads may make them.
+///
+/// Every bucket is versioned and needs no creation: one that nothing was written to is empty.
+pub struct Store {
+    dir: PathBuf,
+    /// Who changes what the tree of folders holds has it alone.
+    tree: RwLock<()>,
+    pub(super) uploads: Mutex<HashMap<String, Upload>>,
+    /// Held as long as the store is open. The system lets go of it when the process dies.
+    _lock: File,
+}
+
+/// One version of an object, or a delete marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The object's key.
+    pub key: String,
+    /// The version id: random, so that nobody can know it who was not told.
+    pub version_id: String,
+    /// When it was stored.
+    #[serde(with = "rfc3339")]
+    pub modified: OffsetDateTime,
+    /// What was stored, or `None` if this is a delete marker.
+    pub content: Option<Content>,
+    /// Where the files are.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+/// What is known about an object's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// The `ETag`, without quotes.
+    pub etag: String,
+    /// How long the object is, in bytes.
+    pub size: u64,
+    /// The Content-Type.
+    pub content_type: String,
+    /// The user metadata, without the `x-amz-meta-` in front.
+    pub metadata: BTreeMap<String, String>,
+    /// By algorithm, such as `CRC32`, the checksum in base64.
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// What must be true of the newest version for a write to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Write in any case.
+    None,
+    /// There is no object (`If-None-Match: *`).
+    Absent,
+    /// The object has this `ETag` (`If-Match`), without quotes.
+    Matches(String),
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is created if it does not exist. What a killed process left unfinished is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if `dir` is not a directory, not writable, or in use. Its text says what a person can do.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let refused = |source: io::Error| {
+            let dir = dir.to_owned();
+            match source.kind() {
+                ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+                    StoreError::NotADirectory { dir }
+                }
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    StoreError::NotWritable { dir, source }
+                }
+                _ => StoreError::io("open the store", &dir, source),
+            }
+        };
+        let own = dir.join(".backlog-bridge");
+        fs::create_dir_all(&own).map_err(refused)?;
+        let lock = File::create(own.join("lock")).map_err(refused)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::InUse {
+                dir: dir.to_owned(),
+            },
+            TryLockError::Error(source) => refused(source),
+        })?;
+        let store = Self {
+            dir: dir.to_owned(),
+            tree: RwLock::default(),
+            uploads: Mutex::default(),
+            _lock: lock,
+        };
+        match fs::remove_dir_all(store.tmp()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error)),
+            _ => fs::create_dir(store.tmp()).map_err(refused)?,
+        }
+        fs::write(dir.join("README.txt"), README).map_err(refused)?;
+        Ok(store)
+    }
+
+    /// A file to write an object's bytes to before they become a version. It vanishes when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub fn temporary(&self) -> Result<NamedTempFile, StoreError> {
+        NamedTempFile::new_in(self.tmp())
+            .map_err(|error| StoreError::io("write to", &self.tmp(), error))
+    }
+
+    /// Makes `bytes` the newest version of an object. `content` describes them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::PreconditionFailed`] or [`StoreError::NoSuchKey`] if `condition` does not hold: of any number of
+    /// writers with the same condition, one wins. [`StoreError::DiskFull`] and others if the files cannot be written. Nothing
+    /// was stored then, unless only the last sync to disk failed.
+    pub fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        bytes: NamedTempFile,
+        content: Content,
+        condition: &Condition,
+    ) -> Result<Version, StoreError> {
+        // The slow part, while others may still read and write.
+        sync(bytes.path())?;
+        self.commit(bucket, key, Some((bytes, content)), condition)
+    }
+
+    /// Puts a delete marker on top of an object, whether there is one or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put`].
+    pub fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: &Condition,
+    ) -> Result<Version, StoreError> {
+        self.commit(bucket, key, None, condition)
+    }
+
+    /// Removes one version for good and returns what it was, or `None` if there is none with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn remove(
+        &self,
+        bucket: &str,
+        key: &str,
+        version_id: &str,
+    ) -> Result<Option<Version>, StoreError> {
+        let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder(bucket, key);
+        let mut found = numbered(&folder)?.into_iter();
+        let Some(found) = found.find(|found| found.version_id == version_id) else {
+            return Ok(None);
+        };
+        let removed = describe(&found.path)?;
+        // Like its coming, its going is one rename.
+        let gone = self.tmp().join(Uuid::new_v4().simple().to_string());
+        fs::rename(&found.path, &gone)
+            .map_err(|error| StoreError::io("remove", &found.path, error))?;
+        sync(&folder)?;
+        // The rest is tidying, and the next open does it too.
+        let _ = fs::remove_dir_all(&gone);
+        let bucket = self.bucket_folder(bucket);
+        for empty in folder.ancestors().take_while(|&parent| parent != bucket) {
+            if fs::remove_dir(empty).is_err() {
+                break;
+            }
+        }
+        Ok(Some(removed))
+    }
+
+    /// The newest version of an object, or the one with this id; `None` if there is no such version. May be a delete marker.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version_id: Option<&str>,
+    ) -> Result<Option<Version>, StoreError> {
+        let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        numbered(&self.folder(bucket, key))?
+            .into_iter()
+            .find(|found| version_id.is_none_or(|id| id == found.version_id))
+            .map(|found| describe(&found.path))
+            .transpose()
+    }
+
+    /// Every version of an object, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
+    pub fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, StoreError> {
+        let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        numbered(&self.folder(bucket, key))?
+            .iter()
+            .map(|found| describe(&found.path))
+            .collect()
+    }
+
+    /// Every key of a bucket that has a version, be it a delete marker, in the order of S3: by bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn keys(&self, bucket: &str) -> Result<Vec<String>, StoreError> {
+        let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let root = self.bucket_folder(bucket);
+        let mut keys = Vec::new();
+        let mut pending: Vec<Vec<String>> = vec![Vec::new()];
+        while let Some(names) = pending.pop() {
+            let mut has_versions = false;
+            for name in folders_in(&root.join(names.iter().collect::<PathBuf>()))? {
+                if name.starts_with('@') {
+                    has_versions = true;
+                } else {
+                    pending.push([names.as_slice(), &[name]].concat());
+                }
+            }
+            if has_versions {
+                keys.extend(key_path::key(&names));
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// The buckets that were created or written to, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn buckets(&self) -> Result<Vec<String>, StoreError> {
+        let folders = folders_in(&self.dir)?.into_iter();
+        let mut buckets: Vec<_> = folders
+            .filter_map(|folder| key_path::key(&[folder]))
+            .collect();
+        buckets.sort_unstable();
+        Ok(buckets)
+    }
+
+    /// Makes a bucket that [`Store::buckets`] lists although nothing was written to it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        create_folders(&self.bucket_folder(bucket))
+    }
+
+    fn commit(
+        &self,
+        bucket: &str,
+        key: &str,
+        object: Option<(NamedTempFile, Content)>,
+        condition: &Condition,
+    ) -> Result<Version, StoreError> {
+        let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder(bucket, key);
+        let newest = numbered(&folder)?.into_iter().next();
+        condition.check(newest.as_ref())?;
+
+        let version_id = Uuid::new_v4().simple().to_string();
+        let number = newest.map_or(1, |newest| newest.number + 1);
+        let draft = TempDir::new_in(self.tmp())
+            .map_err(|error| StoreError::io("write to", &self.tmp(), error))?;
+        let content = match object {
+            Some((bytes, content)) => {
+                let path = draft.path().join(key_path::file_name(key));
+                bytes
+                    .persist(&path)
+                    .map_err(|error| StoreError::io("write", &path, error.error))?;
+                Some(content)
+            }
+            None => None,
+        };
+        let version = Version {
+            key: key.to_owned(),
+            modified: OffsetDateTime::now_utc(),
+            content,
+            folder: folder.join(format!("@{number:08}-{version_id}")),
+            version_id,
+        };
+        let description = draft.path().join(key_path::DESCRIPTION_NAME);
+        let json = serde_json::to_vec_pretty(&version)
+            .map_err(io::Error::from)
+            .map_err(|error| StoreError::io("describe", &version.folder, error))?;
+        fs::write(&description, json)
+            .map_err(|error| StoreError::io("write", &description, error))?;
+        sync(&description)?;
+        sync(draft.path())?;
+
+        create_folders(&folder)?;
+        // From here on the version exists.
+        fs::rename(draft.path(), &version.folder)
+            .map_err(|error| StoreError::io("write", &version.folder, error))?;
+        // Nothing is left there that the draft could remove.
+        let _ = draft.keep();
+        sync(&folder)?;
+        Ok(version)
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.join(".backlog-bridge").join("tmp")
+    }
+
+    fn bucket_folder(&self, bucket: &str) -> PathBuf {
+        self.dir.join(key_path::folder(bucket))
+    }
+
+    fn folder(&self, bucket: &str, key: &str) -> PathBuf {
+        self.bucket_folder(bucket).join(key_path::folder(key))
+    }
+}
+
+impl Version {
+    /// Opens the version's bytes. They stay readable while they are open, even if the version is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchKey`] if the version was removed meanwhile, or is a delete marker.
+    pub fn open(&self) -> Result<File, StoreError> {
+        File::open(self.path()).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => StoreError::NoSuchKey,
+            _ => StoreError::io("read", &self.path(), error),
+        })
+    }
+
+    /// Where the version's bytes are, unless it is a delete marker.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(key_path::file_name(&self.key))
+    }
+}
+
+impl Condition {
+    fn check(&self, newest: Option<&Numbered>) -> Result<(), StoreError> {
+        let current = match newest {
+            Some(newest) if *self != Self::None => describe(&newest.path)?.content,
+            _ => None,
+        };
+        match (self, current) {
+            (Self::None, _) | (Self::Absent, None) => Ok(()),
+            (Self::Matches(etag), Some(content)) if content.etag == *etag => Ok(()),
+            (Self::Matches(_), None) => Err(StoreError::NoSuchKey),
+            (Self::Absent | Self::Matches(_), Some(_)) => Err(StoreError::PreconditionFailed),
+        }
+    }
+}
+
+/// A version as its folder's name tells it.
+struct Numbered {
+    number: u64,
+    version_id: String,
+    path: PathBuf,
+}
+
+/// The versions in a key's folder, the newest first.
+fn numbered(folder: &Path) -> Result<Vec<Numbered>, StoreError> {
+    let mut found: Vec<_> = folders_in(folder)?
+        .into_iter()
+        .filter_map(|name| {
+            let (number, version_id) = name.strip_prefix('@')?.split_once('-')?;
+            Some(Numbered {
+                number: number.parse().ok()?,
+                version_id: version_id.to_owned(),
+                path: folder.join(&name),
+            })
+        })
+        .collect();
+    found.sort_unstable_by_key(|found| Reverse(found.number));
+    Ok(found)
+}
+
+/// The names of the folders in a folder; none if it does not exist. Other names than UTF-8 are nothing of ours.
+fn folders_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let read = |error| StoreError::io("read", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(read)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().map_err(read)?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+fn describe(folder: &Path) -> Result<Version, StoreError> {
+    let path = folder.join(key_path::DESCRIPTION_NAME);
+    let json = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+    let mut version: Version =
+        serde_json::from_slice(&json).map_err(|source| StoreError::Damaged { path, source })?;
+    folder.clone_into(&mut version.folder);
+    Ok(version)
+}
+
+/// Creates a folder and those above it, so that they outlast a power cut.
+fn create_folders(folder: &Path) -> Result<(), StoreError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        create_folders(parent)?;
+        fs::create_dir(folder).map_err(|error| StoreError::io("create", folder, error))?;
+        sync(parent)?;
+    }
+    Ok(())
+}
+
+fn sync(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| StoreError::io("write", path, error))
+}
+
+/// A time as people write it, in `version.json`.
+mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as _};
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &OffsetDateTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.format(&Rfc3339).map_err(S::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<OffsetDateTime, D::Error> {
+        OffsetDateTime::parse(&String::deserialize(deserializer)?, &Rfc3339)
+            .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, thread};
+
+    use super::*;
+
+    const BUCKET: &str = "sources";
+    const KEY: &str = "web/main.zip";
+
+    fn put(store: &Store, text: &str, condition: &Condition) -> Result<Version, StoreError> {
+        let mut bytes = store.temporary()?;
+        bytes.write_all(text.as_bytes()).unwrap();
+        let content = Content {
+            // Any text will do: the store compares it and no more.
+            etag: format!("etag of {text}"),
+            size: text.len() as u64,
+            content_type: "text/plain".into(),
+            metadata: BTreeMap::from([("git-ref".into(), "refs/heads/main".into())]),
+            checksums: BTreeMap::new(),
+        };
+        store.put(BUCKET, KEY, bytes, content, condition)
+    }
+
+    fn texts(store: &Store) -> Vec<Option<String>> {
+        let text = |version: &Version| {
+            version
+                .content
+                .as_ref()
+                .map(|_| io::read_to_string(version.open().unwrap()).unwrap())
+        };
+        store
+            .versions(BUCKET, KEY)
+            .unwrap()
+            .iter()
+            .map(text)
+            .collect()
+    }
+
+    #[test]
+    fn the_last_put_is_the_newest_also_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for n in 0..12 {
+            put(&store, &n.to_string(), &Condition::None).unwrap();
+        }
+        let newest = store.version(BUCKET, KEY, None).unwrap();
+        drop(store);
+
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.version(BUCKET, KEY, None).unwrap(), newest);
+        let expected: Vec<_> = (0..12).rev().map(|n| Some(n.to_string())).collect();
+        assert_eq!(texts(&store), expected);
+    }
+
+    #[test]
+    fn of_many_writers_with_one_condition_one_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut condition = Condition::Absent;
+        for round in 1..=3 {
+            let won: Vec<Version> = thread::scope(|scope| {
+                let (store, condition) = (&store, &condition);
+                let writers: Vec<_> = (0..16)
+                    .map(|n| scope.spawn(move || put(store, &format!("{round}.{n}"), condition)))
+                    .collect();
+                writers
+                    .into_iter()
+                    .filter_map(|writer| match writer.join().unwrap() {
+                        Ok(version) => Some(version),
+                        Err(StoreError::PreconditionFailed) => None,
+                        Err(error) => panic!("{error}"),
+                    })
+                    .collect()
+            });
+            assert_eq!(won.len(), 1);
+            assert_eq!(store.versions(BUCKET, KEY).unwrap().len(), round);
+            condition = Condition::Matches(won[0].content.clone().unwrap().etag);
+        }
+    }
+
+    #[test]
+    fn a_delete_marker_counts_as_no_object() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let first = put(&store, "first", &Condition::Absent).unwrap();
+        let marker = store.delete(BUCKET, KEY, &Condition::None).unwrap();
+        let matches = Condition::Matches("etag of first".into());
+        assert!(matches!(
+            put(&store, "second", &matches),
+            Err(StoreError::NoSuchKey)
+        ));
+        put(&store, "second", &Condition::Absent).unwrap();
+        assert_eq!(
+            texts(&store),
+            [Some("second".into()), None, Some("first".into())]
+        );
+
+        for version in [&first, &marker] {
+            let removed = store.remove(BUCKET, KEY, &version.version_id).unwrap();
+            assert_eq!(removed.as_ref(), Some(version));
+        }
+        assert_eq!(texts(&store), [Some("second".into())]);
+    }
+
+    #[test]
+    fn a_removed_object_leaves_no_folder_but_its_bucket() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let version = put(&store, "text", &Condition::None).unwrap();
+        store.remove(BUCKET, KEY, &version.version_id).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join(BUCKET)).unwrap().count(), 0);
+        assert_eq!(store.buckets().unwrap(), [BUCKET]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_gone_at_the_next_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        put(&store, "whole", &Condition::None).unwrap();
+        let half = store.tmp().join("half");
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("main.zip"), "ha").unwrap();
+        // A process that is killed runs no destructors: the lock goes, the files stay.
+        store.temporary().unwrap().keep().unwrap();
+        drop(store);
+
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(store.tmp()).unwrap().count(), 0);
+        assert_eq!(texts(&store), [Some("whole".into())]);
+    }
+
+    #[test]
+    fn keys_may_lie_inside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let keys = ["a", "a/", "a//b", "a/b", "a/b/c", "あ", "../a"];
+        for key in keys {
+            store.delete(BUCKET, key, &Condition::None).unwrap();
+        }
+        let mut expected = keys.map(String::from);
+        expected.sort_unstable();
+        assert_eq!(store.keys(BUCKET).unwrap(), expected);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let taken = dir.path().join("taken");
+        let _open = Store::open(&taken).unwrap();
+        let place = dir.path().display();
+        for (dir, expected) in [
+            (
+                taken,
+                format!(
+                    "the store {place}/taken is in use by another process: stop that process or choose another directory"
+                ),
+            ),
+            (
+                file.join("below"),
+                format!(
+                    "the store {place}/file/below cannot be opened because there is a file in its place: choose another directory"
+                ),
+            ),
+            (
+                file,
+                format!(
+                    "the store {place}/file cannot be opened because there is a file in its place: choose another directory"
+                ),
+            ),
+        ] {
+            let error = Store::open(&dir).err().map(|error| error.to_string());
+            assert_eq!(error, Some(expected));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Uploads in parts: files in the store's temporary folder until they are put together and become a version.
+//!
+//! They are forgotten with a restart, which real S3 would not do; the bridge uploads in one piece, and whoever uploads in
+//! parts is told [`StoreError::NoSuchUpload`] and begins again.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    sync::{MutexGuard, PoisonError},
+};
+
+use s3s::crypto::{Checksum as _, Md5};
+use tempfile::TempPath;
+use uuid::Uuid;
+
+use super::{
+    error::StoreError,
+    store::{Condition, Content, Store, Version},
+};
+
+/// The smallest part that may come before another, in bytes.
+const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
+
+/// An upload that was begun: where it goes, and the parts that are there.
+pub(super) struct Upload {
+    pub(super) bucket: String,
+    pub(super) key: String,
+    pub(super) content_type: String,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) parts: BTreeMap<i32, Part>,
+}
+
+/// One part. Its file vanishes with it.
+pub(super) struct Part {
+    pub(super) bytes: TempPath,
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+}
+
+impl Part {
+    /// The part's `ETag`, without quotes.
+    pub(super) fn etag(&self) -> String {
+        hex(&self.md5)
+    }
+}
+
+/// An MD5 as an `ETag` writes it.
+pub(super) fn hex(md5: &[u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(*md5))
+}
+
+impl Store {
+    /// Begins an upload and returns its id.
+    pub(super) fn begin_upload(&self, upload: Upload) -> String {
+        let id = Uuid::new_v4().simple().to_string();
+        self.uploads().insert(id.clone(), upload);
+        id
+    }
+
+    /// Adds a part, in place of an earlier one with the same number.
+    pub(super) fn put_part(
+        &self,
+        (bucket, key, id): (&str, &str, &str),
+        number: i32,
+        part: Part,
+    ) -> Result<(), StoreError> {
+        self.with_upload((bucket, key, id), |upload| {
+            upload.parts.insert(number, part);
+        })
+    }
+
+    /// Looks at an upload.
+    pub(super) fn with_upload<T>(
+        &self,
+        (bucket, key, id): (&str, &str, &str),
+        look: impl FnOnce(&mut Upload) -> T,
+    ) -> Result<T, StoreError> {
+        let mut uploads = self.uploads();
+        match uploads.get_mut(id) {
+            Some(upload) if upload.bucket == bucket && upload.key == key => Ok(look(upload)),
+            _ => Err(StoreError::NoSuchUpload),
+        }
+    }
+
+    /// Ends an upload without a trace.
+    pub(super) fn abort_upload(&self, target: (&str, &str, &str)) -> Result<(), StoreError> {
+        self.with_upload(target, |_| ())?;
+        self.uploads().remove(target.2);
+        Ok(())
+    }
+
+    /// Makes the named parts, by number and `ETag`, the newest version. The upload lives on if that fails.
+    pub(super) fn complete_upload(
+        &self,
+        target: (&str, &str, &str),
+        parts: &[(i32, String)],
+        condition: &Condition,
+    ) -> Result<Version, StoreError> {
+        self.with_upload(target, |_| ())?;
+        // Out of reach while it is put together: a second completion must not make a second version.
+        let upload = self.uploads().remove(target.2);
+        let upload = upload.ok_or(StoreError::NoSuchUpload)?;
+        let completed = self.put_together(&upload, parts, condition);
+        if completed.is_err() {
+            self.uploads().insert(target.2.to_owned(), upload);
+        }
+        completed
+    }
+
+    fn put_together(
+        &self,
+        upload: &Upload,
+        named: &[(i32, String)],
+        condition: &Condition,
+    ) -> Result<Version, StoreError> {
+        if !named.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(StoreError::InvalidPartOrder);
+        }
+        let mut bytes = self.temporary()?;
+        let mut size = 0;
+        let mut digests = Md5::new();
+        for (index, (number, etag)) in named.iter().enumerate() {
+            let number = *number;
+            let part = upload.parts.get(&number);
+            let part = part
+                .filter(|part| part.etag() == *etag)
+                .ok_or(StoreError::InvalidPart { number })?;
+            if part.size < MIN_PART_BYTES && index + 1 < named.len() {
+                return Err(StoreError::PartTooSmall { number });
+            }
+            size += File::open(&part.bytes)
+                .and_then(|mut part| io::copy(&mut part, &mut bytes))
+                .map_err(|error| StoreError::io("write", bytes.path(), error))?;
+            digests.update(&part.md5);
+        }
+        let content = Content {
+            etag: format!("{}-{}", hex(&digests.finalize()), named.len()),
+            size,
+            content_type: upload.content_type.clone(),
+            metadata: upload.metadata.clone(),
+            // A checksum of the whole was never sent, and one of the checksums says nothing about the bytes.
+            checksums: BTreeMap::new(),
+        };
+        self.put(&upload.bucket, &upload.key, bytes, content, condition)
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, std::collections::HashMap<String, Upload>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

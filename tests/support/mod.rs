@@ -5,4 +5,12 @@
     reason = "each test file includes all of it and uses a part"
 )]
 
+pub mod cgi;
+pub mod fault;
+pub mod generate;
+pub mod git_server;
+pub mod oracle;
+pub mod process;
 pub mod s3;
+pub mod tls;
+pub mod upstream;

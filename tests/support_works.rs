@@ -1,0 +1,971 @@
+//! The test parts are what they say they are.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Command, Output},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proptest::{prelude::*, test_runner::TestRunner};
+use support::{
+    fault::{pack_of, repair_checksum},
+    generate::{Size, large_repository, random_push, random_tree},
+    git_server::{Fault, GitServer, Op},
+    oracle::{
+        Entry, assert_readable_by_others, assert_zip_equals, check_zip, expected_entries, read_zip,
+    },
+    process::{git, run_within},
+    tls::trusting,
+    upstream::{Content, Repository, Upstream},
+};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+const MAIN: &str = "refs/heads/main";
+const USER: &str = "robot@example.com";
+const PASSWORD: &str = "p:a@s/s";
+const LOGIN: &str = "robot%40example.com:p%3Aa%40s%2Fs";
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Runs the real git as a client of the server, with `login` in the URL.
+fn client(server: &GitServer, login: &str, folder: &Path, args: &[&str]) -> Output {
+    let mut git = git();
+    git.current_dir(folder)
+        .arg("-c")
+        .arg(format!("http.sslCAInfo={}", server.ca_file().display()))
+        .args(args.iter().map(|arg| {
+            if login.is_empty() {
+                (*arg).to_owned()
+            } else {
+                arg.replace("https://", &format!("https://{login}@"))
+            }
+        }));
+    run_within(&mut git, LIMIT).expect("git is installed")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Sends one request over a new connection, and returns what came until the server closed it.
+fn raw(server: &GitServer, request: &str, body: &[u8]) -> (Vec<u8>, io::Result<()>) {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(server.ca_file()).unwrap();
+    roots.add(ca).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let address = server.base().replace("https://", "");
+    let tcp = TcpStream::connect(address).unwrap();
+    tcp.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut stream = StreamOwned::new(tls, tcp);
+    let length = body.len();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer).map(drop);
+    (answer, end)
+}
+
+fn one_file() -> (Upstream, Repository, String) {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/web");
+    let commit = repository.commit_on(MAIN, &[("a.txt", "a".into())]);
+    (upstream, repository, commit)
+}
+
+const HANDSHAKE: &str = "GET /git/APP/web.git/info/refs?service=git-upload-pack";
+
+#[test]
+fn the_real_git_clones_over_tls_with_a_login() {
+    let (upstream, _, commit) = one_file();
+    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
+    let folder = tempfile::tempdir().unwrap();
+
+    let url = server.url("APP/web");
+    let output = client(
+        &server,
+        LOGIN,
+        folder.path(),
+        &["clone", "--bare", "--depth=1", &url, "c"],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = client(
+        &server,
+        LOGIN,
+        folder.path(),
+        &["-C", "c", "rev-parse", "HEAD"],
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), commit);
+
+    let requests = server.requests();
+    let seen: Vec<_> = requests
+        .iter()
+        .map(|r| {
+            (
+                r.op(),
+                r.method.as_str(),
+                r.status,
+                r.authorized,
+                r.connection,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Op::Handshake, "GET", Some(401), false, 1),
+            (Op::Handshake, "GET", Some(200), true, 1),
+            (Op::LsRefs, "POST", Some(200), true, 1),
+            (Op::Fetch, "POST", Some(200), true, 1),
+        ]
+    );
+    for request in &requests {
+        assert_eq!(request.protocol.as_deref(), Some("version=2"));
+        assert!(request.path.starts_with("/git/APP/web.git/"));
+        assert!(request.response_bytes > 0);
+    }
+    assert_eq!(requests[0].query, "service=git-upload-pack");
+    let fetch = &requests[3];
+    assert_eq!(fetch.body.len(), fetch.body_bytes);
+    let wanted = format!("want {commit}");
+    let body = String::from_utf8_lossy(&fetch.body);
+    assert!(body.contains(&wanted), "{body}");
+    server.clear_requests();
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_client_that_does_not_trust_the_authority_refuses_the_server() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    let output = run_within(git().args(["ls-remote", &server.url("APP/web")]), LIMIT).unwrap();
+    assert!(
+        stderr(&output).contains("certificate"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_wrong_password_is_401_and_a_missing_repository_404() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
+    let folder = tempfile::tempdir().unwrap();
+    for (case, login, repository, expected) in [
+        ("wrong password", "robot%40example.com:no", "APP/web", 401),
+        ("no login", "", "APP/web", 401),
+        ("no login, no repository", "", "APP/none", 401),
+        ("no repository", LOGIN, "APP/none", 404),
+        ("above the root", LOGIN, "APP/%2e%2e/%2e%2e/etc", 404),
+        ("right", LOGIN, "APP/web", 200),
+    ] {
+        server.clear_requests();
+        let url = server.url(repository);
+        let output = client(&server, login, folder.path(), &["ls-remote", &url]);
+        assert_eq!(output.status.success(), expected == 200, "{case}");
+        let last = server.requests().pop().unwrap();
+        assert_eq!(last.status, Some(expected), "{case}");
+    }
+}
+
+#[test]
+fn a_repository_may_have_any_name() {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("開発/we b%2F@");
+    let commit = repository.commit_on(MAIN, &[("a.txt", "a".into())]);
+    let server = GitServer::start(upstream.root(), None);
+    let url = server.url("%E9%96%8B%E7%99%BA/we%20b%252F@");
+    let output = client(&server, "", upstream.root(), &["ls-remote", &url, MAIN]);
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(line, format!("{commit}\t{MAIN}\n"));
+}
+
+#[test]
+fn a_push_arrives() {
+    let (upstream, repository, first) = one_file();
+    let local = upstream.repository("LOCAL/web");
+    let noise = support::generate::noise(3_000_000, 1);
+    let commit = local.commit_on(MAIN, &[("large", noise.into())]);
+    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
+    let url = server.url("APP/web");
+    let output = client(
+        &server,
+        LOGIN,
+        local.path(),
+        &["push", "--force", &url, MAIN],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_ne!(first, commit);
+    assert_eq!(repository.resolve(MAIN), Some(commit));
+    let sent = server.requests().pop().unwrap();
+    assert_eq!((sent.op(), sent.body.len()), (Op::Push, 64 * 1024));
+    assert!(sent.body_bytes > 3_000_000);
+}
+
+#[test]
+fn gix_in_a_test_process_trusts_the_server_and_stays_on_one_connection() {
+    trusting(|| {
+        let (upstream, _, commit) = one_file();
+        let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
+        let folder = tempfile::tempdir().unwrap();
+        let options = gix::open::Options::isolated();
+        let repo = gix::ThreadSafeRepository::init_opts(
+            folder.path(),
+            gix::create::Kind::Bare,
+            gix::create::Options::default(),
+            options,
+        )
+        .unwrap()
+        .to_thread_local();
+        let remote = repo
+            .remote_at(server.url("APP/web"))
+            .unwrap()
+            .with_refspecs([MAIN], gix::remote::Direction::Fetch)
+            .unwrap();
+        let connection = remote
+            .connect(gix::remote::Direction::Fetch)
+            .unwrap()
+            .with_credentials(|action| match action {
+                gix::credentials::helper::Action::Get(context) => {
+                    Ok(Some(gix::credentials::protocol::Outcome {
+                        identity: gix::sec::identity::Account {
+                            username: USER.into(),
+                            password: PASSWORD.into(),
+                            oauth_refresh_token: None,
+                        },
+                        next: context.into(),
+                    }))
+                }
+                _ => Ok(None),
+            });
+        let (map, _) = connection
+            .ref_map(
+                gix::progress::Discard,
+                gix::remote::ref_map::Options::default(),
+            )
+            .unwrap();
+        let id = map.remote_refs[0].unpack().1.unwrap().to_string();
+        assert_eq!(id, commit);
+        let last = server.requests().pop().unwrap();
+        assert_eq!((last.op(), last.connection), (Op::LsRefs, 1));
+    });
+}
+
+#[test]
+fn protocol_v0_can_be_all_that_the_server_speaks() {
+    let (upstream, _, commit) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    server.speak_v0_only(true);
+    let url = server.url("APP/web");
+    let folder = tempfile::tempdir().unwrap();
+    let output = client(
+        &server,
+        "",
+        folder.path(),
+        &["clone", "--bare", "--depth=1", &url, "c"],
+    );
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!server.ops().contains(&Op::LsRefs));
+    assert!(server.ops().contains(&Op::Fetch));
+    let (answer, _) = raw(&server, HANDSHAKE, b"");
+    assert!(String::from_utf8_lossy(&answer).contains(&commit));
+}
+
+#[test]
+fn answers_go_wrong_as_told_and_come_right_again() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    let answer = |fault| {
+        server.fault_once(Op::Handshake, fault);
+        let (answer, end) = raw(&server, HANDSHAKE, b"");
+        (String::from_utf8_lossy(&answer).into_owned(), end.is_ok())
+    };
+    for status in [403, 404, 500] {
+        let (text, _) = answer(Fault::Status(status));
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+    }
+
+    let (text, _) = answer(Fault::Redirect("https://elsewhere:1".into()));
+    let location = "https://elsewhere:1/git/APP/web.git/info/refs?service=git-upload-pack";
+    assert!(text.starts_with("HTTP/1.1 302 "), "{text}");
+    assert!(text.contains(location), "{text}");
+
+    let (text, _) = answer(Fault::response(|right| [&b"changed "[..], &right].concat()));
+    assert!(
+        text.contains("changed 001e# service=git-upload-pack"),
+        "{text}"
+    );
+
+    let started = Instant::now();
+    answer(Fault::Delay(Duration::from_millis(200)));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+
+    let (text, whole) = answer(Fault::CutAfter(10));
+    assert!(
+        text.contains("001e# serv") && !text.contains("service"),
+        "{text}"
+    );
+    assert!(!whole || !text.ends_with("0\r\n\r\n"), "{text}");
+
+    let started = Instant::now();
+    let (text, _) = answer(Fault::Drip(Duration::from_millis(2)));
+    let bytes = server.requests().pop().unwrap().response_bytes;
+    assert!(started.elapsed() >= Duration::from_millis(2) * u32::try_from(bytes).unwrap());
+    assert!(
+        text.contains("\r\n1\r\n#\r\n1\r\n \r\n1\r\ns\r\n"),
+        "{text}"
+    );
+
+    server.fault(Op::Fetch, Fault::Status(500));
+    let (right, _) = raw(&server, HANDSHAKE, b"");
+    assert!(right.starts_with(b"HTTP/1.1 200 "), "one fault, one answer");
+}
+
+#[test]
+fn a_fault_lasts_until_it_is_cleared() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    let url = server.url("APP/web");
+    let works = || {
+        let folder = tempfile::tempdir().unwrap();
+        let output = client(&server, "", folder.path(), &["clone", "--bare", &url, "c"]);
+        output.status.success()
+    };
+    server.fault(Op::Fetch, Fault::CutAfter(40));
+    assert_eq!([works(), works()], [false, false]);
+    server.clear_faults();
+    assert!(works());
+}
+
+#[test]
+fn a_server_that_hangs_still_stops() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    server.fault(Op::Handshake, Fault::Hang);
+    let address = server.base().replace("https://", "");
+    std::thread::scope(|scope| {
+        let url = server.url("APP/web");
+        let ca = format!("http.sslCAInfo={}", server.ca_file().display());
+        let waiting =
+            scope.spawn(move || run_within(git().args(["-c", &ca, "ls-remote", &url]), LIMIT));
+        while server.requests().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let started = Instant::now();
+        drop(server);
+        assert!(!waiting.join().unwrap().unwrap().status.success());
+        assert!(started.elapsed() < Duration::from_secs(5));
+    });
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_pack_can_be_another_and_look_right_or_wrong() {
+    let (upstream, ..) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    let url = server.url("APP/web");
+    let clone = || {
+        let folder = tempfile::tempdir().unwrap();
+        client(&server, "", folder.path(), &["clone", "--bare", &url, "c"])
+    };
+    server.fault_once(Op::Fetch, Fault::pack(|pack| pack));
+    assert!(clone().status.success());
+
+    server.fault_once(
+        Op::Fetch,
+        Fault::pack(|mut pack| {
+            pack[7] = 3;
+            pack
+        }),
+    );
+    let output = clone();
+    assert!(!output.status.success());
+
+    // Four objects are announced, three are there, and the checksum is right.
+    server.fault_once(
+        Op::Fetch,
+        Fault::pack(|mut pack| {
+            pack[11] += 1;
+            repair_checksum(&mut pack);
+            pack
+        }),
+    );
+    assert!(!clone().status.success());
+}
+
+#[test]
+fn something_can_happen_before_a_request_is_answered() {
+    let (upstream, repository, first) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    let pushed = repository.clone();
+    server.before(Op::LsRefs, 2, move || {
+        pushed.commit_on(MAIN, &[("b.txt", "b".into())]);
+    });
+    let url = server.url("APP/web");
+    let tip = || {
+        let output = client(&server, "", upstream.root(), &["ls-remote", &url, MAIN]);
+        String::from_utf8(output.stdout).unwrap()[..40].to_owned()
+    };
+    assert_eq!(tip(), first);
+    let second = tip();
+    assert_ne!(second, first);
+    assert_eq!(Some(second.clone()), repository.resolve(MAIN));
+    assert_eq!(tip(), second, "only once");
+}
+
+#[test]
+fn a_cached_pack_is_the_same_pack_again() {
+    let (upstream, repository, commit) = one_file();
+    let server = GitServer::start(upstream.root(), None);
+    server.cache_packs(true);
+    let body = format!(
+        "0011command=fetch0001000fno-progress0032want {commit}\n000cdeepen 10009done\n0000"
+    );
+    let request = "POST /git/APP/web.git/git-upload-pack";
+    let fetch = |protocol: &str| {
+        let headers = format!(
+            "{request} HTTP/1.1\r\nGit-Protocol: {protocol}\r\nContent-Type: application/x-git-upload-pack-request\r\nX-Rest:"
+        );
+        let (answer, _) = raw(&server, &headers, body.as_bytes());
+        answer
+    };
+    let first = fetch("version=2");
+    assert!(
+        first.starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        first.escape_ascii()
+    );
+    let chunk = first.windows(8).position(|w| w == b"packfile");
+    assert!(chunk.is_some(), "{}", first.escape_ascii());
+    // With the repository gone, only the server's memory can answer.
+    fs::remove_dir_all(repository.path()).unwrap();
+    let second = fetch("version=2");
+    assert!(second.ends_with(&first[first.len() - 60..]));
+    server.cache_packs(false);
+    assert!(fetch("version=2").starts_with(b"HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_pack_is_what_side_band_1_carries() {
+    let response = b"000dpackfile\n0009\x01PACK0008\x02hm.0007\x01..0000";
+    assert_eq!(pack_of(response), b"PACK..");
+}
+
+#[test]
+fn an_upstream_is_the_same_every_time() {
+    let ids = || {
+        let (_upstream, repository, first) = one_file();
+        let second = repository.commit_on(MAIN, &[("a.txt", Content::Deleted), ("b", "b".into())]);
+        let inner = repository.annotated_tag("refs/tags/inner", &second);
+        let outer = repository.annotated_tag("refs/tags/outer", &inner);
+        (first, second, inner, outer)
+    };
+    assert_eq!(ids(), ids());
+}
+
+#[test]
+fn refs_move_anywhere() {
+    let (upstream, repository, first) = one_file();
+    let other = repository.commit_orphan_on(MAIN, &[("b.txt", "b".into())]);
+    assert_eq!(repository.resolve(MAIN).as_ref(), Some(&other));
+    assert_eq!(repository.git(&["rev-list", "--count", MAIN]), b"1\n");
+    repository.set_ref(MAIN, &first);
+    assert_eq!(repository.resolve(MAIN), Some(first.clone()));
+    let third = repository.commit_exactly_on(MAIN, &[("c", Content::Executable("c".into()))]);
+    assert_eq!(repository.git(&["rev-list", "--count", MAIN]), b"2\n");
+    assert_eq!(paths(&expected_entries(&repository, &third)), ["c"]);
+    repository.delete_ref(MAIN);
+    assert_eq!(repository.resolve(MAIN), None);
+
+    let inner = repository.annotated_tag("refs/tags/inner", &first);
+    let outer = repository.annotated_tag("refs/tags/outer", &inner);
+    assert_eq!(repository.resolve("refs/tags/outer").as_ref(), Some(&outer));
+    assert_eq!(repository.resolve("refs/tags/outer^{commit}"), Some(first));
+    repository.git(&["fsck", "--strict"]);
+
+    let sha256 = upstream.sha256_repository("APP/sha256");
+    assert_eq!(sha256.commit_on(MAIN, &[("a", "a".into())]).len(), 64);
+    assert_eq!(upstream.repository("APP/empty").git(&["for-each-ref"]), b"");
+}
+
+#[test]
+fn a_tree_that_git_would_not_make_can_be_there() {
+    let (_upstream, repository, _) = one_file();
+    let blob = repository.write_object("blob", b"out");
+    let mut tree = b"100644 ..\0".to_vec();
+    let id = blob
+        .as_bytes()
+        .chunks(2)
+        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap());
+    tree.extend(id);
+    let tree = repository.write_object("tree", &tree);
+    let commit = repository.commit_tree_on("refs/heads/bad", &tree);
+    assert_eq!(paths(&expected_entries(&repository, &commit)), [".."]);
+}
+
+#[test]
+fn a_repacked_repository_has_delta_chains() {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/web");
+    let mut text = support::generate::source(20_000, 1);
+    for version in 1..=6 {
+        let at = version * 3000;
+        text.splice(at..at, format!("version {version}\n").into_bytes());
+        repository.commit_on(MAIN, &[("a.rs", text.clone().into())]);
+    }
+    repository.repack();
+    let packs = fs::read_dir(repository.path().join("objects/pack")).unwrap();
+    let packs: Vec<_> = packs.map(|entry| entry.unwrap().path()).collect();
+    let index = packs
+        .iter()
+        .find(|p| p.extension().is_some_and(|e| e == "idx"));
+    let index = index.unwrap().to_str().unwrap();
+    let listing = repository.git(&["verify-pack", "-v", index]);
+    let listing = String::from_utf8(listing).unwrap();
+    assert!(listing.contains("chain length = 2"), "{listing}");
+}
+
+fn paths(entries: &[Entry]) -> Vec<String> {
+    let paths = entries
+        .iter()
+        .map(|entry| String::from_utf8_lossy(&entry.path));
+    paths.map(std::borrow::Cow::into_owned).collect()
+}
+
+/// A commit with everything that a tree can hold.
+fn one_of_each() -> (Upstream, Repository, String) {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/web");
+    let files: Vec<(&[u8], Content)> = vec![
+        (b"a.txt", support::generate::source(5000, 1).into()),
+        (b"empty", "".into()),
+        (b"latin-\xe9", "e".into()),
+        (b"link", Content::Symlink("a.txt".into())),
+        (b"lib", Content::Submodule("1".repeat(40))),
+        (b"bin/run", Content::Executable("run".into())),
+        ("日本/語 \"q\".txt".as_bytes(), "n".into()),
+    ];
+    let commit = repository.commit_on(MAIN, &files);
+    (upstream, repository, commit)
+}
+
+#[test]
+fn git_says_what_a_commit_holds() {
+    let (_upstream, repository, commit) = one_of_each();
+    let entries = expected_entries(&repository, &commit);
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|e| (&e.path[..], e.mode, e.content.len()))
+        .collect();
+    let expected: [(&[u8], u32, usize); 7] = [
+        (b"a.txt", 0o100_644, 5000),
+        (b"bin/run", 0o100_755, 3),
+        (b"empty", 0o100_644, 0),
+        (b"latin-\xe9", 0o100_644, 1),
+        (b"lib", 0o160_000, 0),
+        (b"link", 0o120_000, 5),
+        ("日本/語 \"q\".txt".as_bytes(), 0o100_644, 1),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(entries[2].id, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+}
+
+/// What a tiny zip writer writes; a test changes it before that.
+#[derive(Clone)]
+struct Draft {
+    local: DraftHeader,
+    central: DraftHeader,
+    data: Vec<u8>,
+    attributes: u32,
+    made_by: u16,
+}
+
+#[derive(Clone)]
+struct DraftHeader {
+    flags: u16,
+    method: u16,
+    date: u16,
+    crc: u32,
+    compressed: usize,
+    size: usize,
+    name: Vec<u8>,
+}
+
+impl DraftHeader {
+    fn write(&self, zip: &mut Vec<u8>) {
+        for number in [20, self.flags, self.method, 0, self.date] {
+            zip.extend(number.to_le_bytes());
+        }
+        zip.extend(self.crc.to_le_bytes());
+        for number in [self.compressed, self.size] {
+            zip.extend(u32::try_from(number).unwrap().to_le_bytes());
+        }
+        zip.extend(u16::try_from(self.name.len()).unwrap().to_le_bytes());
+        zip.extend([0, 0]);
+    }
+}
+
+fn drafts(entries: &[Entry]) -> Vec<Draft> {
+    let draft = |entry: &Entry| {
+        let mut name = entry.path.clone();
+        let mode = match entry.mode {
+            0o160_000 => {
+                name.push(b'/');
+                0o040_755
+            }
+            0o120_000 => 0o120_777,
+            mode => mode,
+        };
+        let utf8 = !name.is_ascii() && std::str::from_utf8(&name).is_ok();
+        let mut data = entry.content.clone();
+        let deflate = data.len() > 100;
+        if deflate {
+            let level = flate2::Compression::default();
+            let mut stream = flate2::read::DeflateEncoder::new(&entry.content[..], level);
+            data.clear();
+            stream.read_to_end(&mut data).unwrap();
+        }
+        let header = DraftHeader {
+            flags: if utf8 { 1 << 11 } else { 0 },
+            method: if deflate { 8 } else { 0 },
+            date: 0x21,
+            crc: crc32fast::hash(&entry.content),
+            compressed: data.len(),
+            size: entry.content.len(),
+            name,
+        };
+        Draft {
+            local: header.clone(),
+            central: header,
+            data,
+            attributes: mode << 16,
+            made_by: 0x0314,
+        }
+    };
+    entries.iter().map(draft).collect()
+}
+
+fn write_zip(drafts: &[Draft], comment: &str) -> Vec<u8> {
+    let (mut zip, mut directory) = (Vec::new(), Vec::new());
+    for draft in drafts {
+        directory.extend(b"PK\x01\x02");
+        directory.extend(draft.made_by.to_le_bytes());
+        draft.central.write(&mut directory);
+        directory.extend([0; 6]);
+        directory.extend(draft.attributes.to_le_bytes());
+        directory.extend(u32::try_from(zip.len()).unwrap().to_le_bytes());
+        directory.extend(&draft.central.name);
+
+        zip.extend(b"PK\x03\x04");
+        draft.local.write(&mut zip);
+        zip.extend(&draft.local.name);
+        zip.extend(&draft.data);
+    }
+    let at = u32::try_from(zip.len()).unwrap();
+    zip.extend(&directory);
+    zip.extend(b"PK\x05\x06\0\0\0\0");
+    let count = u16::try_from(drafts.len()).unwrap().to_le_bytes();
+    zip.extend([count, count].concat());
+    zip.extend(u32::try_from(directory.len()).unwrap().to_le_bytes());
+    zip.extend(at.to_le_bytes());
+    zip.extend(u16::try_from(comment.len()).unwrap().to_le_bytes());
+    zip.extend(comment.as_bytes());
+    zip
+}
+
+#[test]
+fn the_oracle_accepts_what_is_right_and_so_do_others() {
+    let (_upstream, repository, commit) = one_of_each();
+    let expected = expected_entries(&repository, &commit);
+    let zip = write_zip(&drafts(&expected), &format!("{commit}\ndelivery-1"));
+    assert_zip_equals(&zip, &expected, &commit);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("right.zip");
+    fs::write(&file, zip).unwrap();
+    println!(
+        "read by {:?}",
+        assert_readable_by_others(&file, expected.len())
+    );
+}
+
+#[test]
+fn the_oracle_refuses_every_fault() {
+    type Tamper = fn(&mut Vec<Draft>);
+    let (_upstream, repository, commit) = one_of_each();
+    let expected = expected_entries(&repository, &commit);
+    let comment = format!("{commit}\ndelivery-1");
+    // 0 is a.txt, 1 bin/run, 4 the submodule lib/, 5 the link, 6 the Japanese name.
+    let cases: [(&str, Tamper, &str); 16] = [
+        (
+            "wrong CRC",
+            |d| both_of(d, 0, |h| h.crc ^= 1),
+            "a.txt: wrong CRC-32",
+        ),
+        ("missing", |d| drop(d.remove(1)), "bin/run is missing"),
+        ("too much", |d| d.push(renamed(&d[1], "z")), "z is too much"),
+        ("twice", |d| d.push(d[1].clone()), "bin/run is there twice"),
+        (
+            "wrong mode",
+            |d| d[1].attributes = 0o100_644 << 16,
+            "mode 100644, not 100755",
+        ),
+        (
+            "a link as a file",
+            |d| d[5].attributes = 0o100_777 << 16,
+            "mode 100777",
+        ),
+        (
+            "lost UTF-8 flag",
+            |d| both_of(d, 6, |h| h.flags = 0),
+            "wrong flags",
+        ),
+        (
+            "UTF-8 flag on ASCII",
+            |d| both_of(d, 0, |h| h.flags = 1 << 11),
+            "wrong flags",
+        ),
+        (
+            "data descriptor",
+            |d| both_of(d, 0, |h| h.flags = 8),
+            "wrong flags",
+        ),
+        (
+            "other time",
+            |d| both_of(d, 0, |h| h.date = 0x22),
+            "wrong time",
+        ),
+        ("local differs", |d| d[0].local.crc ^= 1, "disagree"),
+        (
+            "other content",
+            |d| d[2] = renamed(&d[1], "empty"),
+            "mode 100755, not 100644",
+        ),
+        (
+            "wrong size",
+            |d| both_of(d, 0, |h| h.size -= 1),
+            "5000 bytes, not 4999",
+        ),
+        ("a gap", |d| d[0].data.push(0), "bin/run: begins at"),
+        (
+            "bytes behind the stream",
+            |d| {
+                d[0].data.push(0);
+                both_of(d, 0, |h| h.compressed += 1);
+            },
+            "behind the deflate stream",
+        ),
+        (
+            "not made by Unix",
+            |d| d[0].made_by = 20,
+            "wrong version made by",
+        ),
+    ];
+    for (case, tamper, reason) in cases {
+        let mut drafts = drafts(&expected);
+        tamper(&mut drafts);
+        let error = check_zip(&write_zip(&drafts, &comment), &expected, &commit).unwrap_err();
+        assert!(error.contains(reason), "{case}: {error}");
+    }
+
+    let right = drafts(&expected);
+    for (case, comment) in [("another commit", "0\n1"), ("no delivery", commit.as_str())] {
+        let error = check_zip(&write_zip(&right, comment), &expected, &commit).unwrap_err();
+        assert!(error.contains("comment"), "{case}: {error}");
+    }
+    let right = write_zip(&right, &comment);
+    for (case, zip) in [
+        ("bytes before", [b"x", &right[..]].concat()),
+        ("bytes behind", [&right[..], b"x"].concat()),
+        ("cut", right[..right.len() - 1].to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        assert!(check_zip(&zip, &expected, &commit).is_err(), "{case}");
+    }
+}
+
+fn both_of(drafts: &mut [Draft], index: usize, change: fn(&mut DraftHeader)) {
+    change(&mut drafts[index].local);
+    change(&mut drafts[index].central);
+}
+
+fn renamed(draft: &Draft, name: &str) -> Draft {
+    let mut draft = draft.clone();
+    draft.local.name = name.into();
+    draft.central.name = name.into();
+    draft
+}
+
+#[test]
+fn the_oracle_reads_a_zip64_of_the_zip_crate() {
+    let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default()
+        .last_modified_time(zip::DateTime::default())
+        .unix_permissions(0o644);
+    for number in 0..70_000 {
+        writer.start_file(number.to_string(), options).unwrap();
+    }
+    let zip = writer.finish().unwrap().into_inner();
+    assert_eq!(read_zip(&zip).unwrap().members.len(), 70_000);
+}
+
+#[test]
+fn random_trees_survive_git_and_hold_everything_odd() {
+    let config = ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let mut runner = TestRunner::new_with_rng(
+        config,
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
+    );
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/random");
+    let seen = std::cell::RefCell::new(BTreeSet::new());
+    let tree = random_tree();
+    runner
+        .run(&tree, |files| {
+            let commit = repository.commit_orphan_on(MAIN, &files);
+            let entries = expected_entries(&repository, &commit);
+            prop_assert_eq!(entries.len(), files.len());
+            for entry in &entries {
+                let (path, content) = files.iter().find(|(p, _)| *p == entry.path).unwrap();
+                prop_assert_eq!(format!("{:06o}", entry.mode), content.mode());
+                let mut seen = seen.borrow_mut();
+                seen.insert(content.mode());
+                seen.insert(if path.is_ascii() {
+                    "ASCII"
+                } else {
+                    "not ASCII"
+                });
+                if std::str::from_utf8(path).is_err() {
+                    seen.insert("not UTF-8");
+                }
+                if path.split(|&b| b == b'/').count() > 5 {
+                    seen.insert("deep");
+                }
+                match content {
+                    Content::File(bytes) | Content::Executable(bytes) | Content::Symlink(bytes) => {
+                        prop_assert_eq!(bytes, &entry.content);
+                        if bytes.is_empty() {
+                            seen.insert("empty");
+                        }
+                        if bytes.len() > 65_536 {
+                            seen.insert("large");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    let expected = [
+        "100644",
+        "100755",
+        "120000",
+        "160000",
+        "ASCII",
+        "deep",
+        "empty",
+        "large",
+        "not ASCII",
+        "not UTF-8",
+    ];
+    let seen: Vec<_> = seen.into_inner().into_iter().collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_random_push_is_a_commit_on_top() {
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 4,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/random");
+    runner
+        .run(&random_push(), |(before, after)| {
+            let first = repository.commit_orphan_on(MAIN, &before);
+            let second = repository.commit_exactly_on(MAIN, &after);
+            let parent = repository.resolve(&format!("{second}^"));
+            prop_assert_eq!(parent, Some(first));
+            prop_assert_eq!(expected_entries(&repository, &second).len(), after.len());
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_large_repository_has_its_size_and_is_the_same_every_time() {
+    let size = Size {
+        bytes: 8_000_000,
+        files: 1000,
+        compressible: 0.75,
+    };
+    let make = || {
+        let upstream = Upstream::new();
+        let repository = upstream.repository("BENCH/large");
+        let commit = large_repository(&repository, size, 7);
+        (upstream, repository, commit)
+    };
+    let (_upstream, repository, commit) = make();
+    let entries = expected_entries(&repository, &commit);
+    assert_eq!(entries.len(), 1000);
+    let bytes: usize = entries.iter().map(|entry| entry.content.len()).sum();
+    assert!((7_900_000..=8_000_000).contains(&bytes), "{bytes}");
+    let packed = |entry: &&Entry| entry.path.starts_with(b"src/");
+    let text: usize = entries
+        .iter()
+        .filter(packed)
+        .map(|entry| entry.content.len())
+        .sum();
+    assert!((5_900_000..=6_000_000).contains(&text), "{text}");
+    assert_eq!(make().2, commit);
+}
+
+/// One of the sizes that benchmarks use. Shows how long it takes.
+#[test]
+#[ignore = "takes seconds and 100 MB"]
+fn a_benchmark_repository_takes_seconds() {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("BENCH/large");
+    let size = Size {
+        bytes: 100_000_000,
+        files: 12_000,
+        compressible: 0.7,
+    };
+    let started = Instant::now();
+    large_repository(&repository, size, 1);
+    println!("made in {:?}", started.elapsed());
+    let du = Command::new("du")
+        .arg("-sm")
+        .arg(repository.path())
+        .output()
+        .unwrap();
+    println!("packed: {} MB", String::from_utf8_lossy(&du.stdout).trim());
+    let started = Instant::now();
+    repository.repack();
+    println!("repacked in {:?}", started.elapsed());
+}

@@ -17,6 +17,16 @@ pub mod local;
 
 pub mod webhook;
 
+pub mod archive;
+
+pub mod snapshot;
+
+pub mod pack;
+
+pub mod remote;
+
+pub mod secrets;
+
 pub mod config;
 
 pub mod route;

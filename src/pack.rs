@@ -1,0 +1,337 @@
+//! A Git pack, as it comes over the wire, becomes a set of verified objects.
+//!
+//! Nothing in here inflates what it can leave alone: a blob that the pack stores whole is inflated once, into nothing,
+//! for its SHA-1 and CRC-32; what is kept is where its deflate stream stands in the pack. The archive copies that stream.
+//!
+//! ```text
+//! wire ─receive─▶ pack file + index of whole objects ─resolve─▶ deltas applied, deflated into spool files ─▶ Objects
+//! ```
+
+mod delta;
+mod receive;
+mod resolve;
+mod spool;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use gix::{ObjectId, objs::Kind};
+
+use crate::{config::Limits, progress::Progress};
+
+/// Bytes that are read or written at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Memory for commits, trees and tags, which are kept: this many bytes, and this many more for each entry allowed.
+const PLAIN_BYTES: u64 = 8 << 20;
+const PLAIN_BYTES_PER_ENTRY: u64 = 256;
+
+/// Objects of a pack that are neither folders nor files of the tree: the commit, and tags that point to it.
+const OTHER_OBJECTS: u64 = 1024;
+
+/// Why a pack could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The connection broke or was too slow.
+    #[error("the pack broke off")]
+    Read(#[source] io::Error),
+    /// The pack ends before it should.
+    #[error("the pack ends early")]
+    Truncated,
+    /// The pack is not well-formed, or an object does not match its id.
+    #[error("the pack is damaged: {0}")]
+    Damaged(String),
+    /// The pack asks for more than is allowed.
+    #[error("{what} ({found}) is more than {variable} allows ({limit})")]
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is, in bytes or pieces.
+        found: u64,
+        /// The variable that says how large it may be.
+        variable: &'static str,
+        /// The variable's value.
+        limit: u64,
+    },
+    /// The temporary file cannot be written or read.
+    #[error("cannot use a temporary file in {}", std::env::temp_dir().display())]
+    Disk(#[source] io::Error),
+    /// The work was stopped from outside.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl PackError {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors and arguments are made for it"
+    )]
+    fn damaged(why: impl ToString) -> Self {
+        Self::Damaged(why.to_string())
+    }
+}
+
+/// The verified objects of one pack.
+pub struct Objects {
+    index: HashMap<ObjectId, Object>,
+    /// The pack, then one spool a thread. All are unlinked: they are gone with the process, however it ends.
+    files: Vec<File>,
+    /// The size of the pack in bytes.
+    pack_bytes: u64,
+}
+
+enum Object {
+    /// A commit, a tree or a tag, whole.
+    Plain(Kind, Box<[u8]>),
+    Blob(Blob),
+}
+
+/// A file's content, as the deflate stream that a zip entry is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Blob {
+    /// Inflated size in bytes.
+    pub size: u64,
+    /// CRC-32 of the inflated bytes.
+    pub crc32: u32,
+    /// Whether this is the pointer to a file that Git LFS keeps elsewhere.
+    pub is_lfs_pointer: bool,
+    stream: Stream,
+}
+
+impl Blob {
+    /// Size of the deflate stream in bytes.
+    #[must_use]
+    pub fn deflated_size(&self) -> u64 {
+        self.stream.len
+    }
+}
+
+/// Where a raw deflate stream stands (no zlib header, no Adler-32).
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    file: usize,
+    offset: u64,
+    len: u64,
+}
+
+impl Objects {
+    /// Receives a pack and verifies it: its checksum, and every object's id, by inflating and hashing all of it.
+    ///
+    /// Memory holds the index, commits and trees, and one blob a thread where deltas are resolved; the pack itself is on
+    /// disk.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError`]; sizes are compared with `limits` before memory is taken.
+    pub fn receive(
+        wire: &mut dyn Read,
+        limits: &Limits,
+        progress: &Progress,
+    ) -> Result<Self, PackError> {
+        let budget = Budget::new(limits);
+        let received = receive::receive(wire, &budget, progress)?;
+        resolve::resolve(received, &budget, progress)
+    }
+
+    /// The bytes of commit `id`, without Git's object header.
+    #[must_use]
+    pub fn commit(&self, id: &gix::oid) -> Option<&[u8]> {
+        self.plain(Kind::Commit, id)
+    }
+
+    /// The bytes of tree `id`, without Git's object header.
+    #[must_use]
+    pub fn tree(&self, id: &gix::oid) -> Option<&[u8]> {
+        self.plain(Kind::Tree, id)
+    }
+
+    fn plain(&self, kind: Kind, id: &gix::oid) -> Option<&[u8]> {
+        match self.index.get(id)? {
+            Object::Plain(found, bytes) if *found == kind => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The blob `id`.
+    #[must_use]
+    pub fn blob(&self, id: &gix::oid) -> Option<&Blob> {
+        match self.index.get(id)? {
+            Object::Blob(blob) => Some(blob),
+            Object::Plain(..) => None,
+        }
+    }
+
+    /// Copies the blob's deflate stream to `to`.
+    ///
+    /// # Errors
+    ///
+    /// If the temporary file cannot be read or `to` cannot be written.
+    pub fn copy_deflated(
+        &self,
+        blob: &Blob,
+        to: &mut impl Write,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let Stream {
+            file,
+            mut offset,
+            len,
+        } = blob.stream;
+        let end = offset + len;
+        while offset < end {
+            let n = buffer
+                .len()
+                .min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            self.files[file].read_exact_at(&mut buffer[..n], offset)?;
+            to.write_all(&buffer[..n])?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    /// The size of the pack that came over the wire, in bytes.
+    #[must_use]
+    pub fn pack_bytes(&self) -> u64 {
+        self.pack_bytes
+    }
+}
+
+/// Hashes an object as Git does while its bytes pass by; a blob's CRC-32 and first bytes are taken along.
+struct Digest {
+    kind: Kind,
+    size: u64,
+    seen: u64,
+    id: gix::hash::Hasher,
+    crc32: crc32fast::Hasher,
+    is_lfs_pointer: bool,
+}
+
+impl Digest {
+    /// How a pointer file of Git LFS begins.
+    ///
+    /// Source: <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
+    const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
+
+    fn new(kind: Kind, size: u64) -> Self {
+        let mut id = gix::hash::hasher(gix::hash::Kind::Sha1);
+        id.update(&gix::objs::encode::loose_header(kind, size));
+        Self {
+            kind,
+            size,
+            seen: 0,
+            id,
+            crc32: crc32fast::Hasher::new(),
+            is_lfs_pointer: false,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.id.update(bytes);
+        if self.kind == Kind::Blob {
+            self.crc32.update(bytes);
+            // Whole in one piece: a pointer is far smaller than a chunk.
+            self.is_lfs_pointer |=
+                self.seen == 0 && self.size < 1024 && bytes.starts_with(Self::LFS);
+        }
+        self.seen += bytes.len() as u64;
+    }
+
+    fn finish(self, stream: Stream) -> Result<(ObjectId, Blob), PackError> {
+        if self.seen != self.size {
+            return Err(PackError::damaged(format_args!(
+                "an object of {} bytes has {}",
+                self.size, self.seen
+            )));
+        }
+        let id = self.id.try_finalize().map_err(PackError::damaged)?;
+        let Self {
+            size,
+            is_lfs_pointer,
+            crc32,
+            ..
+        } = self;
+        Ok((
+            id,
+            Blob {
+                size,
+                crc32: crc32.finalize(),
+                is_lfs_pointer,
+                stream,
+            },
+        ))
+    }
+}
+
+/// What all objects of a pack may take together, counted before memory or time is spent on them.
+struct Budget<'a> {
+    limits: &'a Limits,
+    inflated: AtomicU64,
+    plain: AtomicU64,
+}
+
+impl<'a> Budget<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Self {
+            limits,
+            inflated: AtomicU64::new(0),
+            plain: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of commits, trees and tags that may be kept in memory.
+    fn most_plain(&self) -> u64 {
+        PLAIN_BYTES + PLAIN_BYTES_PER_ENTRY * u64::from(self.limits.entries)
+    }
+
+    /// Allows for an object of `size` bytes, of whatever kind.
+    fn inflate(&self, size: u64) -> Result<(), PackError> {
+        within(
+            "the size of one file in bytes",
+            size,
+            "MAX_BLOB_BYTES",
+            self.limits.blob_bytes,
+        )?;
+        let total = self.inflated.fetch_add(size, Relaxed).saturating_add(size);
+        let most = self.limits.tree_bytes.saturating_add(self.most_plain());
+        within(
+            "the size of all files in bytes",
+            total,
+            "MAX_TREE_BYTES",
+            most,
+        )
+    }
+
+    /// Allows for keeping `size` bytes of a commit, a tree or a tag in memory.
+    fn keep(&self, size: u64) -> Result<(), PackError> {
+        let total = self.plain.fetch_add(size, Relaxed).saturating_add(size);
+        within(
+            "the size of all folders in bytes",
+            total,
+            "MAX_ENTRIES",
+            self.most_plain(),
+        )
+    }
+}
+
+fn within(
+    what: &'static str,
+    found: u64,
+    variable: &'static str,
+    limit: u64,
+) -> Result<(), PackError> {
+    if found > limit {
+        Err(PackError::Limit {
+            what,
+            found,
+            variable,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
+}

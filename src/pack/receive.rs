@@ -1,0 +1,318 @@
+//! The pack as it comes: written to a file, hashed and inflated while it is read.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{Read, Write},
+};
+
+use flate2::{Decompress, FlushDecompress, Status};
+use gix::{
+    ObjectId,
+    objs::Kind,
+    odb::pack::data::{self, entry::Header},
+};
+
+use super::{
+    Budget, CHUNK, Digest, OTHER_OBJECTS, Object, PackError, Stream,
+    delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
+    within,
+};
+use crate::progress::Progress;
+
+/// `PACK`, a version and a number of objects, four bytes each.
+const HEADER_LEN: usize = 12;
+
+/// The SHA-1 of everything before it.
+const TRAILER_LEN: usize = 20;
+
+/// More than the longest header of an entry: a size of 64 bits, and an object id or a distance of 64 bits.
+const ENTRY_HEADER_LEN: usize = 40;
+
+/// A pack on disk, its whole objects verified, its deltas found.
+pub(super) struct Received {
+    pub(super) pack: File,
+    pub(super) pack_bytes: u64,
+    pub(super) index: HashMap<ObjectId, Object>,
+    /// Whole objects by the offset of their entry, ascending.
+    pub(super) whole: Vec<(u64, ObjectId)>,
+    pub(super) deltas: Vec<Delta>,
+}
+
+/// An object that is stored as the difference to another one.
+pub(super) struct Delta {
+    /// Offset of the entry, by which others name it as their base.
+    pub(super) offset: u64,
+    pub(super) base: Base,
+    /// The instructions, deflated.
+    pub(super) stream: Stream,
+    /// Size of the instructions in bytes.
+    pub(super) size: u64,
+    /// Size of the object that they make, in bytes.
+    pub(super) result_size: u64,
+}
+
+pub(super) enum Base {
+    Offset(u64),
+    Id(ObjectId),
+}
+
+pub(super) fn receive(
+    wire: &mut dyn Read,
+    budget: &Budget<'_>,
+    progress: &Progress,
+) -> Result<Received, PackError> {
+    let mut input = Input::new(wire, budget.limits.pack_bytes, progress)?;
+    let objects = input.pack_header()?;
+    // Every entry is a file in at least no folder of its own, at most one new folder.
+    let most = u64::from(budget.limits.entries) * 2 + OTHER_OBJECTS;
+    within("the number of objects", objects.into(), "MAX_ENTRIES", most)?;
+
+    let mut received = Received {
+        pack: input.file.try_clone().map_err(PackError::Disk)?,
+        pack_bytes: 0,
+        index: HashMap::new(),
+        whole: Vec::new(),
+        deltas: Vec::new(),
+    };
+    let mut inflater = Inflater::new();
+    for _ in 0..objects {
+        let entry = input.entry_header()?;
+        let offset = entry.pack_offset();
+        let size = entry.decompressed_size;
+        budget.inflate(size)?;
+        let base = match entry.header {
+            Header::Blob => {
+                progress.add_object();
+                let mut digest = Digest::new(Kind::Blob, size);
+                let stream = inflater.inflate(&mut input, size, |bytes| digest.update(bytes))?;
+                let (id, blob) = digest.finish(stream)?;
+                received.whole.push((offset, id));
+                received.index.insert(id, Object::Blob(blob));
+                continue;
+            }
+            Header::Commit | Header::Tree | Header::Tag => {
+                progress.add_object();
+                let kind = entry.header.as_kind().expect("no delta");
+                budget.keep(size)?;
+                let mut bytes =
+                    Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
+                let stream =
+                    inflater.inflate(&mut input, size, |more| bytes.extend_from_slice(more))?;
+                let mut digest = Digest::new(kind, size);
+                digest.update(&bytes);
+                let (id, _) = digest.finish(stream)?;
+                received.whole.push((offset, id));
+                received.index.insert(id, Object::Plain(kind, bytes.into()));
+                continue;
+            }
+            Header::OfsDelta { base_distance } => Base::Offset(
+                offset
+                    .checked_sub(base_distance)
+                    .filter(|_| base_distance > 0)
+                    .ok_or_else(|| PackError::damaged("a base before the pack's start"))?,
+            ),
+            Header::RefDelta { base_id } => Base::Id(base_id),
+        };
+        let mut head = Vec::with_capacity(DELTA_HEADER_LEN);
+        let stream = inflater.inflate(&mut input, size, |bytes| {
+            head.extend(bytes.iter().take(DELTA_HEADER_LEN - head.len()));
+        })?;
+        let (_, result_size, _) = delta::sizes(&head)?;
+        budget.inflate(result_size)?;
+        received.deltas.push(Delta {
+            offset,
+            base,
+            stream,
+            size,
+            result_size,
+        });
+    }
+    received.pack_bytes = input.trailer()?;
+    Ok(received)
+}
+
+/// The wire, buffered. What is read is written to the pack's file, what is consumed is hashed.
+struct Input<'a> {
+    wire: &'a mut dyn Read,
+    file: File,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Offset of `start` in the pack.
+    offset: u64,
+    checksum: gix::hash::Hasher,
+    max_bytes: u64,
+    progress: &'a Progress,
+}
+
+impl<'a> Input<'a> {
+    fn new(
+        wire: &'a mut dyn Read,
+        max_bytes: u64,
+        progress: &'a Progress,
+    ) -> Result<Self, PackError> {
+        Ok(Self {
+            wire,
+            file: tempfile::tempfile().map_err(PackError::Disk)?,
+            buffer: vec![0; CHUNK].into(),
+            start: 0,
+            end: 0,
+            offset: 0,
+            checksum: gix::hash::hasher(gix::hash::Kind::Sha1),
+            max_bytes,
+            progress,
+        })
+    }
+
+    /// At least `wanted` bytes that were not consumed yet, or fewer where the wire ends.
+    fn peek(&mut self, wanted: usize) -> Result<&[u8], PackError> {
+        while self.end - self.start < wanted {
+            if self.progress.is_stopped() {
+                return Err(PackError::Stopped);
+            }
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            let n = match self.wire.read(&mut self.buffer[self.end..]) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(err) => return Err(PackError::Read(err)),
+            };
+            self.file
+                .write_all(&self.buffer[self.end..self.end + n])
+                .map_err(PackError::Disk)?;
+            self.end += n;
+            self.progress.add_bytes(n as u64);
+            let received = self.offset + self.end as u64;
+            within(
+                "the size of the pack in bytes so far",
+                received,
+                "MAX_PACK_BYTES",
+                self.max_bytes,
+            )?;
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.checksum
+            .update(&self.buffer[self.start..self.start + n]);
+        self.start += n;
+        self.offset += n as u64;
+    }
+
+    /// The number of objects.
+    fn pack_header(&mut self) -> Result<u32, PackError> {
+        let header: [u8; HEADER_LEN] = self
+            .peek(HEADER_LEN)?
+            .get(..HEADER_LEN)
+            .ok_or(PackError::Truncated)?
+            .try_into()
+            .expect("that long");
+        let (version, objects) = data::header::decode(&header).map_err(PackError::damaged)?;
+        if version != data::Version::V2 {
+            return Err(PackError::damaged("not version 2"));
+        }
+        self.consume(HEADER_LEN);
+        Ok(objects)
+    }
+
+    fn entry_header(&mut self) -> Result<data::Entry, PackError> {
+        let offset = self.offset;
+        let bytes = self.peek(ENTRY_HEADER_LEN)?;
+        let whole = bytes.len() >= ENTRY_HEADER_LEN;
+        let entry =
+            data::Entry::from_bytes(bytes, offset, gix::hash::Kind::Sha1).map_err(|err| {
+                if whole {
+                    PackError::damaged(err)
+                } else {
+                    PackError::Truncated
+                }
+            })?;
+        self.consume(entry.header_size());
+        Ok(entry)
+    }
+
+    /// Compares the pack's checksum, and makes sure that nothing follows. Returns the size of the pack in bytes.
+    fn trailer(mut self) -> Result<u64, PackError> {
+        let rest = self.peek(TRAILER_LEN + 1)?;
+        if rest.len() < TRAILER_LEN {
+            return Err(PackError::Truncated);
+        }
+        if rest.len() > TRAILER_LEN {
+            return Err(PackError::damaged("more objects than announced"));
+        }
+        let expected = ObjectId::from_bytes_or_panic(rest);
+        let found = self.checksum.try_finalize().map_err(PackError::damaged)?;
+        if found != expected {
+            return Err(PackError::damaged("its checksum does not match"));
+        }
+        Ok(self.offset + TRAILER_LEN as u64)
+    }
+}
+
+struct Inflater {
+    zlib: Decompress,
+    out: Box<[u8]>,
+}
+
+impl Inflater {
+    /// A zlib stream begins with two bytes and ends with the Adler-32 of what it holds.
+    const ZLIB_HEADER_LEN: u64 = 2;
+    const ADLER32_LEN: u64 = 4;
+
+    fn new() -> Self {
+        Self {
+            zlib: Decompress::new(true),
+            out: vec![0; CHUNK].into(),
+        }
+    }
+
+    /// Inflates one zlib stream, shows its bytes to `each`, and says where the deflate stream in it stands.
+    fn inflate(
+        &mut self,
+        input: &mut Input<'_>,
+        size: u64,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Stream, PackError> {
+        let start = input.offset;
+        self.zlib.reset(true);
+        loop {
+            let bytes = input.peek(1)?;
+            if bytes.is_empty() {
+                return Err(PackError::Truncated);
+            }
+            let (before_in, before_out) = (self.zlib.total_in(), self.zlib.total_out());
+            let status = self
+                .zlib
+                .decompress(bytes, &mut self.out, FlushDecompress::None)
+                .map_err(PackError::damaged)?;
+            let consumed =
+                usize::try_from(self.zlib.total_in() - before_in).expect("within the buffer");
+            let produced =
+                usize::try_from(self.zlib.total_out() - before_out).expect("within the buffer");
+            if self.zlib.total_out() > size {
+                return Err(PackError::damaged("an object is longer than announced"));
+            }
+            each(&self.out[..produced]);
+            input.consume(consumed);
+            match status {
+                Status::StreamEnd => break,
+                Status::Ok | Status::BufError if consumed == 0 && produced == 0 => {
+                    return Err(PackError::damaged("a deflate stream does not go on"));
+                }
+                Status::Ok | Status::BufError => {}
+            }
+        }
+        if self.zlib.total_out() != size {
+            return Err(PackError::damaged("an object is shorter than announced"));
+        }
+        Ok(Stream {
+            file: 0,
+            offset: start + Self::ZLIB_HEADER_LEN,
+            len: self.zlib.total_in() - Self::ZLIB_HEADER_LEN - Self::ADLER32_LEN,
+        })
+    }
+}

@@ -1,0 +1,332 @@
+//! One commit's tree as a list of entries, every path checked, every object there.
+//!
+//! Nothing is expanded before it is known to be allowed: a dozen objects can name ten thousand million paths.
+
+use gix::{
+    ObjectId,
+    bstr::{BStr, BString, ByteSlice},
+    objs::{CommitRef, TreeRef, tree::EntryRef},
+    validate::path::{self, component},
+};
+
+use crate::{config::Limits, pack::Objects, push::CommitId};
+
+/// The longest path in bytes, as Linux has it.
+const MAX_PATH_BYTES: usize = 4096;
+
+/// What Git itself refuses to check out on any system. Names that only Windows refuses (`aux.c`, `a:b.png`) are ordinary
+/// elsewhere.
+const PROTECTION: component::Options = component::Options {
+    protect_windows: false,
+    protect_hfs: true,
+    protect_ntfs: true,
+};
+
+/// Why a commit's tree cannot become an archive.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The pack lacks an object, or holds one of another kind.
+    #[error("{what} {id} is missing from the pack")]
+    Missing {
+        /// The kind of object.
+        what: &'static str,
+        /// Its id.
+        id: ObjectId,
+    },
+    /// A commit or a tree is not well-formed.
+    #[error("{what} {id} is malformed")]
+    Malformed {
+        /// The kind of object.
+        what: &'static str,
+        /// Its id.
+        id: ObjectId,
+        /// What `gix` says.
+        source: gix::Error,
+    },
+    /// A path that is not safe to extract.
+    #[error("the path {path:?} is refused: {why}")]
+    Path {
+        /// The path.
+        path: BString,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The tree is larger than allowed.
+    #[error("{what} is more than {variable} allows ({limit})")]
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// The variable that says how large it may be.
+        variable: &'static str,
+        /// The variable's value.
+        limit: u64,
+    },
+}
+
+/// One commit's tree.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The commit.
+    pub commit: CommitId,
+    /// Its tree.
+    pub tree: ObjectId,
+    /// The first line of the commit's message.
+    pub summary: BString,
+    /// Everything in the tree but the folders, in Git's order.
+    pub entries: Vec<Entry>,
+    /// What people should know about the archive, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A path of the tree and what stands there.
+#[derive(Debug)]
+pub struct Entry {
+    /// The path from the root, without a leading slash.
+    pub path: BString,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The blob, or a submodule's commit.
+    pub id: ObjectId,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A file.
+    File,
+    /// A file that may be run.
+    Executable,
+    /// A symbolic link; the blob is its target.
+    Symlink,
+    /// Another repository's commit, of which only the empty folder is delivered.
+    Submodule,
+}
+
+impl EntryKind {
+    /// The mode as Git writes it.
+    #[must_use]
+    pub fn git_mode(self) -> u32 {
+        match self {
+            Self::File => 0o100_644,
+            Self::Executable => 0o100_755,
+            Self::Symlink => 0o120_000,
+            Self::Submodule => 0o160_000,
+        }
+    }
+}
+
+impl Snapshot {
+    /// Walks the tree of `commit`.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] if an object is missing or malformed, a path could escape or harm where it is extracted, or the
+    /// tree is larger than `limits`.
+    pub fn of(commit: CommitId, objects: &Objects, limits: &Limits) -> Result<Self, SnapshotError> {
+        let id = commit.object_id();
+        let bytes = objects
+            .commit(&id)
+            .ok_or(SnapshotError::Missing { what: "commit", id })?;
+        let parsed = CommitRef::from_bytes(bytes, gix::hash::Kind::Sha1).map_err(|source| {
+            SnapshotError::Malformed {
+                what: "commit",
+                id,
+                source,
+            }
+        })?;
+        let mut walk = Walk {
+            objects,
+            limits,
+            entries: Vec::new(),
+            folders: 0,
+            bytes: 0,
+            lfs_pointers: 0,
+            windows_hostile: Examples::default(),
+        };
+        walk.walk(parsed.tree())?;
+        Ok(Self {
+            commit,
+            tree: parsed.tree(),
+            summary: parsed.message_summary().into_owned(),
+            warnings: walk.warnings(),
+            entries: walk.entries,
+        })
+    }
+}
+
+struct Walk<'a> {
+    objects: &'a Objects,
+    limits: &'a Limits,
+    entries: Vec<Entry>,
+    folders: u64,
+    bytes: u64,
+    lfs_pointers: u64,
+    windows_hostile: Examples,
+}
+
+/// How many there are of something, and the first.
+#[derive(Default)]
+struct Examples {
+    count: u64,
+    first: BString,
+}
+
+impl<'a> Walk<'a> {
+    fn walk(&mut self, root: ObjectId) -> Result<(), SnapshotError> {
+        let mut path = BString::default();
+        // The folders from the root to where the walk is: what is left of each, and the length of its path.
+        let mut folders = vec![(self.tree(root, path.as_bstr())?.into_iter(), 0)];
+        while let Some((rest, length)) = folders.last_mut() {
+            path.truncate(*length);
+            let Some(entry) = rest.next() else {
+                folders.pop();
+                continue;
+            };
+            check_name(&entry, path.as_bstr())?;
+            path.extend_from_slice(entry.filename);
+            if path.len() > MAX_PATH_BYTES {
+                let why = format!("it is longer than {MAX_PATH_BYTES} bytes");
+                return Err(SnapshotError::Path { path, why });
+            }
+            if entry.mode.is_tree() {
+                path.push(b'/');
+                let id = entry.oid.to_owned();
+                folders.push((self.tree(id, path.as_bstr())?.into_iter(), path.len()));
+            } else {
+                self.take(&entry, path.as_bstr())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tree(&mut self, id: ObjectId, path: &BStr) -> Result<Vec<EntryRef<'a>>, SnapshotError> {
+        self.folders += 1;
+        within(
+            "the number of folders",
+            self.folders,
+            "MAX_ENTRIES",
+            self.limits.entries.into(),
+        )?;
+        let bytes = self
+            .objects
+            .tree(&id)
+            .ok_or(SnapshotError::Missing { what: "tree", id })?;
+        let entries = TreeRef::from_bytes(bytes, gix::hash::Kind::Sha1)
+            .map_err(|source| SnapshotError::Malformed {
+                what: "tree",
+                id,
+                source,
+            })?
+            .entries;
+        let mut names: Vec<&BStr> = entries.iter().map(|entry| entry.filename).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let path = join(path, twice[0]);
+            return Err(SnapshotError::Path {
+                path,
+                why: "the tree holds it twice".into(),
+            });
+        }
+        Ok(entries)
+    }
+
+    fn take(&mut self, entry: &EntryRef<'_>, path: &BStr) -> Result<(), SnapshotError> {
+        let id = entry.oid.to_owned();
+        let kind = match entry.mode.value() {
+            0o160_000 => EntryKind::Submodule,
+            0o120_000 => EntryKind::Symlink,
+            _ if entry.mode.is_executable() => EntryKind::Executable,
+            _ if entry.mode.is_blob() => EntryKind::File,
+            mode => {
+                let why = format!("its mode {mode:o} is none of Git's");
+                return Err(SnapshotError::Path {
+                    path: path.into(),
+                    why,
+                });
+            }
+        };
+        if kind != EntryKind::Submodule {
+            let blob = self
+                .objects
+                .blob(&id)
+                .ok_or(SnapshotError::Missing { what: "blob", id })?;
+            self.bytes = self.bytes.saturating_add(blob.size);
+            self.lfs_pointers += u64::from(blob.is_lfs_pointer);
+            within(
+                "the size of all files in bytes",
+                self.bytes,
+                "MAX_TREE_BYTES",
+                self.limits.tree_bytes,
+            )?;
+        }
+        if path::component(entry.filename, None, component::Options::default()).is_err() {
+            if self.windows_hostile.count == 0 {
+                self.windows_hostile.first = path.into();
+            }
+            self.windows_hostile.count += 1;
+        }
+        self.entries.push(Entry {
+            path: path.into(),
+            kind,
+            id,
+        });
+        within(
+            "the number of files",
+            self.entries.len() as u64,
+            "MAX_ENTRIES",
+            self.limits.entries.into(),
+        )
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.lfs_pointers > 0 {
+            warnings.push(format!(
+                "{} files are kept by Git LFS: the archive holds their pointers, not their content",
+                self.lfs_pointers
+            ));
+        }
+        if self.windows_hostile.count > 0 {
+            warnings.push(format!(
+                "{} names cannot be extracted on Windows, such as {:?}",
+                self.windows_hostile.count, self.windows_hostile.first
+            ));
+        }
+        warnings
+    }
+}
+
+fn check_name(entry: &EntryRef<'_>, folder: &BStr) -> Result<(), SnapshotError> {
+    let mode = entry.mode.is_link().then_some(component::Mode::Symlink);
+    let why = match path::component(entry.filename, mode, PROTECTION) {
+        // Some extractors take it for a separator, even where the system does not.
+        Ok(name) if name.contains(&b'\\') => "it holds a backslash".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(err) => err.to_string(),
+    };
+    Err(SnapshotError::Path {
+        path: join(folder, entry.filename),
+        why,
+    })
+}
+
+fn join(folder: &BStr, name: &BStr) -> BString {
+    [folder.as_bytes(), name.as_bytes()].concat().into()
+}
+
+fn within(
+    what: &'static str,
+    found: u64,
+    variable: &'static str,
+    limit: u64,
+) -> Result<(), SnapshotError> {
+    if found > limit {
+        Err(SnapshotError::Limit {
+            what,
+            variable,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
+}

@@ -17,6 +17,10 @@ pub mod local;
 
 pub mod webhook;
 
+pub mod deliver;
+
+pub mod bucket;
+
 pub mod archive;
 
 pub mod snapshot;

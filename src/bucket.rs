@@ -1,0 +1,330 @@
+//! An object of a versioned bucket: what it holds, and a new version under a condition. The home of `aws-sdk-s3`.
+
+mod label;
+
+use std::collections::BTreeMap;
+
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::head_object::HeadObjectOutput,
+    primitives::ByteStream,
+};
+use tokio::io::AsyncWriteExt;
+
+pub use self::label::{Holding, Label};
+use crate::{archive::Archive, error::Error};
+
+/// Bytes that are read from the archive at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// S3 as it is configured: by the environment, or a server on this machine.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    client: Client,
+}
+
+/// An object of a bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct Address<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The object key.
+    pub key: &'a str,
+}
+
+/// The current version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// Its entity tag, for the condition of the next write.
+    pub etag: String,
+    /// Its version id.
+    pub version_id: String,
+    /// What it holds; `None` if we did not write it.
+    pub holds: Option<Holding>,
+}
+
+/// What must be true of the object for a write to take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no object.
+    Absent,
+    /// The current version has this entity tag.
+    Unchanged(String),
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Put {
+    /// A new version was stored.
+    Stored {
+        /// Its version id.
+        version_id: String,
+    },
+    /// The condition did not hold: somebody else was faster. Nothing was stored.
+    Refused,
+    /// Nobody knows: the answer got lost, or S3 had a fault.
+    Unknown(Error),
+}
+
+impl S3 {
+    /// S3 as the SDK finds it: environment, profile, instance role; honours `AWS_ENDPOINT_URL_S3`.
+    pub async fn from_environment() -> Self {
+        let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        // Servers that stand in for S3 on one address have no host name for each bucket.
+        let path_style =
+            config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+        let config = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(path_style)
+            .build();
+        Self {
+            client: Client::from_conf(config),
+        }
+    }
+
+    /// A server at `endpoint`, such as the embedded one.
+    #[must_use]
+    pub fn at(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .credentials_provider(Credentials::new(
+                access_key, secret_key, None, None, "embedded",
+            ))
+            .region(Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .force_path_style(true)
+            .build();
+        Self {
+            client: Client::from_conf(config),
+        }
+    }
+
+    /// What the object holds now; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked, [`Error::NotVersioned`]. A refusal is never "none".
+    pub async fn head(&self, at: Address<'_>) -> Result<Option<Current>, Error> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .send()
+            .await;
+        match answer {
+            Ok(head) => Current::from_head(head, at).map(Some),
+            Err(err) if status(&err) == Some(404) => Ok(None),
+            Err(err) => Err(error("read", at, err)),
+        }
+    }
+
+    /// The user metadata of the current version, by name; empty if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked.
+    pub async fn metadata(&self, at: Address<'_>) -> Result<BTreeMap<String, String>, Error> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .send()
+            .await;
+        let head = answer.map_err(|err| error("read", at, err))?;
+        Ok(head.metadata.unwrap_or_default().into_iter().collect())
+    }
+
+    /// All version ids of the object, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked.
+    pub async fn versions(&self, at: Address<'_>) -> Result<Vec<String>, Error> {
+        let answer = self
+            .client
+            .list_object_versions()
+            .bucket(at.bucket)
+            .prefix(at.key)
+            .send()
+            .await;
+        let list = answer.map_err(|err| error("list the versions of", at, err))?;
+        let ours = list
+            .versions()
+            .iter()
+            .filter(|version| version.key() == Some(at.key));
+        Ok(ours
+            .filter_map(|version| version.version_id().map(Into::into))
+            .collect())
+    }
+
+    /// Writes the object's current version to `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked or the file cannot be written.
+    pub async fn get(&self, at: Address<'_>, file: std::fs::File) -> Result<(), Error> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .send()
+            .await;
+        let mut body = answer.map_err(|err| error("read", at, err))?.body;
+        let broken = |source: crate::error::Source| Error::Bucket {
+            action: "read",
+            bucket: at.bucket.into(),
+            key: at.key.into(),
+            advice: "",
+            transient: true,
+            source,
+        };
+        let mut file = tokio::fs::File::from_std(file);
+        while let Some(bytes) = body.next().await {
+            file.write_all(&bytes.map_err(|err| broken(err.into()))?)
+                .await
+                .map_err(|err| broken(err.into()))?;
+        }
+        file.flush().await.map_err(|err| broken(err.into()))
+    }
+
+    /// Stores `archive` as a new version, if `condition` still holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 refuses for good, [`Error::NotVersioned`].
+    pub async fn put(
+        &self,
+        at: Address<'_>,
+        archive: &Archive,
+        label: &Label<'_>,
+        condition: &Condition,
+    ) -> Result<Put, Error> {
+        let metadata = label.metadata().map_err(|source| Error::Bucket {
+            action: "write",
+            bucket: at.bucket.into(),
+            key: at.key.into(),
+            advice: "; use shorter names",
+            transient: false,
+            source: source.into(),
+        })?;
+        let body = body(archive).await.map_err(|err| Error::Disk {
+            repository: label.repository.clone(),
+            source: err,
+        })?;
+        let request = self
+            .client
+            .put_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .content_type("application/zip")
+            .content_length(i64::try_from(archive.bytes).unwrap_or(i64::MAX))
+            .set_metadata(Some(metadata))
+            .body(body);
+        let request = match condition {
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Unchanged(etag) => request.if_match(etag),
+        };
+        match request.send().await {
+            Ok(answer) => Ok(Put::Stored {
+                version_id: version_id(answer.version_id(), at)?,
+            }),
+            // 404: the version that the condition names is gone.
+            Err(err)
+                if matches!(status(&err), Some(409 | 412)) || err.code() == Some("NoSuchKey") =>
+            {
+                Ok(Put::Refused)
+            }
+            Err(err) => match error("write", at, err) {
+                err if err.is_transient() => Ok(Put::Unknown(err)),
+                err => Err(err),
+            },
+        }
+    }
+}
+
+/// The archive as a request body. The SDK cannot send it twice; whoever calls tries again with a new one.
+async fn body(archive: &Archive) -> Result<ByteStream, Box<dyn std::error::Error + Send + Sync>> {
+    let mut file = archive.file.try_clone()?;
+    std::io::Seek::rewind(&mut file)?;
+    let file = tokio::fs::File::from_std(file);
+    Ok(ByteStream::read_from()
+        .file(file)
+        .buffer_size(CHUNK)
+        .build()
+        .await?)
+}
+
+impl Current {
+    fn from_head(head: HeadObjectOutput, at: Address<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            version_id: version_id(head.version_id(), at)?,
+            holds: head.metadata().and_then(Holding::from_metadata),
+            etag: head.e_tag.unwrap_or_default(),
+        })
+    }
+}
+
+fn version_id(id: Option<&str>, at: Address<'_>) -> Result<String, Error> {
+    // "null": written while versioning was off or suspended.
+    id.filter(|id| *id != "null")
+        .map(Into::into)
+        .ok_or_else(|| Error::NotVersioned {
+            bucket: at.bucket.into(),
+        })
+}
+
+fn status<E>(err: &SdkError<E>) -> Option<u16> {
+    err.raw_response()
+        .map(|response| response.status().as_u16())
+}
+
+fn error<E>(action: &'static str, at: Address<'_>, err: SdkError<E>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let status = status(&err);
+    let missing_bucket = err.code() == Some("NoSuchBucket");
+    let (transient, advice) = match (&err, status) {
+        _ if missing_bucket => (
+            false,
+            "; there is no such bucket, check SOURCE_BUCKET or the route's bucket",
+        ),
+        (SdkError::ConstructionFailure(_), _) => (
+            false,
+            "; check the AWS configuration, such as region and credentials",
+        ),
+        (_, Some(403)) => (
+            false,
+            "; access was denied, check the credentials and the bucket's policy",
+        ),
+        (_, Some(301)) => (false, "; the bucket is in another region"),
+        (_, Some(507)) => (false, "; the disk of the store is full, free some space"),
+        (_, Some(500.. | 408 | 429)) => (true, ""),
+        (SdkError::DispatchFailure(failure), _) if failure.is_user() => (
+            false,
+            "; check the AWS configuration, such as region and credentials",
+        ),
+        (_, None) => (
+            true,
+            "; S3 cannot be asked, check the network, the region and the credentials",
+        ),
+        (_, Some(_)) => (false, ""),
+    };
+    // S3's own words, where there are any: the SDK prints them as a structure.
+    let source = match (err.code(), err.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}").into(),
+        _ => err.into(),
+    };
+    Error::Bucket {
+        action,
+        bucket: at.bucket.into(),
+        key: at.key.into(),
+        advice,
+        transient,
+        source,
+    }
+}

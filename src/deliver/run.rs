@@ -1,0 +1,337 @@
+//! One delivery in progress: carries out what [`step`](super::step) decides, and keeps count.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Bridge, Delivery, Outcome,
+    git::{Built, Git, archive_error},
+    step::{Action, Hints, Holder, Saw, Steps, Verdict},
+};
+use crate::{
+    bucket::{Address, Condition, Current, Label, Put},
+    error::Error,
+    progress::{Progress, Stage},
+    push::{CommitId, RefName},
+    remote::{Remote, Tip},
+    route::Destination,
+};
+
+/// The first pause after a lost race; each further one is twice as long, up to [`MAX_PAUSE`]. A random part of it is waited.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+pub(super) struct Run<'a> {
+    bridge: &'a Bridge,
+    to: &'a Destination,
+    at: Address<'a>,
+    git: Git,
+    progress: &'a Arc<Progress>,
+    steps: Steps,
+    /// The tip that was read last.
+    tip: Option<Tip>,
+    /// The archive that was built last. A round that was lost to a fault of S3 need not fetch again.
+    built: Option<Built>,
+    /// The delivery id of the last write whose outcome is unknown.
+    tried: Option<String>,
+    /// What a write would replace, where people should know.
+    replaces: Option<String>,
+    /// Why the last write failed, if that is all there is to say in the end.
+    failed_put: Option<Error>,
+    /// The part of the last build that was no fetch, and has a stage of its own.
+    archiving: Duration,
+    delivery: Delivery,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        bridge: &'a Bridge,
+        to: &'a Destination,
+        remote: Remote,
+        hints: Option<Hints>,
+        progress: &'a Arc<Progress>,
+    ) -> Self {
+        Self {
+            bridge,
+            to,
+            at: Address {
+                bucket: &to.bucket,
+                key: to.key.as_str(),
+            },
+            git: Git {
+                remote,
+                connection: None,
+            },
+            progress,
+            steps: Steps::new(hints),
+            tip: None,
+            built: None,
+            tried: None,
+            replaces: None,
+            failed_put: None,
+            archiving: Duration::ZERO,
+            delivery: Delivery::ended(Ok(Outcome::AlreadyCurrent)),
+        }
+    }
+
+    /// Carries out one action after the other, to the last.
+    pub(super) async fn finish(mut self) -> Delivery {
+        let mut action = self.steps.start();
+        self.delivery.result = loop {
+            if let Action::Done(verdict) = action {
+                break self.conclude(verdict).await;
+            }
+            let stage = self.stage(&action);
+            self.progress.begin(stage);
+            let started = Instant::now();
+            let saw = self.carry_out(action).await;
+            let archiving = std::mem::take(&mut self.archiving);
+            self.took(stage, started.elapsed().saturating_sub(archiving));
+            if !archiving.is_zero() {
+                self.took(Stage::Archive, archiving);
+            }
+            match saw {
+                Ok(saw) => action = self.steps.next(saw),
+                Err(err) => break Err(err),
+            }
+        };
+        self.delivery.stages.sort_unstable();
+        self.delivery
+    }
+
+    fn stage(&self, action: &Action) -> Stage {
+        match action {
+            Action::Head | Action::Pause { .. } => Stage::Head,
+            Action::Tip if self.steps.is_verifying() => Stage::Verify,
+            Action::Tip => Stage::Tip,
+            Action::Build(_) => Stage::Fetch,
+            Action::Put(_) => Stage::Put,
+            Action::Wait(_) | Action::Done(_) => Stage::Settle,
+        }
+    }
+
+    fn took(&mut self, stage: Stage, time: Duration) {
+        match self
+            .delivery
+            .stages
+            .iter_mut()
+            .find(|(other, _)| *other == stage)
+        {
+            Some((_, total)) => *total += time,
+            None => self.delivery.stages.push((stage, time)),
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<Saw, Error> {
+        match action {
+            Action::Head => {
+                let current = self.bridge.s3.head(self.at).await?;
+                Ok(Saw::Head(current.map(|current| self.examine(current))))
+            }
+            Action::Tip => {
+                let name = self.to.ref_name.clone();
+                self.tip = self
+                    .git
+                    .ask(move |connection| connection.tip(&name))
+                    .await?;
+                Ok(Saw::Tip(self.tip.map(|tip| tip.commit)))
+            }
+            Action::Build(commit) => {
+                self.build(commit).await?;
+                Ok(Saw::Built)
+            }
+            Action::Put(condition) => self.put(&condition).await,
+            Action::Pause { rounds } => {
+                let most = (FIRST_PAUSE * 2u32.saturating_pow(rounds - 1)).min(MAX_PAUSE);
+                tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+                Ok(Saw::Waited)
+            }
+            Action::Wait(time) => {
+                tokio::time::sleep(time).await;
+                Ok(Saw::Waited)
+            }
+            Action::Done(_) => unreachable!("the loop ends with it"),
+        }
+    }
+
+    /// Who wrote the current version?
+    fn examine(&mut self, current: Current) -> (String, Holder) {
+        self.replaces = None;
+        let Current {
+            etag,
+            version_id,
+            holds,
+        } = current;
+        let holder = match holds {
+            Some(holding)
+                if holding.repository == self.to.repository.as_str()
+                    && holding.ref_name == self.to.ref_name.as_str() =>
+            {
+                if self.tried.as_ref() == Some(&holding.delivery_id) {
+                    self.steps.found_own_write(holding.commit);
+                    self.stored();
+                } else if self.delivery.commit != Some(holding.commit) {
+                    // What this delivery stored is history by now.
+                    self.delivery.entries = None;
+                    self.delivery.archive_bytes = None;
+                }
+                self.delivery.commit = Some(holding.commit);
+                Holder::Us(holding.commit)
+            }
+            Some(holding) if self.is_routed_here(&holding.repository, &holding.ref_name) => {
+                Holder::Other {
+                    repository: holding.repository,
+                    ref_name: holding.ref_name,
+                }
+            }
+            Some(holding) => {
+                self.replaces = Some(format!(
+                    "replaced what the object held before, {} {}",
+                    holding.repository, holding.ref_name
+                ));
+                Holder::Nobody
+            }
+            None => {
+                self.replaces = Some("replaced an object that backlog-bridge did not write".into());
+                Holder::Nobody
+            }
+        };
+        self.delivery.version_id = Some(version_id);
+        (etag, holder)
+    }
+
+    fn is_routed_here(&self, repository: &str, ref_name: &str) -> bool {
+        let (Ok(repository), Ok(ref_name)) = (repository.parse(), ref_name.parse::<RefName>())
+        else {
+            return false;
+        };
+        self.bridge
+            .table
+            .is_routed(self.at.bucket, self.at.key, &repository, &ref_name)
+    }
+
+    async fn build(&mut self, commit: CommitId) -> Result<(), Error> {
+        if self
+            .built
+            .as_ref()
+            .is_some_and(|built| built.snapshot.commit == commit)
+        {
+            return Ok(());
+        }
+        self.built = None;
+        let tip = self.tip.expect("the tip was read before");
+        let started = Instant::now();
+        let built = self
+            .git
+            .build(tip, self.bridge.limits, Arc::clone(self.progress))
+            .await?;
+        self.archiving = started.elapsed().saturating_sub(built.fetching);
+        *self.delivery.fetched_bytes.get_or_insert(0) += built.fetched_bytes;
+        self.built = Some(built);
+        Ok(())
+    }
+
+    async fn put(&mut self, condition: &Condition) -> Result<Saw, Error> {
+        let Built {
+            snapshot, archive, ..
+        } = self.built.as_mut().expect("it was built before");
+        // A new id for each write: should one of them arrive late, the head tells which it was.
+        let delivery_id = uuid::Uuid::new_v4().simple().to_string();
+        archive
+            .stamp(snapshot.commit, &delivery_id)
+            .map_err(|err| archive_error(err, &self.git.remote))?;
+        let label = Label {
+            repository: &self.to.repository,
+            ref_name: &self.to.ref_name,
+            commit: snapshot.commit,
+            tree: snapshot.tree,
+            summary: snapshot.summary.as_ref(),
+            delivery_id: &delivery_id,
+        };
+        self.progress.add_bytes(archive.bytes);
+        match self
+            .bridge
+            .s3
+            .put(self.at, archive, &label, condition)
+            .await?
+        {
+            Put::Stored { version_id } => {
+                self.delivery.version_id = Some(version_id);
+                self.delivery.commit = Some(snapshot.commit);
+                self.stored();
+                Ok(Saw::Stored)
+            }
+            Put::Refused => {
+                self.failed_put = None;
+                self.tried = Some(delivery_id);
+                Ok(Saw::NotStored)
+            }
+            Put::Unknown(err) => {
+                self.failed_put = Some(err);
+                self.tried = Some(delivery_id);
+                Ok(Saw::NotStored)
+            }
+        }
+    }
+
+    fn stored(&mut self) {
+        if let Some(Built {
+            snapshot, archive, ..
+        }) = &self.built
+        {
+            self.delivery.entries = Some(archive.entries);
+            self.delivery.archive_bytes = Some(archive.bytes);
+            self.delivery
+                .warnings
+                .extend(snapshot.warnings.iter().cloned());
+        }
+        self.delivery.warnings.extend(self.replaces.take());
+        self.failed_put = None;
+    }
+
+    async fn conclude(&mut self, verdict: Verdict) -> Result<Outcome, Error> {
+        match verdict {
+            Verdict::Published(_) => Ok(Outcome::Published),
+            Verdict::AlreadyCurrent(_) => Ok(Outcome::AlreadyCurrent),
+            Verdict::BranchGone => Ok(Outcome::BranchGone),
+            Verdict::RefNotFound => Err(self.ref_not_found().await),
+            Verdict::KeyConflict {
+                repository,
+                ref_name,
+            } => Err(Error::KeyConflict {
+                bucket: self.at.bucket.into(),
+                key: self.at.key.into(),
+                repository,
+                ref_name,
+            }),
+            Verdict::Contention => Err(self.failed_put.take().unwrap_or(Error::Contention {
+                rounds: self.steps.rounds(),
+            })),
+        }
+    }
+
+    /// Says what the repository has instead.
+    async fn ref_not_found(&mut self) -> Error {
+        const SHOWN: usize = 5;
+        let refs = self
+            .git
+            .ask(|connection| connection.refs("refs/"))
+            .await
+            .unwrap_or_default();
+        let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
+        let hint = if names.is_empty() {
+            "the repository is empty, push a commit first".into()
+        } else {
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            names.truncate(SHOWN);
+            format!("it has {}{more}", names.join(", "))
+        };
+        Error::RefNotFound {
+            repository: self.to.repository.clone(),
+            ref_name: self.to.ref_name.clone(),
+            hint,
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! The delivery algorithm: what was seen so far → what to do next. Pure, so that every order of events can be tried.
+//!
+//! ```text
+//! Head ─▶ Tip ─▶ Build ─▶ Put ─▶ Tip again ─▶ settle ─▶ Done
+//!  ▲        └────── already current, gone ──────┘│
+//!  └────────── refused, unknown, moved ──────────┘
+//! ```
+//!
+//! - The tip is read strictly after the head. The other way round, a slow worker holds an old tip and a new head, and its
+//!   condition lets the old commit through.
+//! - A refused write starts over. Whoever was faster may have delivered less than the tip.
+//! - The tip is read again after the write. A force push A→B→A can be over before the write, and the next worker saw
+//!   "already current" in between.
+
+use std::time::Duration;
+
+use crate::{bucket::Condition, push::CommitId};
+
+/// Rounds before the delivery gives up.
+pub const MAX_ROUNDS: u32 = 8;
+
+/// How long a Git server may lag behind its own webhook: the tip is read again after each of these.
+///
+/// Source: a bridge in production waits 5 seconds.
+pub const SETTLE_WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+
+/// What an event said of the push.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Commits that the push brought.
+    pub commits: Vec<CommitId>,
+    /// The commit that the ref pointed to before the push.
+    pub before: Option<CommitId>,
+}
+
+impl Hints {
+    /// Whether the tip looks like a time before the event. Never more than a reason to look again.
+    fn disagree_with(&self, tip: Option<CommitId>) -> bool {
+        match tip {
+            None => true,
+            Some(tip) => {
+                self.before == Some(tip)
+                    || (!self.commits.is_empty() && !self.commits.contains(&tip))
+            }
+        }
+    }
+}
+
+/// Who wrote the object's current version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// A delivery of this repository and ref.
+    Us(CommitId),
+    /// Somebody else, or a route that is no more.
+    Nobody,
+    /// A delivery of another repository or ref that is still routed to this object.
+    Other {
+        /// That repository.
+        repository: String,
+        /// That ref.
+        ref_name: String,
+    },
+}
+
+/// What was seen when an action was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Saw {
+    /// [`Action::Head`]: the entity tag and the holder, or no object.
+    Head(Option<(String, Holder)>),
+    /// [`Action::Tip`]: the commit, or no such ref.
+    Tip(Option<CommitId>),
+    /// [`Action::Build`]: it is built.
+    Built,
+    /// [`Action::Put`]: a new version is stored.
+    Stored,
+    /// [`Action::Put`]: refused, or nobody knows.
+    NotStored,
+    /// [`Action::Pause`] or [`Action::Wait`]: time went by.
+    Waited,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read what the object holds.
+    Head,
+    /// Read where the ref points.
+    Tip,
+    /// Build the archive of this commit.
+    Build(CommitId),
+    /// Store the archive under this condition.
+    Put(Condition),
+    /// Let others get ahead, longer in later rounds.
+    Pause {
+        /// Rounds that are over.
+        rounds: u32,
+    },
+    /// Wait, since the Git server seems to lag.
+    Wait(Duration),
+    /// Nothing more.
+    Done(Verdict),
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The object holds this commit, and this delivery wrote it.
+    Published(CommitId),
+    /// The object held this commit already.
+    AlreadyCurrent(CommitId),
+    /// The ref is gone; the object stays.
+    BranchGone,
+    /// There is no such ref and no object.
+    RefNotFound,
+    /// Another route delivers to the same object.
+    KeyConflict {
+        /// The other route's repository.
+        repository: String,
+        /// The other route's ref.
+        ref_name: String,
+    },
+    /// The object or the ref kept changing.
+    Contention,
+}
+
+/// One delivery in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// `None` if nobody pushed: a person or the sweep asked.
+    hints: Option<Hints>,
+    state: State,
+    rounds: u32,
+    /// How many of [`SETTLE_WAITS`] are over. They count for the whole delivery, not for each round.
+    waits: usize,
+    /// The commit that this delivery stored last.
+    stored: Option<CommitId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Starting,
+    Heading,
+    Asking {
+        condition: Condition,
+        holder: Option<Holder>,
+    },
+    Building {
+        condition: Condition,
+        tip: CommitId,
+    },
+    Putting {
+        tip: CommitId,
+    },
+    Verifying {
+        tip: CommitId,
+    },
+    Waiting {
+        verdict: Verdict,
+        tip: Option<CommitId>,
+    },
+    AskingAgain {
+        verdict: Verdict,
+        tip: Option<CommitId>,
+    },
+}
+
+impl Steps {
+    /// A delivery before its first step.
+    #[must_use]
+    pub fn new(hints: Option<Hints>) -> Self {
+        Self {
+            hints,
+            state: State::Starting,
+            rounds: 0,
+            waits: 0,
+            stored: None,
+        }
+    }
+
+    /// The first action.
+    pub fn start(&mut self) -> Action {
+        self.state = State::Heading;
+        Action::Head
+    }
+
+    /// Rounds that were begun.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        self.rounds + 1
+    }
+
+    /// The next action, after the last one was carried out and `saw` was seen.
+    ///
+    /// # Panics
+    ///
+    /// If `saw` does not answer the last action.
+    pub fn next(&mut self, saw: Saw) -> Action {
+        match (std::mem::replace(&mut self.state, State::Starting), saw) {
+            (State::Starting, Saw::Waited) => self.start(),
+            (State::Heading, Saw::Head(current)) => {
+                let (condition, holder) = match current {
+                    Some((etag, holder)) => (Condition::Unchanged(etag), Some(holder)),
+                    None => (Condition::Absent, None),
+                };
+                self.state = State::Asking { condition, holder };
+                Action::Tip
+            }
+            (State::Asking { holder, .. }, Saw::Tip(None)) => {
+                let verdict = if holder.is_none() {
+                    Verdict::RefNotFound
+                } else {
+                    Verdict::BranchGone
+                };
+                self.settle(verdict, None)
+            }
+            (State::Asking { condition, holder }, Saw::Tip(Some(tip))) => match holder {
+                Some(Holder::Other {
+                    repository,
+                    ref_name,
+                }) => Action::Done(Verdict::KeyConflict {
+                    repository,
+                    ref_name,
+                }),
+                Some(Holder::Us(commit)) if commit == tip => {
+                    self.settle(self.current(tip), Some(tip))
+                }
+                Some(Holder::Us(_) | Holder::Nobody) | None => {
+                    self.state = State::Building { condition, tip };
+                    Action::Build(tip)
+                }
+            },
+            (State::Building { condition, tip }, Saw::Built) => {
+                self.state = State::Putting { tip };
+                Action::Put(condition)
+            }
+            (State::Putting { tip }, Saw::Stored) => {
+                self.stored = Some(tip);
+                self.state = State::Verifying { tip };
+                Action::Tip
+            }
+            (State::Putting { .. }, Saw::NotStored) => self.start_over(),
+            (State::Verifying { tip }, Saw::Tip(now)) => {
+                if now == Some(tip) {
+                    self.settle(self.current(tip), now)
+                } else {
+                    self.start_over()
+                }
+            }
+            (State::Waiting { verdict, tip }, Saw::Waited) => {
+                self.state = State::AskingAgain { verdict, tip };
+                Action::Tip
+            }
+            (State::AskingAgain { verdict, tip }, Saw::Tip(now)) => {
+                if now == tip {
+                    self.settle(verdict, tip)
+                } else {
+                    self.start_over()
+                }
+            }
+            (state, saw) => panic!("{saw:?} answers nothing that was asked in {state:?}"),
+        }
+    }
+
+    /// Whether the tip is read to see that it did not move during the write.
+    #[must_use]
+    pub fn is_verifying(&self) -> bool {
+        matches!(self.state, State::Verifying { .. })
+    }
+
+    /// Takes note that the object's current version was written by this delivery, though no answer said so.
+    pub fn found_own_write(&mut self, commit: CommitId) {
+        self.stored = Some(commit);
+    }
+
+    fn current(&self, tip: CommitId) -> Verdict {
+        if self.stored == Some(tip) {
+            Verdict::Published(tip)
+        } else {
+            Verdict::AlreadyCurrent(tip)
+        }
+    }
+
+    /// Ends with `verdict`, unless the hints know of a commit that the Git server does not show yet.
+    fn settle(&mut self, verdict: Verdict, tip: Option<CommitId>) -> Action {
+        let lagging = self
+            .hints
+            .as_ref()
+            .is_some_and(|hints| hints.disagree_with(tip));
+        match SETTLE_WAITS.get(self.waits) {
+            Some(wait) if lagging => {
+                self.waits += 1;
+                self.state = State::Waiting { verdict, tip };
+                Action::Wait(*wait)
+            }
+            _ => Action::Done(verdict),
+        }
+    }
+
+    fn start_over(&mut self) -> Action {
+        self.rounds += 1;
+        if self.rounds >= MAX_ROUNDS {
+            return Action::Done(Verdict::Contention);
+        }
+        self.state = State::Starting;
+        Action::Pause {
+            rounds: self.rounds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(n: u8) -> CommitId {
+        format!("{n:02x}").repeat(20).parse().unwrap()
+    }
+
+    fn held(etag: &str, holder: Holder) -> Saw {
+        Saw::Head(Some((etag.into(), holder)))
+    }
+
+    /// Feeds what was seen, and returns the actions from the first to the last.
+    fn run(hints: Option<Hints>, seen: impl IntoIterator<Item = Saw>) -> Vec<Action> {
+        let mut steps = Steps::new(hints);
+        let mut actions = vec![steps.start()];
+        actions.extend(seen.into_iter().map(|saw| steps.next(saw)));
+        actions
+    }
+
+    #[test]
+    fn the_tip_is_read_after_the_head_and_again_after_the_write() {
+        let (a, condition) = (commit(1), Condition::Absent);
+        let seen = [
+            Saw::Head(None),
+            Saw::Tip(Some(a)),
+            Saw::Built,
+            Saw::Stored,
+            Saw::Tip(Some(a)),
+        ];
+        assert_eq!(
+            run(None, seen),
+            [
+                Action::Head,
+                Action::Tip,
+                Action::Build(a),
+                Action::Put(condition),
+                Action::Tip,
+                Action::Done(Verdict::Published(a))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refused_write_starts_over_with_the_head() {
+        let a = commit(1);
+        let seen = [
+            Saw::Head(None),
+            Saw::Tip(Some(a)),
+            Saw::Built,
+            Saw::NotStored,
+            Saw::Waited,
+            held("e", Holder::Us(a)),
+            Saw::Tip(Some(a)),
+        ];
+        let actions = run(None, seen);
+        assert_eq!(
+            actions[4..],
+            [
+                Action::Pause { rounds: 1 },
+                Action::Head,
+                Action::Tip,
+                Action::Done(Verdict::AlreadyCurrent(a))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_push_during_the_write_is_delivered_too() {
+        let (a, b) = (commit(1), commit(2));
+        let seen = [
+            Saw::Head(None),
+            Saw::Tip(Some(a)),
+            Saw::Built,
+            Saw::Stored,
+            Saw::Tip(Some(b)),
+            Saw::Waited,
+            held("e", Holder::Us(a)),
+            Saw::Tip(Some(b)),
+            Saw::Built,
+        ];
+        assert_eq!(
+            run(None, seen).last(),
+            Some(&Action::Put(Condition::Unchanged("e".into())))
+        );
+    }
+
+    #[test]
+    fn what_the_object_holds_decides() {
+        let (a, b) = (commit(1), commit(2));
+        let other = Holder::Other {
+            repository: "APP/api".into(),
+            ref_name: "refs/heads/main".into(),
+        };
+        for (case, head, tip, expected) in [
+            (
+                "holds the tip",
+                held("e", Holder::Us(a)),
+                Some(a),
+                Action::Done(Verdict::AlreadyCurrent(a)),
+            ),
+            (
+                "holds another commit",
+                held("e", Holder::Us(b)),
+                Some(a),
+                Action::Build(a),
+            ),
+            (
+                "foreign",
+                held("e", Holder::Nobody),
+                Some(a),
+                Action::Build(a),
+            ),
+            (
+                "no branch",
+                held("e", Holder::Us(b)),
+                None,
+                Action::Done(Verdict::BranchGone),
+            ),
+            (
+                "neither",
+                Saw::Head(None),
+                None,
+                Action::Done(Verdict::RefNotFound),
+            ),
+            (
+                "another route's",
+                held("e", other),
+                Some(a),
+                Action::Done(Verdict::KeyConflict {
+                    repository: "APP/api".into(),
+                    ref_name: "refs/heads/main".into(),
+                }),
+            ),
+        ] {
+            assert_eq!(
+                run(None, [head, Saw::Tip(tip)]).pop(),
+                Some(expected),
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tip_that_disagrees_with_the_event_is_read_again() {
+        let (a, b) = (commit(1), commit(2));
+        let says = |commits: &[CommitId], before| {
+            Some(Hints {
+                commits: commits.to_vec(),
+                before,
+            })
+        };
+        let done = Action::Done(Verdict::AlreadyCurrent(a));
+        let wait = Action::Wait(SETTLE_WAITS[0]);
+        for (case, hints, expected) in [
+            ("nobody pushed", None, done.clone()),
+            ("the event names the tip", says(&[b, a], None), done.clone()),
+            ("the event names no commit", says(&[], None), done.clone()),
+            ("the event names another", says(&[b], None), wait.clone()),
+            (
+                "the tip is from before the event",
+                says(&[], Some(a)),
+                wait.clone(),
+            ),
+        ] {
+            let seen = [held("e", Holder::Us(a)), Saw::Tip(Some(a))];
+            assert_eq!(run(hints, seen).pop(), Some(expected), "{case}");
+        }
+        assert_eq!(
+            run(says(&[], None), [Saw::Head(None), Saw::Tip(None)]).pop(),
+            Some(wait),
+            "not there yet"
+        );
+    }
+
+    #[test]
+    fn settling_ends() {
+        let (a, b) = (commit(1), commit(2));
+        let hints = Some(Hints {
+            commits: vec![b],
+            before: None,
+        });
+        let still = [Saw::Waited, Saw::Tip(Some(a))];
+        let seen = [held("e", Holder::Us(a)), Saw::Tip(Some(a))]
+            .into_iter()
+            .chain(still.clone())
+            .chain(still);
+        assert_eq!(
+            run(hints.clone(), seen).pop(),
+            Some(Action::Done(Verdict::AlreadyCurrent(a)))
+        );
+        let moved = [
+            held("e", Holder::Us(a)),
+            Saw::Tip(Some(a)),
+            Saw::Waited,
+            Saw::Tip(Some(b)),
+        ];
+        assert_eq!(run(hints, moved).pop(), Some(Action::Pause { rounds: 1 }));
+    }
+
+    #[test]
+    fn contention_ends() {
+        let mut steps = Steps::new(None);
+        steps.start();
+        for round in 1..=MAX_ROUNDS {
+            steps.next(Saw::Head(None));
+            steps.next(Saw::Tip(Some(commit(1))));
+            steps.next(Saw::Built);
+            let action = steps.next(Saw::NotStored);
+            if round == MAX_ROUNDS {
+                assert_eq!(action, Action::Done(Verdict::Contention));
+            } else {
+                assert_eq!(action, Action::Pause { rounds: round });
+                steps.next(Saw::Waited);
+            }
+        }
+    }
+}

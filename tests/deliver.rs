@@ -1,0 +1,703 @@
+//! Deliveries on real parts: a Git repository, an S3 that versions and checks conditions, and what goes wrong between them.
+
+mod support;
+
+use std::{fmt::Write, sync::Arc, time::Instant};
+
+use backlog_bridge::{
+    bucket::S3,
+    config::Limits,
+    deliver::{Bridge, Delivery, Outcome, step::Hints},
+    error::{Error, chain},
+    push::CommitId,
+    route::{Destination, Origin, RouteTable},
+};
+use support::{
+    git_server::{
+        Fault as GitFault, GitServer,
+        Op::{Fetch, Handshake, LsRefs},
+    },
+    oracle::{assert_zip_equals, expected_entries},
+    s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, StoredVersion, TestS3},
+    tls::trusting,
+    upstream::{Content, Repository, Upstream},
+};
+
+const MAIN: &str = "refs/heads/main";
+const DEVELOP: &str = "refs/heads/develop";
+const KEY: &str = "web/main.zip";
+
+/// A repository, a bucket, and a bridge between them.
+struct World {
+    upstream: Upstream,
+    repository: Repository,
+    s3: TestS3,
+    bridge: Bridge,
+}
+
+impl World {
+    /// `main` of `APP/web` is delivered to [`KEY`].
+    async fn new() -> Self {
+        Self::with_routes(&[(MAIN, KEY)]).await
+    }
+
+    async fn with_routes(routes: &[(&str, &str)]) -> Self {
+        let upstream = Upstream::new();
+        let url = format!("file://{}", upstream.root().display());
+        Self::at(upstream, &url, routes).await
+    }
+
+    async fn at(upstream: Upstream, url: &str, routes: &[(&str, &str)]) -> Self {
+        let repository = upstream.repository("APP/web");
+        let s3 = TestS3::start().await;
+        let bridge = Bridge {
+            s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
+            table: table(url, routes),
+            limits: Limits::default(),
+        };
+        Self {
+            upstream,
+            repository,
+            s3,
+            bridge,
+        }
+    }
+
+    fn destination(&self, ref_name: &str) -> Destination {
+        let route = self
+            .bridge
+            .table
+            .routes()
+            .iter()
+            .find(|route| route.pattern().as_str() == ref_name)
+            .unwrap();
+        route
+            .destination(
+                self.bridge.table.space_of(route),
+                &ref_name.parse().unwrap(),
+            )
+            .unwrap()
+    }
+
+    async fn deliver(&self) -> Delivery {
+        self.deliver_hinted(None).await
+    }
+
+    async fn deliver_hinted(&self, hints: Option<Hints>) -> Delivery {
+        self.bridge
+            .deliver(&self.destination(MAIN), hints, &Arc::default())
+            .await
+    }
+
+    fn versions(&self) -> Vec<StoredVersion> {
+        self.s3.versions("sources", KEY)
+    }
+
+    /// What each version holds, the newest first.
+    fn commits(&self) -> Vec<String> {
+        self.versions()
+            .iter()
+            .map(|version| version.metadata["git-commit"].clone())
+            .collect()
+    }
+
+    fn commit(&self, text: &str) -> String {
+        self.repository
+            .commit_on(MAIN, &[("a.txt", Content::from(text))])
+    }
+
+    fn assert_newest_is(&self, commit: &str) {
+        let newest = self.s3.newest("sources", KEY).unwrap();
+        assert_eq!(newest.metadata["git-commit"], commit);
+        assert_zip_equals(
+            &newest.bytes.unwrap(),
+            &expected_entries(&self.repository, commit),
+            commit,
+        );
+    }
+}
+
+fn table(url: &str, routes: &[(&str, &str)]) -> RouteTable {
+    let mut text = format!("[[space]]\nurl = \"{url}\"\n");
+    if url.starts_with("https") {
+        text.push_str("credentials = \"env:BRIDGE_TEST\"\n");
+    }
+    for (ref_name, key) in routes {
+        write!(
+            text,
+            "[[route]]\nname = \"{ref_name}\"\nrepository = \"APP/web\"\nref = \"{ref_name}\"\nobject = \"{key}\"\n"
+        )
+        .unwrap();
+    }
+    RouteTable::parse("routes.toml", &text, Some("sources"), Origin::CommandLine).unwrap()
+}
+
+fn id(commit: &str) -> CommitId {
+    commit.parse().unwrap()
+}
+
+fn outcome(delivery: &Delivery) -> Outcome {
+    *delivery
+        .result
+        .as_ref()
+        .unwrap_or_else(|err| panic!("{}", chain(err)))
+}
+
+fn failure(delivery: Delivery) -> Error {
+    delivery.result.expect_err("the delivery fails")
+}
+
+#[tokio::test]
+async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
+    let world = World::new().await;
+    let commit = world.repository.commit_on(
+        MAIN,
+        &[
+            ("src/ログイン.rs", "fn main() {}".into()),
+            ("b", "b".into()),
+        ],
+    );
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::Published);
+    world.assert_newest_is(&commit);
+    let [version] = world
+        .versions()
+        .try_into()
+        .unwrap_or_else(|_| panic!("one version"));
+    assert_eq!(version.content_type, "application/zip");
+    assert_eq!(delivery.version_id, Some(version.version_id));
+    assert_eq!(delivery.commit, Some(id(&commit)));
+    assert_eq!(
+        (delivery.entries, delivery.archive_bytes),
+        (Some(2), version.bytes.as_ref().map(|b| b.len() as u64))
+    );
+    let tree = world
+        .repository
+        .resolve(&format!("{commit}^{{tree}}"))
+        .unwrap();
+    let delivery_id = version.metadata["delivery-id"].clone();
+    let text = |value: &str| value.to_owned();
+    let expected = [
+        (
+            "codepipeline-artifact-revision-summary",
+            version.metadata["codepipeline-artifact-revision-summary"].clone(),
+        ),
+        ("delivery-id", delivery_id.clone()),
+        ("git-commit", commit.clone()),
+        ("git-ref", text(MAIN)),
+        ("git-repository", text("APP/web")),
+        ("git-tree", tree),
+    ];
+    assert_eq!(
+        version.metadata,
+        expected
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    );
+    assert!(version.metadata["codepipeline-artifact-revision-summary"].starts_with(&commit[..8]));
+    let zip = version.bytes.unwrap();
+    assert!(
+        zip.ends_with(format!("{commit}\n{delivery_id}").as_bytes()),
+        "the comment"
+    );
+}
+
+#[tokio::test]
+async fn the_same_commit_twice_is_one_version() {
+    let world = World::new().await;
+    world.commit("a");
+    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(outcome(&world.deliver().await), Outcome::AlreadyCurrent);
+    assert_eq!(world.versions().len(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_branch_leaves_the_object_as_it_is() {
+    let world = World::new().await;
+    let commit = world.commit("a");
+    world.deliver().await;
+    world.repository.delete_ref(MAIN);
+    assert_eq!(outcome(&world.deliver().await), Outcome::BranchGone);
+    world.assert_newest_is(&commit);
+}
+
+#[tokio::test]
+async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
+    let world = World::new().await;
+    let a = world.commit("a");
+    world.deliver().await;
+    let b = world
+        .repository
+        .commit_orphan_on(MAIN, &[("b.txt", "b".into())]);
+    world.deliver().await;
+    world.repository.set_ref(MAIN, &a);
+    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(world.commits(), [a.clone(), b, a.clone()]);
+    world.assert_newest_is(&a);
+    let versions = world.versions();
+    assert_ne!(
+        versions[0].etag, versions[2].etag,
+        "an entity tag never comes back"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_ref_is_an_error_that_says_what_is_there() {
+    let world = World::new().await;
+    let empty = failure(world.deliver().await);
+    assert_eq!(empty.kind(), "ref_not_found");
+    assert!(empty.to_string().contains("is empty"), "{empty}");
+    world
+        .repository
+        .commit_on("refs/heads/master", &[("a", "a".into())]);
+    let missing = failure(world.deliver().await);
+    assert_eq!(
+        (missing.kind(), missing.is_transient()),
+        ("ref_not_found", false)
+    );
+    assert!(
+        missing.to_string().contains("refs/heads/master"),
+        "{missing}"
+    );
+    assert_eq!(world.s3.count(Op::PutObject), 0);
+}
+
+#[tokio::test]
+async fn a_foreign_object_is_replaced_and_it_is_said() {
+    let world = World::new().await;
+    let commit = world.commit("a");
+    let client = world.s3.client();
+    client
+        .put_object()
+        .bucket("sources")
+        .key(KEY)
+        .body(b"by hand".to_vec().into())
+        .send()
+        .await
+        .unwrap();
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert!(
+        delivery.warnings[0].contains("did not write"),
+        "{:?}",
+        delivery.warnings
+    );
+    world.assert_newest_is(&commit);
+}
+
+#[tokio::test]
+async fn an_object_of_another_routed_ref_is_left_alone() {
+    // A literal and a template that meet in one key: it cannot be seen when the table is read.
+    let world = World::with_routes(&[(MAIN, KEY), ("refs/tags/*", "web/{ref}.zip")]).await;
+    let commit = world.commit("a");
+    world.repository.set_ref("refs/tags/main", &commit);
+    let route = &world.bridge.table.routes()[1];
+    let tag = route
+        .destination(
+            world.bridge.table.space_of(route),
+            &"refs/tags/main".parse().unwrap(),
+        )
+        .unwrap();
+    let first = world.bridge.deliver(&tag, None, &Arc::default()).await;
+    assert_eq!(outcome(&first), Outcome::Published);
+    let conflict = failure(world.deliver().await);
+    assert_eq!(
+        (conflict.kind(), conflict.is_transient()),
+        ("key_conflict", false)
+    );
+    assert!(
+        conflict.to_string().contains("refs/tags/main"),
+        "{conflict}"
+    );
+    assert_eq!(world.s3.count(Op::PutObject), 1);
+}
+
+#[tokio::test]
+async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
+    let mut world = World::with_routes(&[(DEVELOP, KEY)]).await;
+    let old = world.repository.commit_on(DEVELOP, &[("d", "d".into())]);
+    world
+        .bridge
+        .deliver(&world.destination(DEVELOP), None, &Arc::default())
+        .await;
+    world.assert_newest_is(&old);
+    world.bridge.table = table(
+        &format!("file://{}", world.upstream.root().display()),
+        &[(MAIN, KEY)],
+    );
+    // Even the same commit: the object's metadata must say whose it is now.
+    world.repository.set_ref(MAIN, &old);
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert_eq!(
+        world.s3.newest("sources", KEY).unwrap().metadata["git-ref"],
+        MAIN
+    );
+    assert!(
+        delivery.warnings[0].contains(DEVELOP),
+        "{:?}",
+        delivery.warnings
+    );
+}
+
+#[tokio::test]
+async fn a_push_during_the_upload_is_delivered_too() {
+    let world = World::new().await;
+    let a = world.commit("a");
+    let repository = world.upstream.repository("APP/web");
+    world.s3.before(Op::PutObject, move || async move {
+        repository.commit_on(MAIN, &[("late.txt", "late".into())]);
+    });
+    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    let late = world.repository.resolve(MAIN).unwrap();
+    assert_eq!(world.commits(), [late.clone(), a]);
+    world.assert_newest_is(&late);
+}
+
+#[tokio::test]
+async fn faults_of_s3_end_with_one_version_or_a_clear_error() {
+    for (case, op, fault, expected) in [
+        (
+            "somebody was faster",
+            Op::PutObject,
+            Fault::Status(412),
+            Ok(Outcome::Published),
+        ),
+        (
+            "somebody is writing",
+            Op::PutObject,
+            Fault::Status(409),
+            Ok(Outcome::Published),
+        ),
+        (
+            "a fault",
+            Op::PutObject,
+            Fault::Status(500),
+            Ok(Outcome::Published),
+        ),
+        (
+            "busy",
+            Op::PutObject,
+            Fault::Status(503),
+            Ok(Outcome::Published),
+        ),
+        (
+            "stored, and the answer is lost",
+            Op::PutObject,
+            Fault::ApplyThenDrop,
+            Ok(Outcome::Published),
+        ),
+        (
+            "the request is lost",
+            Op::PutObject,
+            Fault::Drop,
+            Ok(Outcome::Published),
+        ),
+        (
+            "not allowed to write",
+            Op::PutObject,
+            Fault::Status(403),
+            Err(("bucket", false)),
+        ),
+        (
+            "not allowed to read is not nothing",
+            Op::HeadObject,
+            Fault::Status(403),
+            Err(("bucket", false)),
+        ),
+        (
+            "a fault on reading",
+            Op::HeadObject,
+            Fault::Status(500),
+            Ok(Outcome::Published),
+        ),
+    ] {
+        let world = World::new().await;
+        let commit = world.commit("a");
+        world.s3.fail_once(op, fault);
+        let delivery = world.deliver().await;
+        match expected {
+            Ok(expected) => {
+                assert_eq!(outcome(&delivery), expected, "{case}");
+                assert_eq!(world.commits(), [commit.as_str()], "{case}");
+                world.assert_newest_is(&commit);
+                let newest = world.s3.newest("sources", KEY).unwrap();
+                assert_eq!(delivery.version_id, Some(newest.version_id), "{case}");
+                assert_eq!(delivery.entries, Some(1), "{case}");
+            }
+            Err((kind, transient)) => {
+                let err = failure(delivery);
+                assert_eq!(
+                    (err.kind(), err.is_transient()),
+                    (kind, transient),
+                    "{case}: {}",
+                    chain(&err)
+                );
+                assert!(
+                    err.to_string().contains("access was denied"),
+                    "{case}: {err}"
+                );
+                assert!(world.versions().is_empty(), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
+    let world = World::new().await;
+    world.commit("a");
+    for _ in 0..20 {
+        world.s3.fail_once(Op::PutObject, Fault::Status(412));
+    }
+    let err = failure(world.deliver().await);
+    assert_eq!((err.kind(), err.is_transient()), ("contention", true));
+    assert_eq!(world.s3.count(Op::PutObject), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_deliveries_at_once_never_repeat_a_commit_and_end_at_the_tip() {
+    let world = Arc::new(World::new().await);
+    world.commit("start");
+    let workers: Vec<_> = (0..6)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                for _ in 0..4 {
+                    world.deliver().await;
+                }
+            })
+        })
+        .collect();
+    for n in 0..6 {
+        let repository = world.upstream.repository("APP/web");
+        tokio::task::spawn_blocking(move || {
+            repository.commit_on(MAIN, &[("n", format!("{n}").as_str().into())])
+        })
+        .await
+        .unwrap();
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    world.deliver().await;
+    let commits = world.commits();
+    assert!(
+        commits.windows(2).all(|pair| pair[0] != pair[1]),
+        "{commits:?}"
+    );
+    world.assert_newest_is(&world.repository.resolve(MAIN).unwrap());
+}
+
+#[tokio::test]
+async fn hints_that_never_come_true_end_after_the_settle_time() {
+    let world = World::new().await;
+    let commit = world.commit("a");
+    world.deliver().await;
+    let hints = Hints {
+        commits: vec![id(&"ab".repeat(20))],
+        before: None,
+    };
+    let started = Instant::now();
+    assert_eq!(
+        outcome(&world.deliver_hinted(Some(hints)).await),
+        Outcome::AlreadyCurrent
+    );
+    assert!((7..9).contains(&started.elapsed().as_secs()));
+    world.assert_newest_is(&commit);
+}
+
+/// Runs on a server with TLS and a login, in a process that trusts it and knows the password.
+fn on_a_server(test: impl AsyncFnOnce(World, GitServer)) {
+    let upstream = Upstream::new();
+    let server = GitServer::start(upstream.root(), None);
+    let url = server.space_url();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut world = World::at(upstream, "file:///nowhere", &[]).await;
+        let routes = format!(
+            "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n"
+        );
+        world.bridge.table = RouteTable::parse("routes.toml", &routes, Some("sources"), Origin::Deployed).unwrap();
+        test(world, server).await;
+    });
+}
+
+#[test]
+fn a_first_delivery_is_four_requests_on_one_connection() {
+    trusting(|| {
+        on_a_server(async |world, server| {
+            let commit = world.commit("a");
+            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+            world.assert_newest_is(&commit);
+            assert_eq!(server.ops(), [Handshake, LsRefs, Fetch, LsRefs]);
+            let requests = server.requests();
+            for request in &requests {
+                println!(
+                    "{} {} connection {}",
+                    request.method, request.path, request.connection
+                );
+            }
+            assert!(
+                requests
+                    .iter()
+                    .all(|request| request.connection == requests[0].connection)
+            );
+        });
+    });
+}
+
+#[test]
+fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
+    trusting(|| {
+        on_a_server(async |world, server| {
+            let old = world.commit("old");
+            world.deliver().await;
+            let new = world.commit("new");
+            world.repository.set_ref(MAIN, &old);
+            let (repository, tip) = (world.upstream.repository("APP/web"), new.clone());
+            // The server catches up while the bridge waits.
+            server.before(LsRefs, 2, move || {
+                repository.set_ref(MAIN, &tip);
+            });
+            let hints = Hints {
+                commits: vec![id(&new)],
+                before: Some(id(&old)),
+            };
+            assert_eq!(
+                outcome(&world.deliver_hinted(Some(hints)).await),
+                Outcome::Published
+            );
+            world.assert_newest_is(&new);
+        });
+    });
+}
+
+#[test]
+fn a_fault_of_s3_costs_no_second_fetch() {
+    trusting(|| {
+        on_a_server(async |world, server| {
+            world.commit("a");
+            world.s3.fail_once(Op::PutObject, Fault::Status(503));
+            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+            let fetches = server.ops().into_iter().filter(|op| *op == Fetch).count();
+            assert_eq!(fetches, 1);
+        });
+    });
+}
+
+#[test]
+fn faults_of_the_git_server_are_told_apart() {
+    trusting(|| {
+        on_a_server(async |world, server| {
+            world.commit("a");
+            for (case, op, fault, kind, transient) in [
+                (
+                    "not let in",
+                    Handshake,
+                    GitFault::Status(401),
+                    "auth_failed",
+                    false,
+                ),
+                (
+                    "forbidden",
+                    Handshake,
+                    GitFault::Status(403),
+                    "auth_failed",
+                    false,
+                ),
+                (
+                    "not there",
+                    Handshake,
+                    GitFault::Status(404),
+                    "repository_not_found",
+                    false,
+                ),
+                ("broken", Handshake, GitFault::Status(500), "fetch", true),
+                (
+                    "busy on the first question",
+                    LsRefs,
+                    GitFault::Status(503),
+                    "fetch",
+                    true,
+                ),
+                ("broken off", Fetch, GitFault::CutAfter(100), "fetch", true),
+            ] {
+                // An answer that may help a second time is asked for again, but not for ever.
+                server.fault(op, fault);
+                let err = failure(world.deliver().await);
+                server.clear_faults();
+                assert_eq!(
+                    (err.kind(), err.is_transient()),
+                    (kind, transient),
+                    "{case}: {}",
+                    chain(&err)
+                );
+            }
+            assert!(world.versions().is_empty());
+            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+        });
+    });
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    trusting(|| {
+        on_a_server(async |world, server| {
+            world.commit("a");
+            let elsewhere = GitServer::start(world.upstream.root(), None);
+            server.fault(Handshake, GitFault::Redirect(elsewhere.base()));
+            let err = failure(world.deliver().await);
+            assert_eq!(err.kind(), "repository_not_found", "{}", chain(&err));
+            assert!(elsewhere.requests().is_empty());
+        });
+    });
+}
+
+#[test]
+fn a_password_is_in_no_error() {
+    trusting(|| {
+        let upstream = Upstream::new();
+        upstream
+            .repository("APP/web")
+            .commit_on(MAIN, &[("a", "a".into())]);
+        let server = GitServer::start(
+            upstream.root(),
+            Some(("robot@example.com", "the right one")),
+        );
+        let remote = |password: &str| backlog_bridge::remote::Remote {
+            url: server.url("APP/web"),
+            repository: "APP/web".parse().unwrap(),
+            login: Some(backlog_bridge::secrets::Login {
+                username: "robot@example.com".into(),
+                password: password.to_owned().into(),
+            }),
+        };
+        assert!(remote("the right one").connect().is_ok());
+        let wrong = remote("marker:p@ss/word");
+        let err = wrong.connect().err().expect("refused");
+        assert_eq!(err.kind(), "auth_failed");
+        for text in [chain(&err), format!("{err:?}"), format!("{wrong:?}")] {
+            assert!(!text.contains("marker"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn an_address_where_nobody_listens_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let remote = backlog_bridge::remote::Remote {
+        url: format!("https://127.0.0.1:{port}/git/APP/web.git"),
+        repository: "APP/web".parse().unwrap(),
+        login: None,
+    };
+    let err = remote.connect().err().expect("nobody is there");
+    assert_eq!(
+        (err.kind(), err.is_transient()),
+        ("unreachable", true),
+        "{}",
+        chain(&err)
+    );
+}

@@ -1,0 +1,125 @@
+//! The command line: one file a subcommand. It prints; it knows no Git and no S3.
+
+/// Like `println!`, but ends the program quietly when nobody reads on, as in `demo | head`.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        if writeln!(std::io::stdout(), $($text)*).is_err() {
+            std::process::exit(1);
+        }
+    }};
+}
+
+mod demo;
+mod invoke;
+mod report;
+mod routes;
+mod setup;
+mod sync;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use backlog_bridge::{config::Config, error::chain};
+use clap::{Args, Parser, Subcommand};
+
+/// Delivers Git repositories on Nulab Backlog to AWS CodePipeline: a push becomes a new version of a zip object in S3.
+///
+/// Try it without an account: backlog-bridge demo
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 nothing failed, 1 something failed, 2 wrong usage or configuration.\n\
+    stdout: one JSON line for each object. stderr: progress and a summary for people.\n\
+    Environment: SOURCE_BUCKET (default bucket), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOG_LEVEL."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The routing table: which refs are delivered to which objects.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "routes.toml"
+    )]
+    routes: PathBuf,
+    /// Deliver into this folder, as an embedded S3 [default: backlog-bridge-store; demo: a temporary one].
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "aws")]
+    store: Option<PathBuf>,
+    /// Deliver to AWS S3, as the SDK is configured: profile, region, endpoint.
+    #[arg(long, global = true)]
+    aws: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole way of a push on this machine: no account, no configuration.
+    Demo(demo::Options),
+    /// Handle one webhook body from a file, as the bridge would: a project webhook's JSON or a Git webhook's form.
+    Invoke(invoke::Options),
+    /// Bring the objects of all routes, or of those named, to the tips of their refs.
+    Sync(sync::Options),
+    /// Look at the routing table.
+    #[command(subcommand)]
+    Routes(routes::Command),
+}
+
+/// Why the command line stops: wrong usage or configuration, in one or more lines.
+#[derive(Debug)]
+struct Usage(String);
+
+impl<E: std::error::Error + 'static> From<E> for Usage {
+    fn from(err: E) -> Self {
+        Self(chain(&err))
+    }
+}
+
+/// Whether everything went well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Well,
+    WithFailures,
+}
+
+impl Ended {
+    fn and(self, failed: bool) -> Self {
+        if failed { Self::WithFailures } else { self }
+    }
+}
+
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = Config::from_vars(|name| std::env::var(name).ok())
+        .map_err(Usage::from)
+        .and_then(|config| {
+            report::start_log(config.log_level);
+            let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;
+            let ended = runtime.block_on(dispatch(cli, &config));
+            // A blocked read of a Git server that was given up must not hold the process.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::WithFailures) => ExitCode::from(1),
+        Err(Usage(why)) => {
+            eprintln!("backlog-bridge: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, config: &Config) -> Result<Ended, Usage> {
+    match cli.command {
+        Command::Demo(options) => demo::run(options, &cli.common, config).await,
+        Command::Invoke(options) => invoke::run(options, &cli.common, config).await,
+        Command::Sync(options) => sync::run(options, &cli.common, config).await,
+        Command::Routes(command) => routes::run(command, &cli.common, config),
+    }
+}

@@ -452,6 +452,7 @@ async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
     }
     let err = failure(world.deliver().await);
     assert_eq!((err.kind(), err.is_transient()), ("contention", true));
+    assert!(err.to_string().contains("after 8 rounds"), "{err}");
     assert_eq!(world.s3.count(Op::PutObject), 8);
 }
 

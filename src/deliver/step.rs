@@ -183,10 +183,10 @@ impl Steps {
         Action::Head
     }
 
-    /// Rounds that were begun.
+    /// Rounds that are over.
     #[must_use]
     pub fn rounds(&self) -> u32 {
-        self.rounds + 1
+        self.rounds
     }
 
     /// The next action, after the last one was carried out and `saw` was seen.
@@ -517,6 +517,7 @@ mod tests {
             steps.next(Saw::Tip(Some(commit(1))));
             steps.next(Saw::Built);
             let action = steps.next(Saw::NotStored);
+            assert_eq!(steps.rounds(), round);
             if round == MAX_ROUNDS {
                 assert_eq!(action, Action::Done(Verdict::Contention));
             } else {

@@ -575,6 +575,85 @@ fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
 }
 
 #[test]
+fn a_push_at_any_moment_is_delivered_in_the_same_call() {
+    trusting(|| {
+        // Before protocol v2, what tells the refs is the handshake.
+        for (moment, op, v0_op, nth, old_is_seen) in [
+            ("before the tip is read", LsRefs, Handshake, 1, false),
+            ("before the fetch", Fetch, Fetch, 1, true),
+            ("before the tip is read again", LsRefs, Handshake, 2, true),
+        ] {
+            for v0 in [false, true] {
+                for force in [false, true] {
+                    let case = format!("{moment}, v0: {v0}, force: {force}");
+                    on_a_server(async |world, server| {
+                        server.speak_v0_only(v0);
+                        let old = world.commit("old");
+                        let repository = world.repository.clone();
+                        let push = move || {
+                            let files = [("new.txt", Content::from("new"))];
+                            if force {
+                                repository.commit_orphan_on(MAIN, &files);
+                            } else {
+                                repository.commit_on(MAIN, &files);
+                            }
+                        };
+                        server.before(if v0 { v0_op } else { op }, nth, push);
+                        let delivery = world.deliver().await;
+                        assert_eq!(
+                            delivery.result.as_ref().ok(),
+                            Some(&Outcome::Published),
+                            "{case}: {:?}",
+                            delivery.result
+                        );
+                        let new = world.repository.resolve(MAIN).unwrap();
+                        assert_ne!(new, old, "{case}");
+                        world.assert_newest_is(&new);
+                        // A server of old gives only what its refs lead to.
+                        let old_is_had = old_is_seen && !(v0 && force && op == Fetch);
+                        let expected = if old_is_had {
+                            vec![new, old]
+                        } else {
+                            vec![new]
+                        };
+                        assert_eq!(world.commits(), expected, "{case}");
+                    });
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_branch_that_is_deleted_before_the_fetch_is_gone() {
+    trusting(|| {
+        for (v0, existed, expected) in [
+            (false, false, Ok(Outcome::BranchGone)),
+            (false, true, Ok(Outcome::BranchGone)),
+            (true, false, Err("ref_not_found")),
+            (true, true, Ok(Outcome::BranchGone)),
+        ] {
+            on_a_server(async |world, server| {
+                world.commit("old");
+                if existed {
+                    world.deliver().await;
+                }
+                world
+                    .repository
+                    .commit_on("refs/heads/other", &[("o", "o".into())]);
+                world.commit("new");
+                server.speak_v0_only(v0);
+                let repository = world.repository.clone();
+                server.before(Fetch, 1, move || repository.delete_ref(MAIN));
+                let result = world.deliver().await.result;
+                let found = result.as_ref().map_err(Error::kind).copied();
+                assert_eq!(found, expected, "v0: {v0}, existed: {existed}: {result:?}");
+            });
+        }
+    });
+}
+
+#[test]
 fn a_fault_of_s3_costs_no_second_fetch() {
     trusting(|| {
         on_a_server(async |world, server| {

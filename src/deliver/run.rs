@@ -138,10 +138,11 @@ impl<'a> Run<'a> {
                     .await?;
                 Ok(Saw::Tip(self.tip.map(|tip| tip.commit)))
             }
-            Action::Build(commit) => {
-                self.build(commit).await?;
-                Ok(Saw::Built)
-            }
+            Action::Build(commit) => match self.build(commit).await {
+                Ok(()) => Ok(Saw::Built),
+                Err(Error::Fetch { .. }) if self.moved_from(commit).await => Ok(Saw::NotBuilt),
+                Err(err) => Err(err),
+            },
             Action::Put(condition) => self.put(&condition).await,
             Action::Pause { rounds } => {
                 let most = (FIRST_PAUSE * 2u32.saturating_pow(rounds - 1)).min(MAX_PAUSE);
@@ -231,6 +232,14 @@ impl<'a> Run<'a> {
         *self.delivery.fetched_bytes.get_or_insert(0) += built.fetched_bytes;
         self.built = Some(built);
         Ok(())
+    }
+
+    /// Whether the ref points elsewhere by now. Before protocol v2, a server gives only what its refs lead to: a commit
+    /// that was pushed away between the tip and the fetch cannot be had, and is not what anybody wants any more.
+    async fn moved_from(&mut self, commit: CommitId) -> bool {
+        let name = self.to.ref_name.clone();
+        let tip = self.git.ask(move |connection| connection.tip(&name)).await;
+        tip.is_ok_and(|tip| tip.is_none_or(|tip| tip.commit != commit))
     }
 
     async fn put(&mut self, condition: &Condition) -> Result<Saw, Error> {

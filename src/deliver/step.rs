@@ -71,6 +71,8 @@ pub enum Saw {
     Tip(Option<CommitId>),
     /// [`Action::Build`]: it is built.
     Built,
+    /// [`Action::Build`]: the Git server does not give the commit any more, and the ref has moved on.
+    NotBuilt,
     /// [`Action::Put`]: a new version is stored.
     Stored,
     /// [`Action::Put`]: refused, or nobody knows.
@@ -238,7 +240,9 @@ impl Steps {
                 self.state = State::Verifying { tip };
                 Action::Tip
             }
-            (State::Putting { .. }, Saw::NotStored) => self.start_over(),
+            (State::Building { .. }, Saw::NotBuilt) | (State::Putting { .. }, Saw::NotStored) => {
+                self.start_over()
+            }
             (State::Verifying { tip }, Saw::Tip(now)) => {
                 if now == Some(tip) {
                     self.settle(self.current(tip), now)
@@ -373,6 +377,13 @@ mod tests {
                 Action::Done(Verdict::AlreadyCurrent(a))
             ]
         );
+    }
+
+    #[test]
+    fn a_commit_that_is_gone_before_the_fetch_starts_over_with_the_head() {
+        let seen = [Saw::Head(None), Saw::Tip(Some(commit(1))), Saw::NotBuilt];
+        let actions = run(None, seen.into_iter().chain([Saw::Waited]));
+        assert_eq!(actions[3..], [Action::Pause { rounds: 1 }, Action::Head]);
     }
 
     #[test]

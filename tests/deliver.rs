@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fmt::Write, sync::Arc, time::Instant};
+use std::{collections::HashSet, fmt::Write, sync::Arc, time::Instant};
 
 use backlog_bridge::{
     bucket::S3,
@@ -454,6 +454,31 @@ async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
     assert_eq!((err.kind(), err.is_transient()), ("contention", true));
     assert!(err.to_string().contains("after 8 rounds"), "{err}");
     assert_eq!(world.s3.count(Op::PutObject), 8);
+}
+
+#[tokio::test]
+async fn a_warning_is_said_once_however_many_rounds_it_takes() {
+    let world = World::new().await;
+    world.repository.commit_on(MAIN, &[("aux", "a".into())]);
+    let client = world.s3.client();
+    let put = client.put_object().bucket("sources").key(KEY);
+    put.body(b"by hand".to_vec().into()).send().await.unwrap();
+    let repository = world.repository.clone();
+    world.s3.fail_once(Op::PutObject, Fault::Status(412));
+    world.s3.fail_once(Op::PutObject, Fault::ApplyThenDrop);
+    world.s3.before(Op::PutObject, || async {});
+    world.s3.before(Op::PutObject, move || async move {
+        repository.commit_on(MAIN, &[("late.txt", "late".into())]);
+    });
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::Published);
+    let warnings: HashSet<_> = delivery.warnings.iter().collect();
+    assert_eq!(
+        (warnings.len(), delivery.warnings.len()),
+        (2, 2),
+        "{:?}",
+        delivery.warnings
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,8 @@ pub(super) struct Run<'a> {
     tried: Option<String>,
     /// What a write would replace, where people should know.
     replaces: Option<String>,
+    /// What the writes of all rounds replaced, likewise.
+    replaced: Vec<String>,
     /// Why the last write failed, if that is all there is to say in the end.
     failed_put: Option<Error>,
     /// The part of the last build that was no fetch, and has a stage of its own.
@@ -70,6 +72,7 @@ impl<'a> Run<'a> {
             built: None,
             tried: None,
             replaces: None,
+            replaced: Vec::new(),
             failed_put: None,
             archiving: Duration::ZERO,
             delivery: Delivery::ended(Ok(Outcome::AlreadyCurrent)),
@@ -159,7 +162,7 @@ impl<'a> Run<'a> {
 
     /// Who wrote the current version?
     fn examine(&mut self, current: Current) -> (String, Holder) {
-        self.replaces = None;
+        let replaced = self.replaces.take();
         let Current {
             etag,
             version_id,
@@ -172,6 +175,7 @@ impl<'a> Run<'a> {
             {
                 if self.tried.as_ref() == Some(&holding.delivery_id) {
                     self.steps.found_own_write(holding.commit);
+                    self.replaces = replaced;
                     self.stored();
                 } else if self.delivery.commit != Some(holding.commit) {
                     // What this delivery stored is history by now.
@@ -292,11 +296,11 @@ impl<'a> Run<'a> {
         {
             self.delivery.entries = Some(archive.entries);
             self.delivery.archive_bytes = Some(archive.bytes);
-            self.delivery
-                .warnings
-                .extend(snapshot.warnings.iter().cloned());
+            // Those of an earlier round are about a version that is history by now.
+            self.delivery.warnings.clone_from(&snapshot.warnings);
         }
-        self.delivery.warnings.extend(self.replaces.take());
+        self.replaced.extend(self.replaces.take());
+        self.delivery.warnings.extend_from_slice(&self.replaced);
         self.failed_put = None;
     }
 

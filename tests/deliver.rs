@@ -89,6 +89,15 @@ impl World {
             .await
     }
 
+    /// A bridge like this one in another process.
+    fn rival(&self) -> Bridge {
+        Bridge {
+            s3: self.bridge.s3.clone(),
+            table: self.bridge.table.clone(),
+            limits: self.bridge.limits,
+        }
+    }
+
     fn versions(&self) -> Vec<StoredVersion> {
         self.s3.versions("sources", KEY)
     }
@@ -235,10 +244,9 @@ async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
     assert_eq!(world.commits(), [a.clone(), b, a.clone()]);
     world.assert_newest_is(&a);
     let versions = world.versions();
-    assert_ne!(
-        versions[0].etag, versions[2].etag,
-        "an entity tag never comes back"
-    );
+    let etags: HashSet<_> = versions.iter().map(|version| &version.etag).collect();
+    assert_eq!(etags.len(), 3, "an entity tag never comes back");
+    assert_ne!(versions[0].bytes, versions[2].bytes);
 }
 
 #[tokio::test]
@@ -457,6 +465,97 @@ async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
 }
 
 #[tokio::test]
+async fn a_rival_that_is_faster_leaves_one_version() {
+    let world = World::new().await;
+    let commit = world.commit("a");
+    let (rival, to) = (world.rival(), world.destination(MAIN));
+    world.s3.before(Op::PutObject, move || async move {
+        let delivery = rival.deliver(&to, None, &Arc::default()).await;
+        assert_eq!(outcome(&delivery), Outcome::Published);
+    });
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::AlreadyCurrent);
+    assert_eq!(world.commits(), [commit.as_str()]);
+    let version_id = world.versions()[0].version_id.clone();
+    assert_eq!(delivery.version_id, Some(version_id), "the rival's");
+    assert_eq!((delivery.entries, delivery.archive_bytes), (None, None));
+}
+
+#[tokio::test]
+async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
+    let world = World::new().await;
+    let old = world.commit("old");
+    let (rival, to) = (world.rival(), world.destination(MAIN));
+    let repository = world.repository.clone();
+    // The rival has its archive and writes it, the ref moves, and only then comes what this delivery has of the old tip.
+    world.s3.before(Op::PutObject, move || async move {
+        let delivery = rival.deliver(&to, None, &Arc::default()).await;
+        assert_eq!(outcome(&delivery), Outcome::Published);
+        repository.commit_on(MAIN, &[("new.txt", "new".into())]);
+    });
+    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    let new = world.repository.resolve(MAIN).unwrap();
+    assert_eq!(world.commits(), [new.clone(), old]);
+    world.assert_newest_is(&new);
+}
+
+#[tokio::test]
+async fn an_object_that_somebody_deletes_meanwhile_is_written_anew() {
+    let world = World::new().await;
+    world.commit("a");
+    world.deliver().await;
+    let b = world.commit("b");
+    let client = world.s3.client();
+    world.s3.before(Op::PutObject, move || async move {
+        let delete = client.delete_object().bucket("sources").key(KEY);
+        delete.send().await.unwrap();
+    });
+    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    world.assert_newest_is(&b);
+}
+
+#[tokio::test]
+async fn a_bucket_that_cannot_be_used_is_an_error_that_says_why() {
+    for (case, op, fault, kind, says) in [
+        (
+            "there is none",
+            Op::PutObject,
+            Fault::Code(404, "NoSuchBucket"),
+            "bucket",
+            "there is no such bucket",
+        ),
+        (
+            "no versions, seen on writing",
+            Op::PutObject,
+            Fault::Unversioned,
+            "not_versioned",
+            "turn bucket versioning on",
+        ),
+        (
+            "no versions, seen on reading",
+            Op::HeadObject,
+            Fault::Unversioned,
+            "not_versioned",
+            "turn bucket versioning on",
+        ),
+    ] {
+        let world = World::new().await;
+        if op == Op::HeadObject {
+            world.commit("a");
+            world.deliver().await;
+        }
+        world.commit("b");
+        world.s3.fail_once(op, fault);
+        let puts = world.s3.count(Op::PutObject);
+        let err = failure(world.deliver().await);
+        assert_eq!((err.kind(), err.is_transient()), (kind, false), "{case}");
+        assert!(chain(&err).contains(says), "{case}: {}", chain(&err));
+        let puts = world.s3.count(Op::PutObject) - puts;
+        assert_eq!(puts, usize::from(op == Op::PutObject), "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_warning_is_said_once_however_many_rounds_it_takes() {
     let world = World::new().await;
     world.repository.commit_on(MAIN, &[("aux", "a".into())]);
@@ -479,6 +578,18 @@ async fn a_warning_is_said_once_however_many_rounds_it_takes() {
         "{:?}",
         delivery.warnings
     );
+}
+
+#[tokio::test]
+async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
+    let world = World::new().await;
+    let client = world.s3.client();
+    let put = client.put_object().bucket("sources").key(KEY);
+    put.body(b"by hand".to_vec().into()).send().await.unwrap();
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Outcome::BranchGone);
+    assert!(delivery.warnings.is_empty(), "{:?}", delivery.warnings);
+    assert_eq!(world.versions().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,10 @@ pub enum Op {
 pub enum Fault {
     /// This status with the error code that S3 has for it. Nothing is stored.
     Status(u16),
+    /// This status with an error code that is not the usual one. Nothing is stored.
+    Code(u16, &'static str),
+    /// It is done, by a bucket that keeps no versions: the answer has no version id.
+    Unversioned,
     /// It is done, and then the connection is cut.
     ApplyThenDrop,
     /// It is not done, and the connection is cut.
@@ -221,11 +225,12 @@ async fn answer(
     }
     match fault {
         None => Ok(Service::call(&s3, request).await?),
-        Some(Fault::Status(status)) => {
-            let head = request.method() == Method::HEAD;
-            // A client listens only after it has sent everything.
-            request.into_body().collect().await?;
-            Ok(refusal(status, head))
+        Some(Fault::Status(status)) => refuse(request, status, code_of(status)).await,
+        Some(Fault::Code(status, code)) => refuse(request, status, code).await,
+        Some(Fault::Unversioned) => {
+            let mut answer = Service::call(&s3, request).await?;
+            answer.headers_mut().remove("x-amz-version-id");
+            Ok(answer)
         }
         Some(Fault::ApplyThenDrop) => {
             Service::call(&s3, request).await?;
@@ -252,8 +257,19 @@ fn take<T>(planned: &mut VecDeque<(Op, T)>, op: Op) -> Option<T> {
     planned.remove(index).map(|(_, found)| found)
 }
 
-fn refusal(status: u16, head: bool) -> Response<Body> {
-    let code = match status {
+async fn refuse(
+    request: Request<Incoming>,
+    status: u16,
+    code: &str,
+) -> Result<Response<Body>, StdError> {
+    let head = request.method() == Method::HEAD;
+    // A client listens only after it has sent everything.
+    request.into_body().collect().await?;
+    Ok(refusal(status, code, head))
+}
+
+fn code_of(status: u16) -> &'static str {
+    match status {
         400 => "InvalidRequest",
         403 => "AccessDenied",
         404 => "NoSuchKey",
@@ -262,7 +278,10 @@ fn refusal(status: u16, head: bool) -> Response<Body> {
         429 | 503 => "SlowDown",
         500 => "InternalError",
         _ => "UnknownError",
-    };
+    }
+}
+
+fn refusal(status: u16, code: &str, head: bool) -> Response<Body> {
     let body = if head {
         Body::empty()
     } else {

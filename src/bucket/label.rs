@@ -15,8 +15,8 @@ const METADATA_BYTES: usize = 2048;
 /// What names may take of it, in bytes after encoding; the rest is for ids, and the summary gets what is left.
 const MAX_NAME_BYTES: usize = 1400;
 
-/// User metadata is ASCII; everything else is written as `%XX`.
-const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+/// User metadata is ASCII; everything else is written as `%XX`. So is a space: at the end of a header, HTTP drops it.
+const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
 
 const COMMIT: &str = "git-commit";
 const TREE: &str = "git-tree";
@@ -149,6 +149,7 @@ mod tests {
                 "refs/heads/release/1@2",
             ),
             ("Japanese", "開発/画面", "refs/heads/機能/ログイン"),
+            ("spaces at the ends", " APP/web ", "refs/heads/main"),
             ("an escape stays an escape", "APP/a%2Fb", "refs/heads/a%2Fb"),
             ("250 bytes", "APP/web", long.as_str()),
         ] {
@@ -162,6 +163,9 @@ mod tests {
                 .map(|(name, value)| name.len() + value.len())
                 .sum();
             assert!(size <= METADATA_BYTES, "{case}: {size}");
+            for name in [&metadata[REPOSITORY], &metadata[REF]] {
+                assert_eq!(name, name.trim(), "{case}");
+            }
             let holding = Holding::from_metadata(&metadata).unwrap();
             assert_eq!(holding.repository, repository.as_str(), "{case}");
             assert_eq!(holding.ref_name, ref_name.as_str(), "{case}");

@@ -8,6 +8,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use backlog_bridge::local::Store;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use support::{
     git_server::GitServer,
@@ -94,6 +96,8 @@ impl Place {
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
+    stdout: String,
+    /// What of it is JSON.
     lines: Vec<Value>,
     stderr: String,
 }
@@ -107,6 +111,7 @@ impl From<Output> for Ran {
                 .lines()
                 .filter_map(|line| serde_json::from_str(line).ok())
                 .collect(),
+            stdout,
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
@@ -125,12 +130,11 @@ fn event(name: &str) -> String {
     format!("{}/events/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn fields(line: &Value) -> Vec<&str> {
-    line.as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+fn sorted_fields(line: &Value) -> Vec<&str> {
+    let fields = line.as_object().unwrap().keys();
+    let mut fields: Vec<_> = fields.map(String::as_str).collect();
+    fields.sort_unstable();
+    fields
 }
 
 #[test]
@@ -154,10 +158,8 @@ fn sync_prints_a_line_an_object_and_the_zip_is_there() {
         "fetched_bytes",
         "duration_ms",
     ];
-    let mut found = fields(line);
     expected.sort_unstable();
-    found.sort_unstable();
-    assert_eq!(found, expected);
+    assert_eq!(sorted_fields(line), expected);
     assert_eq!(
         (&line["outcome"], &line["commit"]),
         (&"published".into(), &commit.as_str().into())
@@ -268,33 +270,123 @@ fn a_glob_delivers_what_has_an_object_and_everything_when_named() {
 
 #[test]
 fn names_reach_the_object_as_they_are() {
-    let long = format!("refs/heads/{}", "n".repeat(239));
-    for (repository, ref_name, key) in [
+    let long_ref = format!("refs/heads/{}", "n".repeat(250));
+    let long_repository = format!("APP/{}", "r".repeat(250));
+    let long_key = format!("{}/{}.zip", "k".repeat(250), "k".repeat(246));
+    let template = "{project}/{repository}/{ref}.zip";
+    for (case, repository, ref_name, object, key) in [
         (
-            "APP/web",
-            "refs/heads/feature/ログイン",
-            "web/feature/ログイン.zip",
+            "Japanese",
+            "開発/画面",
+            "refs/heads/機能/ログイン",
+            template,
+            "開発/画面/機能/ログイン.zip",
         ),
-        ("APP/we%2Fb", "refs/heads/a%2Fb", "we%2Fb/a%2Fb.zip"),
-        ("APP/web@2", "refs/heads/v1@2", "web@2/v1@2.zip"),
-        ("開発/画面", "refs/tags/v1", "画面/v1.zip"),
         (
+            "an escape",
+            "APP/we%2Fb",
+            "refs/heads/a%2Fb",
+            template,
+            "APP/we%2Fb/a%2Fb.zip",
+        ),
+        (
+            "an at sign",
+            "APP/web@2",
+            "refs/heads/v1@2",
+            template,
+            "APP/web@2/v1@2.zip",
+        ),
+        ("a space", "APP/we b", MAIN, template, "APP/we b/main.zip"),
+        (
+            "two spaces",
+            "APP/we  b",
+            MAIN,
+            template,
+            "APP/we  b/main.zip",
+        ),
+        (
+            "a space at the end",
+            "APP/web ",
+            MAIN,
+            template,
+            "APP/web /main.zip",
+        ),
+        (
+            "a plus sign",
+            "APP/c++",
+            "refs/tags/v1+2",
+            template,
+            "APP/c++/v1+2.zip",
+        ),
+        (
+            "what URLs end at",
+            "APP/a#b?c",
+            "refs/heads/a#b",
+            template,
+            "APP/a#b?c/a#b.zip",
+        ),
+        (
+            "250 bytes of a ref",
             "APP/web",
-            long.as_str(),
-            &format!("web/{}.zip", &long[11..]),
+            &long_ref,
+            "{ref}",
+            &long_ref[11..],
+        ),
+        (
+            "250 bytes of a repository",
+            &long_repository,
+            MAIN,
+            "{repository}",
+            &long_repository[4..],
+        ),
+        ("250 bytes of a key", "APP/web", MAIN, &long_key, &long_key),
+        (
+            "a key with everything",
+            "APP/web",
+            MAIN,
+            "a b/%2F@/日本 .zip",
+            "a b/%2F@/日本 .zip",
         ),
     ] {
-        let place = Place::new();
-        let upstream = place.upstream.repository(repository);
-        let commit = upstream.commit_on(ref_name, &[("a", "a".into())]);
-        place.route(repository, ref_name, "{repository}/{ref}.zip");
-        let ran = place.run(&["sync"], &[]);
+        assert_delivered_once(case, repository, ref_name, object, key);
+    }
+}
+
+/// Delivers over TLS and from disk, twice each: one version of one object, whose key is this one.
+fn assert_delivered_once(case: &str, repository: &str, ref_name: &str, object: &str, key: &str) {
+    let place = Place::new();
+    let upstream = place.upstream.repository(repository);
+    let commit = upstream.commit_on(ref_name, &[("a", "a".into())]);
+    let server = GitServer::start(place.upstream.root(), None);
+    let ca = server.ca_file();
+    let trust = [("SSL_CERT_FILE", ca.to_str().unwrap())];
+    for (store, url) in [
+        ("over-tls", server.space_url()),
+        (
+            "from-disk",
+            format!("file://{}", place.upstream.root().display()),
+        ),
+    ] {
+        place.routes(&format!(
+            "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"{repository}\"\nref = \"{ref_name}\"\n\
+             object = \"{object}\"\n"
+        ));
+        let ran = place.run(&["sync", "--store", store], &trust);
         let line = ran.only_line();
-        assert_eq!(
-            (&line["object_key"], &line["commit"]),
-            (&key.into(), &commit.as_str().into()),
-            "{ran:?}"
-        );
+        assert_eq!(line["outcome"], "published", "{case}, {store}: {ran:?}");
+        let found = ["repository", "ref", "object_key", "commit"].map(|field| line[field].as_str());
+        let expected = [repository, ref_name, key, &commit].map(Some);
+        assert_eq!(found, expected, "{case}, {store}");
+
+        let again = place.run(&["sync", "--store", store], &trust);
+        let outcome = &again.only_line()["outcome"];
+        assert_eq!(outcome, "already_current", "{case}, {store}: {again:?}");
+        let stored = Store::open(&place.path(store)).unwrap();
+        assert_eq!(stored.keys("sources").unwrap(), [key], "{case}, {store}");
+        let versions = stored.versions("sources", key).unwrap();
+        assert_eq!(versions.len(), 1, "{case}, {store}");
+        let zip = versions[0].path();
+        assert_zip_file_equals(&zip, &expected_entries(&upstream, &commit), &commit);
     }
 }
 
@@ -325,27 +417,286 @@ fn invoke_handles_both_webhooks_and_says_why_it_ignores_the_rest() {
             "{file}: {line}"
         );
     }
+}
 
+#[test]
+fn invoke_delivers_the_pushes_of_both_webhooks() {
+    for (file, tip, repository, ref_name) in [
+        (
+            "project-push-update.json",
+            "ac95515a74d468441fa3852d5e3715a8f1826be6",
+            "APP/web",
+            MAIN,
+        ),
+        (
+            "project-push-japanese.json",
+            "aa1b216d686999e654e08bd89c19ba5a5bdc2b62",
+            "APP/管理画面",
+            "refs/heads/機能/画面一覧",
+        ),
+        (
+            "git-push-create.form",
+            "84a516841ba77a5b4648de2cd0dfcb30ea46dbb4",
+            "APP/web",
+            "refs/heads/release/2024-05",
+        ),
+        (
+            "git-push-tag.form",
+            "28a2a8ea32d6af154de724c5b8ecf08219205f79",
+            "APP/web",
+            "refs/tags/v1.4.0",
+        ),
+        (
+            "git-push-update.json",
+            "e9d71f5ee7c92d6dc9e92ffdad17b8bd49418f98",
+            "APP/web",
+            MAIN,
+        ),
+    ] {
+        let place = Place::new();
+        let upstream = place.upstream.repository(repository);
+        let commit = upstream.commit_on(ref_name, &[("a", "a".into())]);
+        let server = GitServer::start(place.upstream.root(), None);
+        place.routes(&format!(
+            "[[space]]\nurl = \"{}\"\n[[route]]\nrepository = \"{repository}\"\nref = \"{ref_name}\"\nobject = \"pushed.zip\"\n",
+            server.space_url()
+        ));
+        let body = fs::read_to_string(event(file)).unwrap();
+        assert!(body.contains(tip), "{file}");
+        // A Git webhook names its space, and only routes of that space take it. A tip that is not the event's would be
+        // waited for.
+        let escaped = server.space_url().replace(':', "%3A").replace('/', "%2F");
+        let body = body
+            .replace("https%3A%2F%2Fexample.backlog.com%2Fgit", &escaped)
+            .replace("https://example.backlog.jp/git", &server.space_url())
+            .replace(tip, &commit);
+        fs::write(place.path(file), body).unwrap();
+        let ca = server.ca_file();
+        let ran = place.run(
+            &["invoke", file],
+            &[("SSL_CERT_FILE", ca.to_str().unwrap())],
+        );
+        let line = ran.only_line();
+        assert_eq!(
+            (ran.code, &line["outcome"]),
+            (Some(0), &"published".into()),
+            "{file}: {ran:?}"
+        );
+        assert_eq!(line["commit"], commit.as_str(), "{file}");
+        assert_zip_file_equals(
+            &place.zip("pushed.zip"),
+            &expected_entries(&upstream, &commit),
+            &commit,
+        );
+    }
+}
+
+#[test]
+fn a_git_webhook_of_another_space_is_ignored() {
     let place = Place::new();
-    let body: Value =
-        serde_json::from_slice(&fs::read(event("project-push-update.json")).unwrap()).unwrap();
-    let project = body["project"]["projectKey"].as_str().unwrap();
-    let name = format!(
-        "{project}/{}",
-        body["content"]["repository"]["name"].as_str().unwrap()
-    );
-    let ref_name = body["content"]["ref"].as_str().unwrap();
-    place
-        .upstream
-        .repository(&name)
-        .commit_on(ref_name, &[("a", "a".into())]);
-    place.route(&name, ref_name, "pushed.zip");
-    let ran = place.run(&["invoke", &event("project-push-update.json")], &[]);
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let ran = place.run(&["invoke", &event("git-push-update.form")], &[]);
+    let line = ran.only_line();
     assert_eq!(
-        (ran.code, &ran.only_line()["outcome"]),
-        (Some(0), &"published".into()),
+        (ran.code, &line["reason"]),
+        (Some(0), &"no route matches".into()),
         "{ran:?}"
     );
+    assert_eq!(
+        sorted_fields(line),
+        ["outcome", "reason", "ref", "repository"]
+    );
+    assert!(!place.path("backlog-bridge-store/sources").exists());
+}
+
+#[test]
+fn a_failure_is_a_line_with_what_is_known() {
+    let place = Place::new();
+    place
+        .repository
+        .commit_on("refs/heads/develop", &[("a", "a".into())]);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let disk = format!("file://{}", place.upstream.root().display());
+    let check = "check the space's url and the network";
+    for (case, url, kind, transient, says) in [
+        (
+            "nobody listens",
+            &*format!("https://{closed}/git"),
+            "unreachable",
+            true,
+            check,
+        ),
+        (
+            "no such host",
+            "https://nowhere.invalid/git",
+            "unreachable",
+            true,
+            check,
+        ),
+        (
+            "no such ref",
+            &disk,
+            "ref_not_found",
+            false,
+            "it has refs/heads/develop",
+        ),
+    ] {
+        place.routes(&format!(
+            "[[space]]\nurl = \"{url}\"\n[[route]]\nname = \"web\"\nrepository = \"APP/web\"\nref = \"{MAIN}\"\n\
+             object = \"web.zip\"\n"
+        ));
+        let ran = place.run(&["sync"], &[]);
+        let line = ran.only_line();
+        assert_eq!(
+            (ran.code, &line["outcome"]),
+            (Some(1), &"failed".into()),
+            "{case}: {ran:?}"
+        );
+        let known = [
+            "bucket",
+            "duration_ms",
+            "error",
+            "object_key",
+            "outcome",
+            "ref",
+            "repository",
+            "route",
+        ];
+        assert_eq!(sorted_fields(line), known, "{case}");
+        let error = &line["error"];
+        assert_eq!(
+            sorted_fields(error),
+            ["kind", "message", "transient"],
+            "{case}"
+        );
+        assert_eq!(
+            (&error["kind"], &error["transient"]),
+            (&kind.into(), &transient.into()),
+            "{case}: {error}"
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(says), "{case}: {message}");
+        assert_eq!(ran.stderr, format!("web: failed: {message}\n"), "{case}");
+    }
+}
+
+#[test]
+fn the_most_talkative_log_holds_no_secret() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let (user, right) = ("robot@example.com", "right-Marker:p@ss/w0rd");
+    let server = GitServer::start(place.upstream.root(), Some((user, right)));
+    place.routes(&format!(
+        "[[space]]\nurl = \"{}\"\ncredentials = \"env:BACKLOG\"\n[[route]]\nrepository = \"APP/web\"\n\
+         ref = \"{MAIN}\"\nobject = \"web/main.zip\"\n",
+        server.space_url()
+    ));
+    let ca = server.ca_file();
+    for (password, code) in [("wrong-Marker:p@ss/w0rd", 1), (right, 0)] {
+        let ran = place.run(
+            &["sync"],
+            &[
+                ("SSL_CERT_FILE", ca.to_str().unwrap()),
+                ("BACKLOG_USERNAME", user),
+                ("BACKLOG_PASSWORD", password),
+                ("LOG_LEVEL", "debug"),
+            ],
+        );
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        assert!(
+            ran.stderr.contains("DEBUG"),
+            "it is talkative: {}",
+            ran.stderr
+        );
+        let header = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        for secret in [password, "Marker", &header] {
+            assert!(
+                !ran.stdout.contains(secret),
+                "{secret} is in {}",
+                ran.stdout
+            );
+            assert!(
+                !ran.stderr.contains(secret),
+                "{secret} is in {}",
+                ran.stderr
+            );
+        }
+    }
+}
+
+/// A file system of a megabyte; unmounted when dropped.
+struct TinyDisk(PathBuf);
+
+impl TinyDisk {
+    /// `None`, with a printed reason, where nothing may be mounted.
+    fn mount(at: PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(&at);
+        match run_within(&mut mount, LIMIT) {
+            Some(output) if output.status.success() => Some(Self(at)),
+            Some(output) => {
+                println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+                None
+            }
+            None => {
+                println!("skipped: there is no `mount`");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        run_within(Command::new("umount").arg("--lazy").arg(&self.0), LIMIT);
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_stored() {
+    let place = Place::new();
+    let noise = support::generate::noise(3_000_000, 1);
+    place.repository.commit_on(MAIN, &[("noise", noise.into())]);
+    let Some(disk) = TinyDisk::mount(place.path("disk")) else {
+        return;
+    };
+    let disk = disk.0.to_str().unwrap();
+    let store = format!("{disk}/store");
+    for (case, arguments, environment, kind, says) in [
+        (
+            "temporary files",
+            &["sync"][..],
+            &[("TMPDIR", disk)][..],
+            "disk",
+            "point TMPDIR elsewhere",
+        ),
+        (
+            "the store",
+            &["sync", "--store", &store],
+            &[],
+            "bucket",
+            "the disk of the store is full",
+        ),
+    ] {
+        let ran = place.run(arguments, environment);
+        let line = ran.only_line();
+        assert_eq!(
+            (ran.code, &line["error"]["kind"]),
+            (Some(1), &kind.into()),
+            "{case}: {ran:?}"
+        );
+        assert!(ran.stderr.contains(says), "{case}: {}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{case}: {}", ran.stderr);
+        assert!(line.get("version_id").is_none(), "{case}: {line}");
+    }
+    let right = place.run(&["sync"], &[]);
+    assert_eq!(right.only_line()["outcome"], "published", "{right:?}");
 }
 
 #[test]
@@ -400,6 +751,12 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
             &["a-file", "choose another directory"],
         ),
         (
+            "a store below a file",
+            &["sync", "--store", "a-file/store"],
+            none,
+            &["a-file/store", "choose another directory"],
+        ),
+        (
             "two places to deliver to",
             &["sync", "--aws", "--store", "x"],
             none,
@@ -430,7 +787,7 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
 fn a_store_that_is_in_use_is_refused() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
-    let _holder = backlog_bridge::local::Store::open(&place.path("backlog-bridge-store")).unwrap();
+    let _holder = Store::open(&place.path("backlog-bridge-store")).unwrap();
     let ran = place.run(&["sync"], &[]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("in use by another process"), "{ran:?}");
@@ -467,6 +824,34 @@ fn what_fails_is_named_and_nothing_is_written() {
             !place.path("backlog-bridge-store/sources/web").exists(),
             "{case}"
         );
+    }
+}
+
+#[test]
+fn check_and_explain_say_what_a_table_delivers() {
+    let place = Place::new();
+    place.routes(
+        "[[space]]\nurl = \"https://example.backlog.com/git\"\n\
+         [[route]]\nname = \"web-main\"\nrepository = \"APP/web\"\nref = \"refs/heads/main\"\nobject = \"web/main.zip\"\n\
+         [[route]]\nrepository = \"APP/web\"\nref = \"refs/tags/v*\"\nobject = \"{repository}/{ref}.zip\"\nbucket = \"releases\"\n",
+    );
+    for (arguments, stdout, stderr) in [
+        (
+            &["routes", "check"][..],
+            "web-main: APP/web refs/heads/main -> s3://my-sources/web/main.zip (sweep: all)\n\
+             APP/web refs/tags/v*: APP/web refs/tags/v* -> s3://releases/{repository}/{ref}.zip (sweep: existing)\n",
+            "routes.toml is well; routes: 2\n",
+        ),
+        (
+            &["routes", "explain", "APP/web", "refs/tags/v1"],
+            "web-main: wants the ref refs/heads/main\n\
+             APP/web refs/tags/v*: writes s3://releases/web/v1.zip\n",
+            "",
+        ),
+    ] {
+        let ran = place.run(arguments, &[("SOURCE_BUCKET", "my-sources")]);
+        let found = (ran.code, ran.stdout.as_str(), ran.stderr.as_str());
+        assert_eq!(found, (Some(0), stdout, stderr), "{arguments:?}");
     }
 }
 

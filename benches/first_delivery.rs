@@ -168,6 +168,7 @@ fn fetch_and_archive(url: &str) {
         url: url.into(),
         repository: "BENCH/tree".parse().unwrap(),
         login: None,
+        deadline: None,
     };
     let (limits, progress) = (Limits::default(), Progress::default());
     let mut connection = remote.connect().unwrap();

@@ -14,10 +14,13 @@ use aws_sdk_s3::{
 use tokio::io::AsyncWriteExt;
 
 pub use self::label::{Holding, Label};
-use crate::{archive::Archive, error::Error};
+use crate::{archive::Archive, aws, error::Error};
 
 /// Bytes that are read from the archive at a time.
 const CHUNK: usize = 128 * 1024;
+
+/// The size of the largest object that is read as a text.
+pub const MAX_TEXT_BYTES: i64 = 1024 * 1024;
 
 /// S3 as it is configured: by the environment, or a server on this machine.
 #[derive(Debug, Clone)]
@@ -68,14 +71,30 @@ pub enum Put {
     Unknown(Error),
 }
 
+/// What a look at a small object found.
+#[derive(Debug)]
+pub enum Found {
+    /// It is still the one with this entity tag.
+    Same,
+    /// There is none.
+    Missing,
+    /// Another one.
+    Text {
+        /// What it holds.
+        text: String,
+        /// Its entity tag.
+        etag: String,
+    },
+}
+
 impl S3 {
     /// S3 as the SDK finds it: environment, profile, instance role; honours `AWS_ENDPOINT_URL_S3`.
     pub async fn from_environment() -> Self {
-        let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let config = aws::sdk_config().await;
         // Servers that stand in for S3 on one address have no host name for each bucket.
         let path_style =
             config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        let config = aws_sdk_s3::config::Builder::from(&config)
+        let config = aws_sdk_s3::config::Builder::from(config)
             .force_path_style(path_style)
             .build();
         Self {
@@ -189,6 +208,46 @@ impl S3 {
                 .map_err(|err| broken(err.into()))?;
         }
         file.flush().await.map_err(|err| broken(err.into()))
+    }
+
+    /// Reads an object of at most [`MAX_TEXT_BYTES`], unless it is still the one with the entity tag `known`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked, or the object is larger or no UTF-8.
+    pub async fn text(&self, at: Address<'_>, known: Option<&str>) -> Result<Found, Error> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .set_if_none_match(known.map(Into::into))
+            .send()
+            .await;
+        let object = match answer {
+            Ok(object) => object,
+            Err(err) if status(&err) == Some(304) => return Ok(Found::Same),
+            Err(err) if err.code() == Some("NoSuchKey") => return Ok(Found::Missing),
+            Err(err) => return Err(error("read", at, err)),
+        };
+        let broken = |transient, source| Error::Bucket {
+            action: "read",
+            bucket: at.bucket.into(),
+            key: at.key.into(),
+            advice: "",
+            transient,
+            source,
+        };
+        let length = object.content_length().unwrap_or_default();
+        if length > MAX_TEXT_BYTES {
+            let why = format!("it has {length} bytes, and at most {MAX_TEXT_BYTES} are read");
+            return Err(broken(false, why.into()));
+        }
+        let etag = object.e_tag.unwrap_or_default();
+        let bytes = object.body.collect().await;
+        let bytes = bytes.map_err(|err| broken(true, err.into()))?.to_vec();
+        let text = String::from_utf8(bytes).map_err(|err| broken(false, err.into()))?;
+        Ok(Found::Text { text, etag })
     }
 
     /// Stores `archive` as a new version, if `condition` still holds.

@@ -1,21 +1,93 @@
-//! What the environment says, read once and checked as a whole.
+//! What the environment says, read once and checked as a whole: one type for each program.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use tracing::Level;
 
-use crate::route::bucket_name;
+use crate::{
+    route::bucket_name,
+    secrets::{Token, Tokens},
+};
 
 /// What the command line reads from the environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// `SOURCE_BUCKET`: the bucket of routes that name none. Default: none, so that every route must name its own.
     pub source_bucket: Option<String>,
+    /// `WEBHOOK_TOKEN`: what webhooks must bring, or `secret:` and the name or ARN of a secret that holds it. Default:
+    /// none, so that one is made up.
+    pub webhook_token: Option<Arc<Tokens>>,
     /// How large a repository may be.
     pub limits: Limits,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`. Default: `info`. There is no `trace`, at which the AWS SDK prints
     /// keys.
     pub log_level: Level,
+}
+
+/// What `receive` reads from the environment.
+#[derive(Debug)]
+pub struct ReceiveConfig {
+    /// `ROUTES`: where the routing table is, as `s3://bucket/key`.
+    pub routes: Location,
+    /// `QUEUE_URL`: where jobs are sent.
+    pub queue_url: String,
+    /// `WEBHOOK_TOKEN`: `secret:` and the name or ARN of the secret whose current and previous versions are valid.
+    pub webhook_token: Tokens,
+    /// `ALLOWED_IPS`: the networks that may post, such as `192.0.2.0/24, 2001:db8::/32`. Default: none, so that all may.
+    pub allowed_ips: Vec<IpNet>,
+    /// `LOG_LEVEL`, as in [`Config::log_level`].
+    pub log_level: Level,
+}
+
+/// What `deliver` reads from the environment.
+#[derive(Debug)]
+pub struct DeliverConfig {
+    /// `SOURCE_BUCKET`: the bucket of routes that name none.
+    pub source_bucket: String,
+    /// `ROUTES`: where the routing table is, as `s3://bucket/key`.
+    pub routes: Location,
+    /// `QUEUE_URL`: where jobs come from, and where the sweep sends its own.
+    pub queue_url: String,
+    /// `DEADLINE_MARGIN_MS`: how long before the invocation's deadline work stops, in milliseconds. Default: 5,000.
+    pub deadline_margin: Duration,
+    /// How large a repository may be.
+    pub limits: Limits,
+    /// `LOG_LEVEL`, as in [`Config::log_level`].
+    pub log_level: Level,
+}
+
+/// An object of a bucket, written as `s3://bucket/key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The bucket.
+    pub bucket: String,
+    /// The object key.
+    pub key: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text
+            .strip_prefix("s3://")
+            .and_then(|rest| rest.split_once('/'));
+        match parts.map(|(bucket, key)| (bucket_name(bucket), key)) {
+            Some((Ok(bucket), key)) if !key.is_empty() => Ok(Self {
+                bucket,
+                key: key.into(),
+            }),
+            Some((Err(err), _)) => Err(err.to_string()),
+            _ => Err(format!("{text:?} is not of the form s3://bucket/key")),
+        }
+    }
 }
 
 /// How large a repository may be. What is larger is refused before it takes memory or disk.
@@ -65,30 +137,76 @@ impl Config {
     ///
     /// [`ConfigError`] names every variable that is wrong.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut vars = Vars {
-            var,
-            faults: Vec::new(),
-        };
-        let default = Limits::default();
+        let mut vars = Vars::new(var);
         let config = Self {
-            source_bucket: vars.read("SOURCE_BUCKET", |text| {
-                bucket_name(text).map_err(|error| error.to_string())
-            }),
-            limits: Limits {
-                entries: vars.count("MAX_ENTRIES", default.entries, "entries"),
-                tree_bytes: vars.count("MAX_TREE_BYTES", default.tree_bytes, "bytes"),
-                blob_bytes: vars.count("MAX_BLOB_BYTES", default.blob_bytes, "bytes"),
-                pack_bytes: vars.count("MAX_PACK_BYTES", default.pack_bytes, "bytes"),
-            },
-            log_level: vars.read("LOG_LEVEL", log_level).unwrap_or(Level::INFO),
+            source_bucket: vars.read("SOURCE_BUCKET", bucket),
+            webhook_token: vars.read("WEBHOOK_TOKEN", tokens).map(Arc::new),
+            limits: vars.limits(),
+            log_level: vars.log_level(),
         };
-        if vars.faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError {
-                faults: vars.faults,
-            })
-        }
+        vars.finish(Some(config))
+    }
+}
+
+impl ReceiveConfig {
+    /// As [`Config::from_vars`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names every variable that is wrong or missing.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut vars = Vars::new(var);
+        let routes = vars.required("ROUTES", str::parse);
+        let queue_url = vars.required("QUEUE_URL", url);
+        let webhook_token = vars.required("WEBHOOK_TOKEN", |text| match text.split_once(':') {
+            Some(("secret", _)) => tokens(text),
+            // The value itself would stand in the function's configuration, for many to read.
+            _ => Err("expected secret: and the name or ARN of a secret".into()),
+        });
+        let allowed_ips = vars.read("ALLOWED_IPS", networks).unwrap_or_default();
+        let log_level = vars.log_level();
+        let config =
+            routes
+                .zip(queue_url)
+                .zip(webhook_token)
+                .map(|((routes, queue_url), webhook_token)| Self {
+                    routes,
+                    queue_url,
+                    webhook_token,
+                    allowed_ips,
+                    log_level,
+                });
+        vars.finish(config)
+    }
+}
+
+impl DeliverConfig {
+    /// As [`Config::from_vars`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names every variable that is wrong or missing.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut vars = Vars::new(var);
+        let source_bucket = vars.required("SOURCE_BUCKET", bucket);
+        let routes = vars.required("ROUTES", str::parse);
+        let queue_url = vars.required("QUEUE_URL", url);
+        let margin = vars.count("DEADLINE_MARGIN_MS", 5_000, "milliseconds");
+        let limits = vars.limits();
+        let log_level = vars.log_level();
+        let config =
+            source_bucket
+                .zip(routes)
+                .zip(queue_url)
+                .map(|((source_bucket, routes), queue_url)| Self {
+                    source_bucket,
+                    routes,
+                    queue_url,
+                    deadline_margin: Duration::from_millis(margin),
+                    limits,
+                    log_level,
+                });
+        vars.finish(config)
     }
 }
 
@@ -99,6 +217,47 @@ struct Vars<F> {
 }
 
 impl<F: Fn(&str) -> Option<String>> Vars<F> {
+    fn new(var: F) -> Self {
+        Self {
+            var,
+            faults: Vec::new(),
+        }
+    }
+
+    /// `config`, which is there if nothing is missing, unless something is wrong.
+    fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
+        config
+            .filter(|_| self.faults.is_empty())
+            .ok_or(ConfigError {
+                faults: self.faults,
+            })
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if (self.var)(name).is_none() {
+            self.faults.push(format!("{name} is not set"));
+        }
+        self.read(name, parse)
+    }
+
+    fn limits(&mut self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            entries: self.count("MAX_ENTRIES", default.entries, "entries"),
+            tree_bytes: self.count("MAX_TREE_BYTES", default.tree_bytes, "bytes"),
+            blob_bytes: self.count("MAX_BLOB_BYTES", default.blob_bytes, "bytes"),
+            pack_bytes: self.count("MAX_PACK_BYTES", default.pack_bytes, "bytes"),
+        }
+    }
+
+    fn log_level(&mut self) -> Level {
+        self.read("LOG_LEVEL", log_level).unwrap_or(Level::INFO)
+    }
+
     /// `None` if the variable is not set, or after a fault.
     fn read<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let text = (self.var)(name)?;
@@ -123,6 +282,43 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
     }
 }
 
+fn bucket(text: &str) -> Result<String, String> {
+    bucket_name(text).map_err(|err| err.to_string())
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not a URL")),
+    }
+}
+
+/// A text that may be a token is not repeated.
+fn tokens(text: &str) -> Result<Tokens, String> {
+    match text.strip_prefix("secret:") {
+        Some("") => Err("the secret has no name".into()),
+        Some(name) => Ok(Tokens::in_secret(name.to_owned())),
+        None => text
+            .parse::<Token>()
+            .map(Tokens::fixed)
+            .map_err(|err| err.to_string()),
+    }
+}
+
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let network = |text: &str| {
+        let text = text.trim();
+        let network: Option<IpNet> = text.parse().ok();
+        // One address is a network too.
+        let network = network.or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+        network.ok_or_else(|| format!("{text:?} is not an address, or a network as 192.0.2.0/24"))
+    };
+    text.split(',').map(network).collect()
+}
+
 fn log_level(text: &str) -> Result<Level, String> {
     match text {
         "error" => Ok(Level::ERROR),
@@ -137,58 +333,78 @@ fn log_level(text: &str) -> Result<Level, String> {
 mod tests {
     use super::*;
 
-    fn config(vars: &[(&str, &str)]) -> Result<Config, String> {
-        let var = |name: &str| {
+    fn vars<'a>(vars: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<'a> {
+        |name| {
             let found = vars.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        };
-        Config::from_vars(var).map_err(|error| error.to_string())
+        }
     }
 
     #[test]
-    fn nothing_has_to_be_set() {
+    fn nothing_has_to_be_set_for_the_command_line() {
+        let config = Config::from_vars(vars(&[])).unwrap();
+        assert_eq!(config.source_bucket, None);
+        assert!(config.webhook_token.is_none());
+        assert_eq!(config.log_level, Level::INFO);
         let limits = Limits {
             entries: 200_000,
             tree_bytes: 2_147_483_648,
             blob_bytes: 134_217_728,
             pack_bytes: 1_073_741_824,
         };
-        let expected = Config {
-            source_bucket: None,
-            limits,
-            log_level: Level::INFO,
-        };
-        assert_eq!(config(&[]), Ok(expected));
+        assert_eq!(config.limits, limits);
     }
 
     #[test]
     fn every_variable_is_read() {
-        let limits = Limits {
-            entries: 1,
-            tree_bytes: 2,
-            blob_bytes: 3,
-            pack_bytes: 4,
-        };
-        let expected = Config {
-            source_bucket: Some("sources".to_owned()),
-            limits,
-            log_level: Level::DEBUG,
-        };
-        let vars = [
+        let set = [
             ("SOURCE_BUCKET", "sources"),
+            ("ROUTES", "s3://sources/config/routes.toml"),
+            ("QUEUE_URL", "https://sqs.example.com/1/bridge.fifo"),
+            (
+                "WEBHOOK_TOKEN",
+                "secret:arn:aws:secretsmanager:a:1:secret:t",
+            ),
+            ("ALLOWED_IPS", "192.0.2.0/24, 2001:db8::1"),
+            ("DEADLINE_MARGIN_MS", "2000"),
             ("MAX_ENTRIES", "1"),
             ("MAX_TREE_BYTES", "2"),
             ("MAX_BLOB_BYTES", "3"),
             ("MAX_PACK_BYTES", "4"),
             ("LOG_LEVEL", "debug"),
         ];
-        assert_eq!(config(&vars), Ok(expected));
+        let limits = Limits {
+            entries: 1,
+            tree_bytes: 2,
+            blob_bytes: 3,
+            pack_bytes: 4,
+        };
+        let config = Config::from_vars(vars(&set)).unwrap();
+        assert_eq!(config.source_bucket.as_deref(), Some("sources"));
+        assert!(config.webhook_token.is_some());
+        assert_eq!((config.limits, config.log_level), (limits, Level::DEBUG));
+
+        let config = ReceiveConfig::from_vars(vars(&set)).unwrap();
+        assert_eq!(config.routes.bucket, "sources");
+        assert_eq!(config.routes.key, "config/routes.toml");
+        assert_eq!(config.queue_url, "https://sqs.example.com/1/bridge.fifo");
+        let allowed: Vec<_> = config.allowed_ips.iter().map(IpNet::to_string).collect();
+        assert_eq!(allowed, ["192.0.2.0/24", "2001:db8::1/128"]);
+        assert_eq!(config.log_level, Level::DEBUG);
+
+        let config = DeliverConfig::from_vars(vars(&set)).unwrap();
+        assert_eq!(config.source_bucket, "sources");
+        assert_eq!(config.routes.to_string(), "s3://sources/config/routes.toml");
+        assert_eq!(config.queue_url, "https://sqs.example.com/1/bridge.fifo");
+        assert_eq!(config.deadline_margin, Duration::from_secs(2));
+        assert_eq!((config.limits, config.log_level), (limits, Level::DEBUG));
     }
 
     #[test]
     fn every_wrong_variable_is_named() {
-        let vars = [
+        let set = [
             ("SOURCE_BUCKET", "My Bucket"),
+            ("WEBHOOK_TOKEN", "too short"),
             ("MAX_ENTRIES", "0"),
             ("MAX_TREE_BYTES", "2 GiB"),
             ("MAX_BLOB_BYTES", ""),
@@ -196,13 +412,38 @@ mod tests {
             ("LOG_LEVEL", "trace"),
         ];
         assert_eq!(
-            config(&vars).unwrap_err(),
+            Config::from_vars(vars(&set)).unwrap_err().to_string(),
             "SOURCE_BUCKET: expected a bucket name of 3 to 63 lower-case letters, digits, dots and hyphens, found \"My Bucket\"\n\
+             WEBHOOK_TOKEN: expected a token of at least 16 letters, digits, `-`, `.`, `_` and `~`, which fit into a URL as they are\n\
              MAX_ENTRIES: \"0\" is not a whole number of entries above zero\n\
              MAX_TREE_BYTES: \"2 GiB\" is not a whole number of bytes above zero\n\
              MAX_BLOB_BYTES is set to nothing\n\
              MAX_PACK_BYTES: \"-1\" is not a whole number of bytes above zero\n\
              LOG_LEVEL: \"trace\" is not error, warn, info or debug"
+        );
+        let set = [
+            ("ROUTES", "routes.toml"),
+            ("WEBHOOK_TOKEN", "a-token-that-is-long-enough"),
+            ("ALLOWED_IPS", "192.0.2.0/24,example.com"),
+            ("DEADLINE_MARGIN_MS", "5s"),
+        ];
+        assert_eq!(
+            ReceiveConfig::from_vars(vars(&set))
+                .unwrap_err()
+                .to_string(),
+            "ROUTES: \"routes.toml\" is not of the form s3://bucket/key\n\
+             QUEUE_URL is not set\n\
+             WEBHOOK_TOKEN: expected secret: and the name or ARN of a secret\n\
+             ALLOWED_IPS: \"example.com\" is not an address, or a network as 192.0.2.0/24"
+        );
+        assert_eq!(
+            DeliverConfig::from_vars(vars(&set))
+                .unwrap_err()
+                .to_string(),
+            "SOURCE_BUCKET is not set\n\
+             ROUTES: \"routes.toml\" is not of the form s3://bucket/key\n\
+             QUEUE_URL is not set\n\
+             DEADLINE_MARGIN_MS: \"5s\" is not a whole number of milliseconds above zero"
         );
     }
 }

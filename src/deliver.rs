@@ -5,7 +5,10 @@ mod git;
 mod run;
 pub mod step;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::{git::Git, run::Run, step::Hints};
 use crate::{
@@ -14,9 +17,9 @@ use crate::{
     error::Error,
     progress::{Progress, Stage},
     push::{CommitId, RefName, RepositoryName},
-    remote::Remote,
-    route::{CredentialsSource, Destination, DestinationError, Route, RouteTable},
-    secrets::Login,
+    remote::Tip,
+    route::{Destination, DestinationError, Route, RouteTable, Space},
+    secrets::Logins,
 };
 
 /// How a delivery ended well.
@@ -67,27 +70,39 @@ impl Delivery {
     }
 }
 
-/// All that deliveries share.
-#[derive(Debug)]
+/// All that deliveries share. A clone shares it too.
+#[derive(Debug, Clone)]
 pub struct Bridge {
     /// Where objects go.
     pub s3: S3,
     /// What is delivered where.
-    pub table: RouteTable,
+    pub table: Arc<RouteTable>,
+    /// Who may read the repositories.
+    pub logins: Arc<Logins>,
     /// How large a delivery may be.
     pub limits: Limits,
 }
 
 impl Bridge {
     /// Brings the object of `to` to the tip of its ref. `hints` are what an event said, if there was one.
+    ///
+    /// At the deadline of `progress`, the delivery fails with [`Error::Deadline`], whatever it is waiting for.
     pub async fn deliver(
         &self,
         to: &Destination,
         hints: Option<Hints>,
         progress: &Arc<Progress>,
     ) -> Delivery {
-        match remote(&to.url, &to.repository, &to.credentials) {
-            Ok(remote) => Run::new(self, to, remote, hints, progress).finish().await,
+        let deadline = progress.deadline();
+        let git = Git::open(
+            &self.logins,
+            &to.credentials,
+            &to.repository,
+            &to.url,
+            deadline,
+        );
+        match within(deadline, Stage::Tip.name(), git).await {
+            Ok(git) => Run::new(self, to, git, hints, progress).finish().await,
             Err(err) => Delivery::ended(Err(err)),
         }
     }
@@ -108,21 +123,11 @@ impl Bridge {
         if let Some(exact) = route.pattern().exact() {
             return Ok(vec![route.destination(space, exact)]);
         }
-        let remote = remote(
-            &route.repository().url_in(space.url()),
-            route.repository(),
-            space.credentials(),
-        )?;
-        let mut git = Git {
-            remote,
-            connection: None,
-        };
-        let refs = git.ask(|connection| connection.refs("refs/")).await?;
+        let refs = self
+            .refs(space, route.repository(), &[route.pattern().start()], None)
+            .await?;
         let mut destinations = Vec::new();
-        for name in refs
-            .into_iter()
-            .filter_map(|(name, _)| name.parse::<RefName>().ok())
-        {
+        for (name, _) in refs {
             if !route.pattern().matches(&name) {
                 continue;
             }
@@ -140,17 +145,42 @@ impl Bridge {
         }
         Ok(destinations)
     }
+
+    /// The refs of a repository whose names begin with one of `prefixes`, and where they point.
+    pub(crate) async fn refs(
+        &self,
+        space: &Space,
+        repository: &RepositoryName,
+        prefixes: &[&str],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<(RefName, Tip)>, Error> {
+        let url = repository.url_in(space.url());
+        let git = Git::open(
+            &self.logins,
+            space.credentials(),
+            repository,
+            &url,
+            deadline,
+        );
+        let mut git = Box::pin(git).await?;
+        let prefixes: Vec<_> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+        let refs = git
+            .ask(move |connection| connection.refs(&prefixes))
+            .await?;
+        let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
+        Ok(refs.into_iter().filter_map(named).collect())
+    }
 }
 
-fn remote(
-    url: &str,
-    repository: &RepositoryName,
-    source: &CredentialsSource,
-) -> Result<Remote, Error> {
-    let login = Login::read(source, repository, |name| std::env::var(name).ok())?;
-    Ok(Remote {
-        url: url.to_owned(),
-        repository: repository.clone(),
-        login,
-    })
+/// The result of `work`, or [`Error::Deadline`] with the name of its stage if it is not there in time.
+pub(crate) async fn within<T>(
+    deadline: Option<Instant>,
+    stage: &'static str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(deadline) = deadline else {
+        return work.await;
+    };
+    let in_time = tokio::time::timeout_at(deadline.into(), work);
+    in_time.await.unwrap_or(Err(Error::Deadline { stage }))
 }

@@ -1,13 +1,16 @@
-//! What can go wrong with a delivery: one variant a stage, transient or permanent, with a kind for alarms.
+//! What can go wrong on the way from webhook to object: one variant a stage, transient or permanent, with a kind for alarms.
 
 use std::error::Error as StdError;
 
-use crate::push::{CommitId, RefName, RepositoryName};
+use crate::{
+    push::{CommitId, RefName, RepositoryName},
+    route::DestinationError,
+};
 
 /// A cause from another crate, kept whole for the chain that is printed.
 pub type Source = Box<dyn StdError + Send + Sync>;
 
-/// Why a delivery failed. The text says what was being done and what to do; the source says why.
+/// Why something failed on the way from webhook to object. The text says what was being done and what to do; the source says why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A route's credentials cannot be had.
@@ -17,6 +20,51 @@ pub enum Error {
         repository: RepositoryName,
         /// What is missing and where it is expected.
         reason: String,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What Secrets Manager says, if it was asked.
+        source: Option<Source>,
+    },
+    /// The webhook's token cannot be had, so nobody can be admitted.
+    #[error("no webhook token: {reason}")]
+    Token {
+        /// What is wrong with it and where it is expected.
+        reason: String,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What Secrets Manager says.
+        source: Option<Source>,
+    },
+    /// There is no routing table that could be used.
+    #[error("no routing table: {reason}")]
+    Routes {
+        /// Where it is expected and what is wrong with it.
+        reason: String,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What S3 or the parser says.
+        source: Option<Source>,
+    },
+    /// A route takes a ref whose name makes no object key.
+    #[error(transparent)]
+    ObjectKey(#[from] DestinationError),
+    /// A message of the queue that is no job.
+    #[error("cannot read a job from the queue: {reason}")]
+    Job {
+        /// What was expected.
+        reason: String,
+    },
+    /// The queue did not do what it was asked.
+    #[error("cannot {action}{advice}")]
+    Queue {
+        /// What it was asked, such as `send a job to …`.
+        action: String,
+        /// What to do, after a semicolon; may be empty.
+        advice: &'static str,
+        /// Whether trying again may help.
+        transient: bool,
+        /// What the SDK says.
+        source: Source,
     },
     /// The Git server did not answer, or not in time, or its certificate is not trusted.
     #[error("cannot reach {url}; check the space's url and the network")]
@@ -140,6 +188,12 @@ pub enum Error {
         /// How often it was tried.
         rounds: u32,
     },
+    /// The time that was given to the work is over.
+    #[error("out of time in stage {stage}")]
+    Deadline {
+        /// The stage.
+        stage: &'static str,
+    },
     /// The work was stopped from outside.
     #[error("stopped while in stage {stage}")]
     Stopped {
@@ -154,6 +208,12 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Credentials { .. } => "credentials",
+            Self::Token { .. } => "token",
+            Self::Routes { .. } => "routes",
+            Self::ObjectKey { .. } => "object_key",
+            Self::Job { .. } => "job",
+            Self::Queue { .. } => "queue",
+            Self::Deadline { .. } => "deadline",
             Self::Unreachable { .. } => "unreachable",
             Self::AuthFailed { .. } => "auth_failed",
             Self::RepositoryNotFound { .. } => "repository_not_found",
@@ -174,12 +234,19 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Fetch { transient, .. } | Self::Bucket { transient, .. } => *transient,
+            Self::Credentials { transient, .. }
+            | Self::Token { transient, .. }
+            | Self::Routes { transient, .. }
+            | Self::Queue { transient, .. }
+            | Self::Fetch { transient, .. }
+            | Self::Bucket { transient, .. } => *transient,
             Self::Unreachable { .. }
             | Self::Disk { .. }
             | Self::Contention { .. }
+            | Self::Deadline { .. }
             | Self::Stopped { .. } => true,
-            Self::Credentials { .. }
+            Self::ObjectKey { .. }
+            | Self::Job { .. }
             | Self::AuthFailed { .. }
             | Self::RepositoryNotFound { .. }
             | Self::RefNotFound { .. }

@@ -15,9 +15,17 @@
 
 pub mod local;
 
+pub mod receive;
+
+pub mod worker;
+
+pub mod report;
+
 pub mod webhook;
 
 pub mod deliver;
+
+pub mod table;
 
 pub mod bucket;
 
@@ -29,15 +37,21 @@ pub mod pack;
 
 pub mod remote;
 
-pub mod secrets;
+pub mod queue;
+
+pub mod telemetry;
 
 pub mod config;
+
+pub mod secrets;
+
+mod aws;
+
+pub mod error;
 
 pub mod route;
 
 pub mod progress;
-
-pub mod error;
 
 pub mod push;
 

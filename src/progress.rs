@@ -1,6 +1,9 @@
 //! What is shared between blocking work and those who wait for it: how far it is, and whether it should stop.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+    time::Instant,
+};
 
 /// A part of a delivery, in the order in which they come. Its name is what people see and what metrics use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,9 +58,25 @@ pub struct Progress {
     bytes: AtomicU64,
     objects: AtomicU64,
     stopped: AtomicBool,
+    deadline: Option<Instant>,
 }
 
 impl Progress {
+    /// A delivery that must be over by then.
+    #[must_use]
+    pub fn until(deadline: Instant) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..Self::default()
+        }
+    }
+
+    /// When the delivery must be over, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// The stage that runs now.
     #[must_use]
     pub fn stage(&self) -> Stage {

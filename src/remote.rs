@@ -2,7 +2,14 @@
 //!
 //! One connection serves a whole delivery: the handshake, `ls-refs`, `fetch`, and `ls-refs` again after the upload.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use gix::{
     ObjectId,
@@ -35,6 +42,14 @@ const AGENT: &str = concat!("backlog-bridge/", env!("CARGO_PKG_VERSION"));
 /// What may follow a pack, in bytes: the end of the answer.
 const DRAINED_BYTES: u64 = 64 * 1024;
 
+/// How long the server may take for the answer to a small question, as a whole. Without this, one that sends a byte now and
+/// then would hold us for ever: the HTTP client limits each read, not their sum.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long after the deadline a request ends at the latest. Whoever waits for it has gone by then; this is so that its
+/// thread goes too.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A repository on a Git server.
 #[derive(Debug, Clone)]
 pub struct Remote {
@@ -44,13 +59,15 @@ pub struct Remote {
     pub repository: RepositoryName,
     /// Who we are; `None` for nobody.
     pub login: Option<Login>,
+    /// When a request must be over, if ever.
+    pub deadline: Option<Instant>,
 }
 
 /// Where a ref points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tip {
     /// What the ref names itself: a commit, or an annotated tag. This is what a server gives without being asked twice.
-    object: ObjectId,
+    pub object: ObjectId,
     /// The commit, with tags peeled.
     pub commit: CommitId,
 }
@@ -60,6 +77,7 @@ pub struct Connection {
     remote: Remote,
     transport: Box<dyn Transport + Send>,
     handshake: Handshake,
+    time_limit: TimeLimit,
     /// Whether it was asked for refs before.
     is_used: bool,
 }
@@ -95,12 +113,15 @@ impl Remote {
                 .set_identity(account)
                 .map_err(|err| self.error(gix::Error::from_error(err)))?;
         }
-        // A redirect would carry the password to whoever the server names.
+        let time_limit = TimeLimit::default();
         let options = http::Options {
+            // A redirect would carry the password to whoever the server names.
             follow_redirects: http::options::FollowRedirects::None,
+            backend: Some(time_limit.backend()),
             ..http::Options::default()
         };
         transport.configure(&options).map_err(fail)?;
+        time_limit.set(Some(self.time_for_an_answer()));
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::UploadPack,
@@ -132,8 +153,20 @@ impl Remote {
             remote: self.clone(),
             transport,
             handshake,
+            time_limit,
             is_used: false,
         })
+    }
+
+    /// What is left until the deadline, if there is one.
+    fn time_left(&self) -> Option<Duration> {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now()) + GRACE;
+        self.deadline.map(left)
+    }
+
+    fn time_for_an_answer(&self) -> Duration {
+        self.time_left()
+            .map_or(ANSWER_WITHIN, |left| left.min(ANSWER_WITHIN))
     }
 
     fn error(&self, source: gix::Error) -> Error {
@@ -173,6 +206,32 @@ impl Remote {
     }
 }
 
+/// How long the next request may take as a whole, told to the HTTP client as each request begins.
+#[derive(Clone, Default)]
+struct TimeLimit(Arc<AtomicU64>);
+
+impl TimeLimit {
+    /// `None`: as long as it likes, while no single read takes longer than the client's 30 seconds.
+    fn set(&self, limit: Option<Duration>) {
+        let millis = limit.map_or(0, |limit| {
+            u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        self.0.store(millis, Relaxed);
+    }
+
+    fn backend(&self) -> Arc<Mutex<http::reqwest::Options>> {
+        let limit = self.clone();
+        Arc::new(Mutex::new(http::reqwest::Options {
+            configure_request: Some(Box::new(move |request| {
+                let millis = limit.0.load(Relaxed);
+                *request.timeout_mut() = (millis > 0).then(|| Duration::from_millis(millis));
+                Ok(())
+            })),
+            ..http::reqwest::Options::default()
+        }))
+    }
+}
+
 fn is_unreachable(err: &reqwest::Error) -> bool {
     err.is_connect() || err.is_timeout()
 }
@@ -202,19 +261,19 @@ impl Connection {
     ///
     /// [`Error`] if the server cannot be asked, or the ref leads to no commit.
     pub fn tip(&mut self, name: &RefName) -> Result<Option<Tip>, Error> {
-        let refs = self.refs(name.as_str())?;
+        let refs = self.refs(&[name.as_str().to_owned()])?;
         Ok(refs
             .into_iter()
             .find(|(found, _)| found == name.as_str())
             .map(|(_, tip)| tip))
     }
 
-    /// All refs whose full names begin with `prefix`. Names that are not UTF-8 cannot be routed and are left out.
+    /// All refs whose full names begin with one of `wanted`. Names that are not UTF-8 cannot be routed and are left out.
     ///
     /// # Errors
     ///
     /// [`Error`] if the server cannot be asked.
-    pub fn refs(&mut self, prefix: &str) -> Result<Vec<(String, Tip)>, Error> {
+    pub fn refs(&mut self, wanted: &[String]) -> Result<Vec<(String, Tip)>, Error> {
         // A process at the other end of a pipe goes on seeing the refs as it saw them first.
         let is_stale = self
             .transport
@@ -224,9 +283,10 @@ impl Connection {
             *self = self.remote.connect()?;
         }
         self.is_used = true;
+        self.time_limit.set(Some(self.remote.time_for_an_answer()));
         let refs = if self.handshake.server_protocol_version == Protocol::V2 {
             let mut prefixes = RefPrefixes::new();
-            prefixes.extend([prefix.into()]);
+            prefixes.extend(wanted.iter().map(|prefix| prefix.as_str().into()));
             let agent = ("agent", Some(AGENT.into()));
             LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
                 .invoke_blocking(&mut self.transport, &mut Discard, false)
@@ -255,7 +315,7 @@ impl Connection {
             };
             let name = String::from_utf8(name.into())
                 .ok()
-                .filter(|name| name.starts_with(prefix))?;
+                .filter(|name| wanted.iter().any(|prefix| name.starts_with(prefix)))?;
             Some((
                 name,
                 Tip {
@@ -290,6 +350,7 @@ impl Connection {
         if arguments.can_use_deepen() {
             arguments.deepen(1);
         }
+        self.time_limit.set(remote.time_left());
         let mut reader = arguments
             .send(&mut self.transport, true)
             .map_err(|err| fail(gix::Error::from_error(err)))?;

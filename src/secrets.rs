@@ -1,19 +1,25 @@
-//! Who we are on a Git server: a user name, and a password that cannot be printed.
+//! Who we are on a Git server, and who may post a webhook: passwords and tokens that cannot be printed. The home of
+//! `aws-sdk-secretsmanager`.
+
+mod login;
+mod token;
 
 use std::fmt;
 
-use crate::{error::Error, push::RepositoryName, route::CredentialsSource};
+use aws_sdk_secretsmanager::{
+    Client,
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+};
+use subtle::ConstantTimeEq;
+use tokio::sync::OnceCell;
 
-/// A user name and a password. There is no way to print the latter.
-#[derive(Clone)]
-pub struct Login {
-    /// The user name.
-    pub username: String,
-    /// The password.
-    pub password: Password,
-}
+pub use self::{
+    login::{Login, Logins},
+    token::{InvalidToken, Token, Tokens},
+};
+use crate::{aws, error::Source};
 
-/// A password that cannot be printed.
+/// A text that cannot be printed.
 #[derive(Clone)]
 pub struct Password(String);
 
@@ -29,6 +35,11 @@ impl Password {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether both are the same. How long it takes tells nothing but the length.
+    fn is(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
+    }
 }
 
 impl fmt::Debug for Password {
@@ -37,45 +48,96 @@ impl fmt::Debug for Password {
     }
 }
 
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{:?}", self.username, self.password)
+/// AWS Secrets Manager. Nothing is looked up before the first secret is read.
+#[derive(Debug, Default)]
+struct Vault {
+    client: OnceCell<Client>,
+}
+
+/// A version of a secret, by the label that a rotation moves on.
+#[derive(Debug, Clone, Copy)]
+enum Version {
+    Current,
+    Previous,
+}
+
+/// Why a secret cannot be had. The text never holds any of it.
+#[derive(Debug)]
+struct SecretError {
+    reason: String,
+    transient: bool,
+    source: Option<Source>,
+}
+
+impl Vault {
+    /// Reads a secret's text; `None` if it has no such version.
+    async fn read(&self, name: &str, version: Version) -> Result<Option<Password>, SecretError> {
+        let client = self
+            .client
+            .get_or_init(|| async { Client::new(aws::sdk_config().await) })
+            .await;
+        let stage = match version {
+            Version::Current => "AWSCURRENT",
+            Version::Previous => "AWSPREVIOUS",
+        };
+        let request = client
+            .get_secret_value()
+            .secret_id(name)
+            .version_stage(stage);
+        match Box::pin(request.send()).await {
+            Ok(secret) => match secret.secret_string {
+                Some(text) => Ok(Some(text.into())),
+                None => Err(SecretError {
+                    reason: format!("the secret {name} is binary; store it as text"),
+                    transient: false,
+                    source: None,
+                }),
+            },
+            Err(err)
+                if matches!(version, Version::Previous)
+                    && err.code() == Some("ResourceNotFoundException") =>
+            {
+                Ok(None)
+            }
+            Err(err) => Err(cannot_read(name, &err)),
+        }
     }
 }
 
-impl Login {
-    /// Reads the login that `source` names; `None` if the space is read without one. `variable` is the environment.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Credentials`] names everything that is missing.
-    pub fn read(
-        source: &CredentialsSource,
-        repository: &RepositoryName,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Self>, Error> {
-        let missing = |reason: String| Error::Credentials {
-            repository: repository.clone(),
-            reason,
-        };
-        match source {
-            CredentialsSource::Anonymous => Ok(None),
-            CredentialsSource::Env { prefix } => {
-                let (user, pass) = (format!("{prefix}_USERNAME"), format!("{prefix}_PASSWORD"));
-                let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-                match (set(&user), set(&pass)) {
-                    (Some(username), Some(password)) => Ok(Some(Self {
-                        username,
-                        password: password.into(),
-                    })),
-                    (None, Some(_)) => Err(missing(format!("set {user}"))),
-                    (Some(_), None) => Err(missing(format!("set {pass}"))),
-                    (None, None) => Err(missing(format!("set {user} and {pass}"))),
-                }
-            }
-            CredentialsSource::Secret { name } => Err(missing(format!(
-                "the secret {name} is in AWS Secrets Manager, which is not read from here; use credentials = \"env:BACKLOG\""
-            ))),
+fn cannot_read<E>(name: &str, err: &SdkError<E>) -> SecretError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let code = err.code().unwrap_or_default();
+    let (transient, advice) = match (err, code) {
+        (_, "ResourceNotFoundException") => (
+            false,
+            "; there is no such secret in this account and region, or it has no value yet",
+        ),
+        (_, "AccessDeniedException") => (false, "; the role may not read it"),
+        (_, "DecryptionFailure") => (false, "; the role may not use the key that encrypts it"),
+        (SdkError::ConstructionFailure(_), _) => (
+            false,
+            "; check the AWS configuration, such as region and credentials",
+        ),
+        (SdkError::DispatchFailure(failure), _) if failure.is_user() => (
+            false,
+            "; check the AWS configuration, such as region and credentials",
+        ),
+        (SdkError::ServiceError(answer), _)
+            if answer.raw().status().is_client_error() && code != "ThrottlingException" =>
+        {
+            (false, "")
         }
+        _ => (true, ""),
+    };
+    SecretError {
+        reason: format!("cannot read the secret {name}{advice}"),
+        transient,
+        // Secrets Manager's own words, where there are any: the SDK prints them as a structure.
+        source: Some(match err.message() {
+            Some(message) => format!("{code}: {message}").into(),
+            None => DisplayErrorContext(err).to_string().into(),
+        }),
     }
 }

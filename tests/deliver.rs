@@ -52,7 +52,8 @@ impl World {
         let s3 = TestS3::start().await;
         let bridge = Bridge {
             s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
-            table: table(url, routes),
+            table: table(url, routes).into(),
+            logins: Arc::default(),
             limits: Limits::default(),
         };
         Self {
@@ -93,7 +94,8 @@ impl World {
     fn rival(&self) -> Bridge {
         Bridge {
             s3: self.bridge.s3.clone(),
-            table: self.bridge.table.clone(),
+            table: Arc::clone(&self.bridge.table),
+            logins: Arc::default(),
             limits: self.bridge.limits,
         }
     }
@@ -332,7 +334,8 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
     world.bridge.table = table(
         &format!("file://{}", world.upstream.root().display()),
         &[(MAIN, KEY)],
-    );
+    )
+    .into();
     // Even the same commit: the object's metadata must say whose it is now.
     world.repository.set_ref(MAIN, &old);
     let delivery = world.deliver().await;
@@ -655,7 +658,7 @@ fn on_a_server(test: impl AsyncFnOnce(World, GitServer)) {
         let routes = format!(
             "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n"
         );
-        world.bridge.table = RouteTable::parse("routes.toml", &routes, Some("sources"), Origin::Deployed).unwrap();
+        world.bridge.table = RouteTable::parse("routes.toml", &routes, Some("sources"), Origin::Deployed).unwrap().into();
         test(world, server).await;
     });
 }
@@ -841,7 +844,10 @@ fn faults_of_the_git_server_are_told_apart() {
             ] {
                 // An answer that may help a second time is asked for again, but not for ever.
                 server.fault(op, fault);
-                let err = failure(world.deliver().await);
+                // Each time as if for the first: a refused login is not tried again soon.
+                let bridge = world.rival();
+                let to = world.destination(MAIN);
+                let err = failure(bridge.deliver(&to, None, &Arc::default()).await);
                 server.clear_faults();
                 assert_eq!(
                     (err.kind(), err.is_transient()),
@@ -888,6 +894,7 @@ fn a_password_is_in_no_error() {
                 username: "robot@example.com".into(),
                 password: password.to_owned().into(),
             }),
+            deadline: None,
         };
         assert!(remote("the right one").connect().is_ok());
         let wrong = remote("marker:p@ss/word");
@@ -908,6 +915,7 @@ fn an_address_where_nobody_listens_is_unreachable() {
         url: format!("https://127.0.0.1:{port}/git/APP/web.git"),
         repository: "APP/web".parse().unwrap(),
         login: None,
+        deadline: None,
     };
     let err = remote.connect().err().expect("nobody is there");
     assert_eq!(

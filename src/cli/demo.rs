@@ -2,26 +2,25 @@
 
 mod scratch;
 
-use std::{
-    io::Write,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use backlog_bridge::{
     archive,
-    bucket::Address,
+    bucket::{Address, S3},
     config::Config,
-    deliver::{Bridge, Delivery, Outcome, step::Hints},
-    error::chain,
+    local::{Told, serve_hooks},
     progress::Stage,
-    route::Destination,
-    webhook::Webhook,
+    report::Report,
 };
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
 
 use self::scratch::Scratch;
-use super::{Common, Ended, Usage, report, setup};
+use super::{
+    Common, Ended, Usage, report,
+    serve::{Running, new_token},
+    setup::setup,
+};
 
 /// Entries of the zip that are shown.
 const SHOWN: usize = 8;
@@ -46,6 +45,7 @@ pub(super) async fn run(
     }
     let temporary = tempfile::tempdir()?;
     let scratch = Scratch::clone(temporary.path(), options.repository.as_deref())?;
+    let kept = common.store.as_deref();
     let store = common
         .store
         .clone()
@@ -57,23 +57,49 @@ pub(super) async fn run(
         scratch.name(),
         scratch.ref_name(),
     );
-    let table = setup::parse("the demo's routes.toml", &routes, common, config)?;
-    let setup = setup::embedded(&store, table, config).await?;
-    let demo = Demo {
-        bridge: &setup.bridge,
-        scratch: &scratch,
+    let file = temporary.path().join("routes.toml");
+    std::fs::write(&file, routes)?;
+    let common = Common {
+        routes: file,
+        store: Some(store),
+        aws: false,
     };
-    let worked = demo.show(common.store.as_deref()).await?;
-    Ok(Ended::Well.and(!worked))
+    let setup = setup(&common, config).await?;
+    let (token, tokens) = new_token();
+    let Running {
+        receiver,
+        queue,
+        told,
+        ..
+    } = Running::new(&setup, tokens);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let mut demo = Demo {
+        s3: &setup.s3,
+        bucket: setup.table.routes()[0].bucket().to_owned(),
+        scratch: &scratch,
+        hooks: format!("http://{}/hooks/", listener.local_addr()?),
+        token,
+        client: reqwest::Client::builder().no_proxy().build()?,
+        told,
+    };
+    tokio::select! {
+        () = serve_hooks(listener, receiver, queue, |_, _| {}, std::future::pending()) => unreachable!("it never stops"),
+        worked = demo.show(kept) => Ok(Ended::Well.and(!worked?)),
+    }
 }
 
 struct Demo<'a> {
-    bridge: &'a Bridge,
+    s3: &'a S3,
+    bucket: String,
     scratch: &'a Scratch,
+    hooks: String,
+    token: String,
+    client: reqwest::Client,
+    told: UnboundedReceiver<Told>,
 }
 
 impl Demo<'_> {
-    async fn show(&self, kept: Option<&Path>) -> Result<bool, Usage> {
+    async fn show(&mut self, kept: Option<&Path>) -> Result<bool, Usage> {
         let scratch = self.scratch;
         say!("backlog-bridge demo: what happens between `git push` and CodePipeline\n");
         say!(
@@ -86,15 +112,13 @@ impl Demo<'_> {
         say!("\n1. A push. Backlog posts its webhook, and the bridge delivers the commit:\n");
         let before = self.versions().await?;
         let event = scratch.webhook("create")?;
-        let (to, delivery) = self.handle(&event).await?;
-        if !expect(&delivery, Outcome::Published) {
+        if !expect(&self.push(&event).await?, "published") {
             return Ok(false);
         }
-        self.object(&to).await?;
+        self.object().await?;
 
         say!("\n2. The same event again. Webhooks get repeated; nothing must happen:\n");
-        let (_, delivery) = self.handle(&event).await?;
-        if !expect(&delivery, Outcome::AlreadyCurrent) {
+        if !expect(&self.push(&event).await?, "already_current") {
             return Ok(false);
         }
 
@@ -103,20 +127,15 @@ impl Demo<'_> {
             "backlog-bridge-demo.txt",
             "A second commit, made by `backlog-bridge demo`.\n",
         )?;
-        let (to, delivery) = self.handle(&scratch.webhook("update")?).await?;
-        if !expect(&delivery, Outcome::Published) {
+        if !expect(&self.push(&scratch.webhook("update")?).await?, "published") {
             return Ok(false);
         }
 
-        let at = Address {
-            bucket: &to.bucket,
-            key: to.key.as_str(),
-        };
         let versions = self.versions().await?;
         say!(
             "\ns3://{}/{} has {} versions:",
-            at.bucket,
-            at.key,
+            self.bucket,
+            self.key(),
             versions.len()
         );
         for (n, version) in versions.iter().enumerate() {
@@ -137,49 +156,51 @@ impl Demo<'_> {
         Ok(worked)
     }
 
-    /// What the bridge does with a webhook.
-    async fn handle(&self, body: &str) -> Result<(Destination, Delivery), Usage> {
-        let Webhook::Push(push) = Webhook::from_body(body.as_bytes())? else {
-            return Err(Usage("the demo's webhook is no push".into()));
-        };
-        let to = self.bridge.table.matching(&push).pop();
-        let to = to.ok_or_else(|| Usage("the demo's route does not match".into()))??;
-        say!(
-            "  webhook     {} {} -> route {:?}",
-            push.repository,
-            push.ref_name,
-            to.route
-        );
-        std::io::stdout().flush()?;
-        let hints = Hints {
-            commits: push.commits,
-            before: push.before,
-        };
-        let started = Instant::now();
-        let delivery = report::watch(self.bridge, &to, Some(hints)).await;
-        for (stage, time) in &delivery.stages {
+    /// Posts a webhook as Backlog does, and waits for what becomes of it.
+    async fn push(&mut self, body: &str) -> Result<Report, Usage> {
+        let post = self.client.post(format!("{}{}", self.hooks, self.token));
+        let post = post.header("content-type", "application/json");
+        let answer = post.body(body.to_owned()).send().await?;
+        let status = answer.status();
+        say!("  POST /hooks/…  ->  {status} {}", answer.text().await?);
+        if status != reqwest::StatusCode::ACCEPTED {
+            return Err(Usage("the demo's webhook was not accepted".into()));
+        }
+        let waiting = ProgressBar::new_spinner().with_message("delivering");
+        waiting.enable_steady_tick(Duration::from_millis(120));
+        let told = self.told.recv().await;
+        waiting.finish_and_clear();
+        let report = told
+            .ok_or_else(|| Usage("the demo's queue has ended".into()))?
+            .report;
+        for (stage, time) in &report.stages {
             say!(
                 "  {:<10} {:>8}   {}",
                 stage.name(),
                 report::time(*time),
-                explain(*stage, &delivery)
+                explain(*stage, &report)
             );
         }
-        conclude(&to, &delivery, started.elapsed());
-        Ok((to, delivery))
+        conclude(&report);
+        Ok(report)
     }
 
-    async fn object(&self, to: &Destination) -> Result<(), Usage> {
+    fn key(&self) -> String {
+        format!("{}.zip", self.scratch.name())
+    }
+
+    async fn object(&self) -> Result<(), Usage> {
+        let key = self.key();
         let at = Address {
-            bucket: &to.bucket,
-            key: to.key.as_str(),
+            bucket: &self.bucket,
+            key: &key,
         };
         say!("\n  its metadata:");
-        for (name, value) in self.bridge.s3.metadata(at).await? {
+        for (name, value) in self.s3.metadata(at).await? {
             say!("    {name}: {value}");
         }
         let file = tempfile::tempfile()?;
-        self.bridge.s3.get(at, file.try_clone()?).await?;
+        self.s3.get(at, file.try_clone()?).await?;
         say!("\n  its first entries:");
         for (path, size) in archive::list(file, SHOWN)? {
             say!("    {size:>10}  {path}");
@@ -188,21 +209,12 @@ impl Demo<'_> {
     }
 
     async fn versions(&self) -> Result<Vec<String>, Usage> {
-        let route = self
-            .bridge
-            .table
-            .routes()
-            .first()
-            .ok_or_else(|| Usage("the demo has no route".into()))?;
-        let key = format!("{}.zip", self.scratch.name());
-        Ok(self
-            .bridge
-            .s3
-            .versions(Address {
-                bucket: route.bucket(),
-                key: &key,
-            })
-            .await?)
+        let key = self.key();
+        let at = Address {
+            bucket: &self.bucket,
+            key: &key,
+        };
+        Ok(self.s3.versions(at).await?)
     }
 
     fn what_next(kept: Option<&Path>) {
@@ -223,18 +235,18 @@ impl Demo<'_> {
     }
 }
 
-fn explain(stage: Stage, delivery: &Delivery) -> String {
+fn explain(stage: Stage, report: &Report) -> String {
     match stage {
         Stage::Head => "what does the object hold?".into(),
         Stage::Tip => "where does the ref point?".into(),
         Stage::Fetch => format!(
             "depth 1, one ref: {}, every object checked",
-            HumanBytes(delivery.fetched_bytes.unwrap_or_default())
+            HumanBytes(report.fetched_bytes.unwrap_or_default())
         ),
         Stage::Archive => format!(
             "{} entries, {}, deflate streams copied from the pack",
-            HumanCount(delivery.entries.unwrap_or_default() as u64),
-            HumanBytes(delivery.archive_bytes.unwrap_or_default())
+            HumanCount(report.entries.unwrap_or_default() as u64),
+            HumanBytes(report.archive_bytes.unwrap_or_default())
         ),
         Stage::Put => "only if nobody wrote the object meanwhile".into(),
         Stage::Verify => "does the ref still point there?".into(),
@@ -242,37 +254,31 @@ fn explain(stage: Stage, delivery: &Delivery) -> String {
     }
 }
 
-fn conclude(to: &Destination, delivery: &Delivery, took: Duration) {
-    let took = report::time(took);
-    let commit = delivery
-        .commit
-        .map(|commit| format!("{:.8}", commit.to_string()))
-        .unwrap_or_default();
-    match &delivery.result {
-        Ok(Outcome::Published) => say!(
+fn conclude(report: &Report) {
+    let took = report::time(report.took.unwrap_or_default());
+    let commit = report::short(report);
+    match (report.outcome, &report.error) {
+        ("published", _) => say!(
             "  published  {took:>8}   {commit} is s3://{}/{}, version {}",
-            to.bucket,
-            to.key,
-            delivery.version_id.as_deref().unwrap_or_default()
+            report.bucket.as_deref().unwrap_or_default(),
+            report.object_key.as_deref().unwrap_or_default(),
+            report.version_id.as_deref().unwrap_or_default()
         ),
-        Ok(Outcome::AlreadyCurrent) => {
+        ("already_current", _) => {
             say!("  already current, {took}: the object holds {commit}");
         }
-        Ok(Outcome::BranchGone) => say!("  the branch is gone, {took}"),
-        Err(err) => say!("  failed, {took}: {}", chain(err)),
+        (_, Some(fault)) => say!("  failed, {took}: {}", fault.message),
+        (outcome, None) => say!("  {outcome}, {took}"),
     }
-    for warning in &delivery.warnings {
+    for warning in &report.warnings {
         say!("  warning: {warning}");
     }
 }
 
-fn expect(delivery: &Delivery, outcome: Outcome) -> bool {
-    let as_expected = delivery
-        .result
-        .as_ref()
-        .is_ok_and(|found| *found == outcome);
+fn expect(report: &Report, outcome: &str) -> bool {
+    let as_expected = report.outcome == outcome;
     if !as_expected {
-        say!("\nThe demo did not work: expected {outcome:?}.");
+        say!("\nThe demo did not work: expected {outcome}.");
     }
     as_expected
 }

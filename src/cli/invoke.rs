@@ -1,23 +1,31 @@
-//! `invoke`: one webhook body, handled as the bridge would.
+//! `invoke`: one event, handled as the bridge would.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use backlog_bridge::{
     config::Config,
-    deliver::{Bridge, Delivery, step::Hints},
     push::Change,
+    queue::{Job, Message},
+    receive::Envelope,
+    report::Report,
+    route::RouteTable,
     webhook::{Ignored, Webhook},
+    worker::{Worker, batch},
 };
+use serde_json::Value;
 
 use super::{Common, Ended, Usage, report, setup::setup};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  backlog-bridge invoke events/project-push-update.json\n  \
-    backlog-bridge invoke events/git-push-update.form --store /tmp/store"
+    backlog-bridge invoke events/git-push-update.form --store /tmp/store\n  \
+    backlog-bridge invoke events/apigw-v2-project-push.json\n  \
+    backlog-bridge invoke events/sqs-sweep.json"
 )]
 pub(super) struct Options {
-    /// The body of a webhook, as Backlog posts it. No token is needed.
+    /// The body of a webhook, as Backlog posts it; or what a Lambda function gets: an event of API Gateway (no token is
+    /// needed) or of SQS.
     #[arg(value_name = "EVENT_FILE")]
     event: PathBuf,
 }
@@ -28,51 +36,100 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     let file = &options.event;
-    let body = std::fs::read(file)
+    let event = std::fs::read(file)
         .map_err(|err| Usage(format!("cannot read the event {}: {err}", file.display())))?;
-    let webhook =
-        Webhook::from_body(&body).map_err(|err| Usage(format!("{}: {err}", file.display())))?;
+    let wrong = |why: String| Usage(format!("{}: {why}", file.display()));
+    let event = parse(&event).map_err(wrong)?;
     let setup = setup(common, config).await?;
-    let deliveries = handle(&setup.bridge, webhook).await;
-    Ok(deliveries.iter().fold(Ended::Well, |ended, delivery| {
-        ended.and(
-            delivery
-                .as_ref()
-                .is_none_or(|delivery| delivery.result.is_err()),
-        )
-    }))
+    let worker = setup.worker();
+    let mut ended = Ended::Well;
+    let jobs = match event {
+        Event::Webhook(webhook) => jobs(&setup.table, webhook),
+        Event::Messages(messages) => {
+            let mut jobs = Vec::new();
+            for message in messages {
+                match message {
+                    Message::Deliver(job) => jobs.push(job),
+                    Message::Sweep => jobs.extend(sweep(&worker, &mut ended).await),
+                }
+            }
+            jobs
+        }
+    };
+    for job in &jobs {
+        let progress = Arc::default();
+        let handled = worker.deliver(job, 1, &progress);
+        let handled = report::watch(&job.route, &progress, handled).await;
+        report::print(&handled.report);
+        ended = ended.and(handled.report.is_failed());
+    }
+    Ok(ended)
 }
 
-/// Delivers what the event asks for, one after the other. `None` stands for a ref that makes no object key.
-pub(super) async fn handle(bridge: &Bridge, webhook: Webhook) -> Vec<Option<Delivery>> {
-    let push = match webhook {
-        Webhook::Push(push) if push.change == Change::Deleted => {
-            report::ignored(Ignored::Deletion, Some(&push));
-            return Vec::new();
-        }
-        Webhook::Push(push) => push,
-        Webhook::Ignored(why) => {
-            report::ignored(why, None);
-            return Vec::new();
-        }
-    };
-    let destinations = bridge.table.matching(&push);
-    if destinations.is_empty() {
-        report::ignored(Ignored::NoRoute, Some(&push));
+enum Event {
+    Webhook(Webhook),
+    Messages(Vec<Message>),
+}
+
+fn parse(event: &[u8]) -> Result<Event, String> {
+    let value: Value = serde_json::from_slice(event).unwrap_or_default();
+    if Envelope::is_in(&value) {
+        let envelope = Envelope::from(value);
+        let body = envelope
+            .body()
+            .ok_or("its body should be base64 and is not")?;
+        let webhook = Webhook::from_body(&body).map_err(|err| format!("its body: {err}"))?;
+        Ok(Event::Webhook(webhook))
+    } else if value.get("Records").is_some() {
+        let event = batch::parse(value).map_err(|err| err.to_string())?;
+        let bodies = event.records.into_iter().map(|record| record.body);
+        let messages = bodies.map(|body| Message::parse(&body.unwrap_or_default()));
+        let messages: Result<_, _> = messages.collect();
+        messages.map(Event::Messages).map_err(|err| err.to_string())
+    } else {
+        let webhook = Webhook::from_body(event).map_err(|err| err.to_string())?;
+        Ok(Event::Webhook(webhook))
     }
-    let hints = Hints {
-        commits: push.commits.clone(),
-        before: push.before,
+}
+
+/// What the webhook asks for. That it asks for nothing is reported here.
+fn jobs(table: &RouteTable, webhook: Webhook) -> Vec<Job> {
+    let (push, why) = match webhook {
+        Webhook::Push(push) if push.change == Change::Deleted => (Some(push), Ignored::Deletion),
+        Webhook::Push(push) => (Some(push), Ignored::NoRoute),
+        Webhook::Ignored(why) => (None, why),
     };
-    let mut deliveries = Vec::new();
-    for destination in destinations {
-        deliveries.push(match destination {
-            Ok(to) => Some(report::deliver(bridge, &to, Some(hints.clone())).await),
-            Err(err) => {
-                report::no_key(&push.repository, &err);
-                None
-            }
-        });
+    let mut jobs = Vec::new();
+    if let (Some(push), Ignored::NoRoute) = (&push, why) {
+        for to in table.matching(push) {
+            let route = to.map_or_else(|err| err.route, |to| to.route);
+            jobs.push(Job::new(route, push, "invoke"));
+        }
     }
-    deliveries
+    if jobs.is_empty() {
+        let push = push.as_ref();
+        let ignored = Report::ignored(
+            None,
+            push.map(|push| &push.repository),
+            push.map(|push| &push.ref_name),
+            why.to_string(),
+        );
+        report::print(&ignored);
+    }
+    jobs
+}
+
+async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {
+    let jobs = std::cell::RefCell::default();
+    let enqueue = async |job: Job| {
+        Vec::push(&mut *jobs.borrow_mut(), job);
+        Ok(())
+    };
+    let swept = worker.sweep("invoke", None, enqueue).await;
+    for failure in &swept.failures {
+        report::print(failure);
+        *ended = ended.and(true);
+    }
+    eprintln!("{swept}");
+    jobs.into_inner()
 }

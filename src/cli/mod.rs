@@ -14,12 +14,13 @@ mod demo;
 mod invoke;
 mod report;
 mod routes;
+mod serve;
 mod setup;
 mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use backlog_bridge::{config::Config, error::chain};
+use backlog_bridge::{config::Config, error::chain, telemetry};
 use clap::{Args, Parser, Subcommand};
 
 /// Delivers Git repositories on Nulab Backlog to AWS CodePipeline: a push becomes a new version of a zip object in S3.
@@ -30,7 +31,7 @@ use clap::{Args, Parser, Subcommand};
 #[command(
     after_help = "Exit status: 0 nothing failed, 1 something failed, 2 wrong usage or configuration.\n\
     stdout: one JSON line for each object. stderr: progress and a summary for people.\n\
-    Environment: SOURCE_BUCKET (default bucket), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOG_LEVEL."
+    Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOG_LEVEL."
 )]
 struct Cli {
     #[command(flatten)]
@@ -61,7 +62,9 @@ struct Common {
 enum Command {
     /// Show the whole way of a push on this machine: no account, no configuration.
     Demo(demo::Options),
-    /// Handle one webhook body from a file, as the bridge would: a project webhook's JSON or a Git webhook's form.
+    /// Run the whole bridge here: take webhooks over HTTP, deliver, and look every 15 minutes for what was missed.
+    Serve(serve::Options),
+    /// Handle one event from a file, as the bridge would: a webhook's body, or an event of a Lambda function.
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
@@ -98,7 +101,7 @@ pub(crate) fn run() -> ExitCode {
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
-            report::start_log(config.log_level);
+            telemetry::start_at_terminal(config.log_level);
             let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;
             let ended = runtime.block_on(dispatch(cli, &config));
             // A blocked read of a Git server that was given up must not hold the process.
@@ -118,6 +121,7 @@ pub(crate) fn run() -> ExitCode {
 async fn dispatch(cli: Cli, config: &Config) -> Result<Ended, Usage> {
     match cli.command {
         Command::Demo(options) => demo::run(options, &cli.common, config).await,
+        Command::Serve(options) => Box::pin(serve::run(options, &cli.common, config)).await,
         Command::Invoke(options) => invoke::run(options, &cli.common, config).await,
         Command::Sync(options) => sync::run(options, &cli.common, config).await,
         Command::Routes(command) => routes::run(command, &cli.common, config),

@@ -1,13 +1,19 @@
 //! What the subcommands need before they begin: the routing table, and an S3.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use backlog_bridge::{
     bucket::S3,
-    config::Config,
+    config::{Config, Limits},
     deliver::Bridge,
     local::EmbeddedS3,
     route::{Origin, RouteTable},
+    secrets::Logins,
+    table::LiveTable,
+    worker::Worker,
 };
 
 use super::{Common, Usage};
@@ -17,12 +23,40 @@ const EMBEDDED_BUCKET: &str = "sources";
 
 const DEFAULT_STORE: &str = "backlog-bridge-store";
 
-/// A bridge, and the embedded S3 that it may deliver into: that one stops when this is dropped.
+/// A routing table and an S3; the embedded one stops when this is dropped.
 pub(super) struct Setup {
-    pub(super) bridge: Bridge,
+    pub(super) s3: S3,
+    /// The table as it was at the start.
+    pub(super) table: Arc<RouteTable>,
+    file: PathBuf,
+    bucket: Option<String>,
+    limits: Limits,
     _embedded: Option<EmbeddedS3>,
 }
 
+impl Setup {
+    /// For deliveries by the table as it was at the start.
+    pub(super) fn bridge(&self) -> Bridge {
+        Bridge {
+            s3: self.s3.clone(),
+            table: Arc::clone(&self.table),
+            logins: Arc::default(),
+            limits: self.limits,
+        }
+    }
+
+    /// For jobs. The table is read again when its file changes.
+    pub(super) fn worker(&self) -> Worker {
+        Worker {
+            s3: self.s3.clone(),
+            table: Arc::new(LiveTable::in_file(self.file.clone(), self.bucket.clone())),
+            logins: Arc::<Logins>::default(),
+            limits: self.limits,
+        }
+    }
+}
+
+/// Reads the routing table.
 pub(super) fn table(common: &Common, config: &Config) -> Result<RouteTable, Usage> {
     let file = &common.routes;
     let text = std::fs::read_to_string(file).map_err(|err| {
@@ -31,61 +65,41 @@ pub(super) fn table(common: &Common, config: &Config) -> Result<RouteTable, Usag
             file.display()
         ))
     })?;
-    parse(&file.display().to_string(), &text, common, config)
+    let bucket = bucket(common, config);
+    let name = file.display().to_string();
+    Ok(RouteTable::parse(
+        &name,
+        &text,
+        bucket.as_deref(),
+        Origin::CommandLine,
+    )?)
 }
 
-pub(super) fn parse(
-    file: &str,
-    text: &str,
-    common: &Common,
-    config: &Config,
-) -> Result<RouteTable, Usage> {
-    let bucket = config
-        .source_bucket
-        .as_deref()
-        .or((!common.aws).then_some(EMBEDDED_BUCKET));
-    Ok(RouteTable::parse(file, text, bucket, Origin::CommandLine)?)
+fn bucket(common: &Common, config: &Config) -> Option<String> {
+    let embedded = (!common.aws).then(|| EMBEDDED_BUCKET.to_owned());
+    config.source_bucket.clone().or(embedded)
 }
 
 pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usage> {
-    let table = table(common, config)?;
-    if common.aws {
-        let bridge = Bridge {
-            s3: S3::from_environment().await,
-            table,
-            limits: config.limits,
-        };
-        return Ok(Setup {
-            bridge,
-            _embedded: None,
-        });
-    }
-    embedded(
-        common.store.as_deref().unwrap_or(Path::new(DEFAULT_STORE)),
-        table,
-        config,
-    )
-    .await
-}
-
-pub(super) async fn embedded(
-    dir: &Path,
-    table: RouteTable,
-    config: &Config,
-) -> Result<Setup, Usage> {
-    let embedded = EmbeddedS3::start(dir).await?;
-    let s3 = S3::at(
-        &embedded.endpoint(),
-        embedded.access_key(),
-        embedded.secret_key(),
-    );
-    let bridge = Bridge {
-        s3,
-        table,
-        limits: config.limits,
+    let table = Arc::new(table(common, config)?);
+    let (s3, embedded) = if common.aws {
+        (S3::from_environment().await, None)
+    } else {
+        let store = common.store.as_deref();
+        let embedded = EmbeddedS3::start(store.unwrap_or(Path::new(DEFAULT_STORE))).await?;
+        let s3 = S3::at(
+            &embedded.endpoint(),
+            embedded.access_key(),
+            embedded.secret_key(),
+        );
+        (s3, Some(embedded))
     };
     Ok(Setup {
-        bridge,
-        _embedded: Some(embedded),
+        s3,
+        table,
+        file: common.routes.clone(),
+        bucket: bucket(common, config),
+        limits: config.limits,
+        _embedded: embedded,
     })
 }

@@ -1,8 +1,12 @@
 //! `sync`: objects become what their refs are.
 
+use std::{sync::Arc, time::Instant};
+
 use backlog_bridge::{
     config::Config,
-    route::{Route, Sweep},
+    deliver::Bridge,
+    report::Report,
+    route::{Destination, Route, Sweep},
 };
 
 use super::{Common, Ended, Usage, report, setup::setup};
@@ -25,7 +29,7 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
-    let bridge = &setup.bridge;
+    let bridge = &setup.bridge();
     let named = options.names.iter().map(|name| {
         bridge.table.route(name).ok_or_else(|| {
             let known: Vec<_> = bridge.table.routes().iter().map(Route::name).collect();
@@ -48,12 +52,12 @@ pub(super) async fn run(
         let destinations = match bridge.destinations(route, all).await {
             Ok(destinations) => destinations,
             Err(err) => {
-                report::failed(
-                    route.name(),
-                    route.repository(),
+                report::print(&Report::failed(
+                    Some(route.name()),
+                    Some(route.repository()),
                     route.pattern().exact(),
                     &err,
-                );
+                ));
                 ended = Ended::WithFailures;
                 continue;
             }
@@ -67,15 +71,25 @@ pub(super) async fn run(
             eprintln!("{}: no ref {why}", route.name());
         }
         for destination in destinations {
-            let failed = match destination {
-                Ok(to) => report::deliver(bridge, &to, None).await.result.is_err(),
+            let report = match destination {
+                Ok(to) => deliver(bridge, &to).await,
                 Err(err) => {
-                    report::no_key(route.repository(), &err);
-                    true
+                    let ref_name = err.ref_name.clone();
+                    let repository = Some(route.repository());
+                    Report::failed(Some(route.name()), repository, Some(&ref_name), &err.into())
                 }
             };
-            ended = ended.and(failed);
+            report::print(&report);
+            ended = ended.and(report.is_failed());
         }
     }
     Ok(ended)
+}
+
+async fn deliver(bridge: &Bridge, to: &Destination) -> Report {
+    let started = Instant::now();
+    let progress = Arc::default();
+    let delivery = bridge.deliver(to, None, &progress);
+    let delivery = report::watch(&to.route, &progress, delivery).await;
+    Report::of(to, delivery, started)
 }

@@ -11,8 +11,10 @@ use crate::{
     error::Error,
     pack::{Objects, PackError},
     progress::{Progress, Stage},
-    push::CommitId,
+    push::{CommitId, RepositoryName},
     remote::{Connection, Remote, Tip},
+    route::CredentialsSource,
+    secrets::Logins,
     snapshot::{Snapshot, SnapshotError},
 };
 
@@ -26,13 +28,37 @@ pub(super) struct Built {
     pub(super) fetching: Duration,
 }
 
-/// The connection, which goes to a blocking thread and back for each use.
-pub(super) struct Git {
+/// A repository's server, with the login that it takes. The connection goes to a blocking thread and back for each use.
+pub(super) struct Git<'a> {
+    logins: &'a Logins,
+    credentials: &'a CredentialsSource,
     pub(super) remote: Remote,
-    pub(super) connection: Option<Connection>,
+    connection: Option<Connection>,
 }
 
-impl Git {
+impl<'a> Git<'a> {
+    /// Finds the login for the repository at `url`. Nothing is asked of its server yet.
+    pub(super) async fn open(
+        logins: &'a Logins,
+        credentials: &'a CredentialsSource,
+        repository: &RepositoryName,
+        url: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Self, Error> {
+        let login = logins.login(credentials, repository, url).await?;
+        Ok(Self {
+            logins,
+            credentials,
+            remote: Remote {
+                url: url.to_owned(),
+                repository: repository.clone(),
+                login,
+                deadline,
+            },
+            connection: None,
+        })
+    }
+
     /// A request that changes nothing and is cheap. A server may close a connection that was quiet during the upload, so
     /// one that was used before is replaced once.
     pub(super) async fn ask<T: Send + 'static>(
@@ -46,7 +72,33 @@ impl Git {
         }
     }
 
+    /// Does `work`; once more if the login was refused and has been changed since it was read.
     async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
+        loop {
+            let result = self.attempt(work.clone()).await;
+            if !matches!(result, Err(Error::AuthFailed { .. })) {
+                return result;
+            }
+            let Remote {
+                repository,
+                url,
+                login,
+                ..
+            } = &self.remote;
+            let changed =
+                self.logins
+                    .after_refusal(self.credentials, repository, url, login.clone());
+            match changed.await {
+                Some(login) => self.remote.login = Some(login),
+                None => return result,
+            }
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -57,7 +109,7 @@ impl Git {
                 None => remote.connect()?,
             };
             let result = work(&mut connection)?;
-            Ok((connection, result))
+            Ok::<_, Error>((connection, result))
         });
         let (connection, result) = task.await.expect("the work does not panic")?;
         self.connection = Some(connection);

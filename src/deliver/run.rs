@@ -9,13 +9,14 @@ use super::{
     Bridge, Delivery, Outcome,
     git::{Built, Git, archive_error},
     step::{Action, Hints, Holder, Saw, Steps, Verdict},
+    within,
 };
 use crate::{
     bucket::{Address, Condition, Current, Label, Put},
     error::Error,
     progress::{Progress, Stage},
     push::{CommitId, RefName},
-    remote::{Remote, Tip},
+    remote::Tip,
     route::Destination,
 };
 
@@ -27,7 +28,7 @@ pub(super) struct Run<'a> {
     bridge: &'a Bridge,
     to: &'a Destination,
     at: Address<'a>,
-    git: Git,
+    git: Git<'a>,
     progress: &'a Arc<Progress>,
     steps: Steps,
     /// The tip that was read last.
@@ -51,7 +52,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         bridge: &'a Bridge,
         to: &'a Destination,
-        remote: Remote,
+        git: Git<'a>,
         hints: Option<Hints>,
         progress: &'a Arc<Progress>,
     ) -> Self {
@@ -62,10 +63,7 @@ impl<'a> Run<'a> {
                 bucket: &to.bucket,
                 key: to.key.as_str(),
             },
-            git: Git {
-                remote,
-                connection: None,
-            },
+            git,
             progress,
             steps: Steps::new(hints),
             tip: None,
@@ -79,17 +77,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Carries out one action after the other, to the last.
+    /// Carries out one action after the other, to the last or to the deadline.
     pub(super) async fn finish(mut self) -> Delivery {
         let mut action = self.steps.start();
+        let progress = self.progress;
         self.delivery.result = loop {
             if let Action::Done(verdict) = action {
-                break self.conclude(verdict).await;
+                break in_time(progress, Box::pin(self.conclude(verdict))).await;
             }
             let stage = self.stage(&action);
-            self.progress.begin(stage);
+            progress.begin(stage);
             let started = Instant::now();
-            let saw = self.carry_out(action).await;
+            let saw = in_time(progress, Box::pin(self.carry_out(action))).await;
             let archiving = std::mem::take(&mut self.archiving);
             self.took(stage, started.elapsed().saturating_sub(archiving));
             if !archiving.is_zero() {
@@ -139,6 +138,9 @@ impl<'a> Run<'a> {
                     .git
                     .ask(move |connection| connection.tip(&name))
                     .await?;
+                if let Some(tip) = self.tip {
+                    self.steps.peeled(tip.object.into(), tip.commit);
+                }
                 Ok(Saw::Tip(self.tip.map(|tip| tip.commit)))
             }
             Action::Build(commit) => match self.build(commit).await {
@@ -330,7 +332,7 @@ impl<'a> Run<'a> {
         const SHOWN: usize = 5;
         let refs = self
             .git
-            .ask(|connection| connection.refs("refs/"))
+            .ask(|connection| connection.refs(&["refs/".to_owned()]))
             .await
             .unwrap_or_default();
         let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
@@ -346,5 +348,21 @@ impl<'a> Run<'a> {
             ref_name: self.to.ref_name.clone(),
             hint,
         }
+    }
+}
+
+/// The result of `work`; or, once the deadline has come, the stage that it is in. Blocking work is told to end.
+async fn in_time<T>(
+    progress: &Progress,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match within(progress.deadline(), "", work).await {
+        Err(Error::Deadline { .. }) => {
+            progress.stop();
+            Err(Error::Deadline {
+                stage: progress.stage().name(),
+            })
+        }
+        result => result,
     }
 }

@@ -276,6 +276,19 @@ impl Steps {
         self.stored = Some(commit);
     }
 
+    /// Takes note that `tag`, which the hints may name, leads to `commit`. Events about annotated tags name the tag itself.
+    pub fn peeled(&mut self, tag: CommitId, commit: CommitId) {
+        let Some(hints) = self.hints.as_mut().filter(|_| tag != commit) else {
+            return;
+        };
+        if hints.commits.contains(&tag) {
+            hints.commits.push(commit);
+        }
+        if hints.before == Some(tag) {
+            hints.before = Some(commit);
+        }
+    }
+
     fn current(&self, tip: CommitId) -> Verdict {
         if self.stored == Some(tip) {
             Verdict::Published(tip)

@@ -1,4 +1,5 @@
-//! What replaces AWS on a laptop: an S3 with versions and conditional writes, in a folder that people can browse.
+//! What replaces AWS on a laptop: an HTTP listener, a queue in memory, and an S3 with versions and conditional writes, in a
+//! folder that people can browse.
 //!
 //! ```text
 //! aws-sdk-s3 ──HTTP on loopback──▶ server ──▶ s3 (the operations) ──▶ store, uploads (files) ──▶ key_path (names)
@@ -11,8 +12,10 @@
 
 mod body;
 mod error;
+mod hooks;
 mod key_path;
 mod listing;
+mod queue;
 mod s3;
 mod server;
 mod store;
@@ -20,6 +23,8 @@ mod uploads;
 
 pub use self::{
     error::StoreError,
+    hooks::serve_hooks,
+    queue::{LocalQueue, Told},
     server::{EmbeddedS3, serve, service},
     store::{Condition, Content, Store, Version},
 };

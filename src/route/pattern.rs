@@ -35,6 +35,13 @@ impl RefPattern {
         }
     }
 
+    /// How the names of all refs begin that the pattern takes.
+    #[must_use]
+    pub fn start(&self) -> &str {
+        let text = self.as_str();
+        text.split_once('*').map_or(text, |(start, _)| start)
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

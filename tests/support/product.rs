@@ -53,6 +53,7 @@ pub fn remote(url: &str, login: Option<(&str, &str)>) -> Remote {
             username: username.to_owned(),
             password: password.to_owned().into(),
         }),
+        deadline: None,
     }
 }
 

@@ -1,0 +1,189 @@
+//! `serve`: the whole bridge as one process.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use backlog_bridge::{
+    config::Config,
+    local::{LocalQueue, Told, serve_hooks},
+    queue::Job,
+    receive::{Received, Receiver},
+    secrets::{Token, Tokens},
+    worker::Worker,
+};
+use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
+use uuid::Uuid;
+
+use super::{
+    Common, Ended, Usage, report,
+    setup::{Setup, setup},
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Register the URL that it prints as a webhook in Backlog, or try it with curl:\n  \
+    backlog-bridge serve\n  \
+    curl --data-binary @events/project-push-update.json http://127.0.0.1:8080/hooks/TOKEN\n\n\
+    Backlog must be able to reach the address: put a proxy with TLS, or a tunnel, in front of it.\n\
+    Set WEBHOOK_TOKEN to keep the same token over restarts (at least 16 letters and digits)."
+)]
+pub(super) struct Options {
+    /// Where to listen for webhooks.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// How often to look at every object and deliver what no webhook told of, in seconds; once at the start too.
+    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = clap::value_parser!(u64).range(1..))]
+    sweep_seconds: u64,
+}
+
+/// The parts of a running bridge.
+pub(super) struct Running {
+    pub(super) receiver: Arc<Receiver>,
+    pub(super) worker: Arc<Worker>,
+    pub(super) queue: LocalQueue,
+    pub(super) told: UnboundedReceiver<Told>,
+}
+
+impl Running {
+    pub(super) fn new(setup: &Setup, tokens: Arc<Tokens>) -> Self {
+        let worker = Arc::new(setup.worker());
+        let (queue, told) = LocalQueue::start(Arc::clone(&worker));
+        let receiver = Arc::new(Receiver {
+            tokens,
+            allowed_ips: Vec::new(),
+            table: Arc::clone(&worker.table),
+        });
+        Self {
+            receiver,
+            worker,
+            queue,
+            told,
+        }
+    }
+}
+
+/// A token that nobody knows yet.
+pub(super) fn new_token() -> (String, Arc<Tokens>) {
+    let text = Uuid::new_v4().simple().to_string();
+    let token: Token = text.parse().expect("32 hexadecimal digits");
+    (text, Arc::new(Tokens::fixed(token)))
+}
+
+pub(super) async fn run(
+    options: Options,
+    common: &Common,
+    config: &Config,
+) -> Result<Ended, Usage> {
+    let setup = setup(common, config).await?;
+    let listener = TcpListener::bind(options.listen).await.map_err(|err| {
+        Usage(format!(
+            "cannot listen on {}: {err}; name another address with --listen",
+            options.listen
+        ))
+    })?;
+    let address = listener.local_addr()?;
+    let (shown, tokens) = match &config.webhook_token {
+        Some(tokens) => ("$WEBHOOK_TOKEN".to_owned(), Arc::clone(tokens)),
+        None => new_token(),
+    };
+    eprintln!("listening on {address}");
+    eprintln!("webhook URL: http://{address}/hooks/{shown}");
+    if !address.ip().is_loopback() {
+        eprintln!("warning: this is HTTP without TLS; the token can be read on its way");
+    }
+    eprintln!(
+        "{} routes from {}; the file is read again when it changes; Ctrl-C stops",
+        setup.table.routes().len(),
+        common.routes.display()
+    );
+    let Running {
+        receiver,
+        worker,
+        queue,
+        mut told,
+    } = Running::new(&setup, tokens);
+    let telling = tokio::spawn(async move {
+        while let Some(told) = told.recv().await {
+            tell(&told);
+        }
+    });
+    let every = Duration::from_secs(options.sweep_seconds);
+    let mut stop = Stop::listen()?;
+    let hooks = serve_hooks(
+        listener,
+        receiver,
+        queue.clone(),
+        |received: &Received, took| eprintln!("{received}, in {}", report::time(took)),
+        stop.asked(),
+    );
+    tokio::select! {
+        () = hooks => {}
+        () = sweep(&worker, &queue, every) => unreachable!("it goes on for ever"),
+    }
+    if queue.running() > 0 {
+        eprintln!(
+            "stopping: waiting for deliveries that run ({}); stop again to end at once",
+            queue.running()
+        );
+    }
+    let left = tokio::select! {
+        left = queue.stop() => left,
+        () = stop.asked() => {
+            eprintln!("stopped while deliveries were running; start again, or use sync, to make up for them");
+            return Ok(Ended::WithFailures);
+        }
+    };
+    drop(queue);
+    telling.await?;
+    if left > 0 {
+        eprintln!(
+            "stopped; {left} jobs were not handled; start again, or use sync, to make up for them"
+        );
+        return Ok(Ended::WithFailures);
+    }
+    eprintln!("stopped");
+    Ok(Ended::Well)
+}
+
+fn tell(told: &Told) {
+    report::print(&told.report);
+    if let Some(again) = told.again {
+        eprintln!("trying again in {}", report::time(again));
+    }
+}
+
+async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
+    let mut timer = tokio::time::interval(every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let enqueue = async |job: Job| queue.send(vec![job]);
+        let swept = worker.sweep("sweep", None, enqueue).await;
+        for failure in &swept.failures {
+            report::print(failure);
+        }
+        eprintln!("{swept}");
+    }
+}
+
+/// The wish of somebody that this ends: Ctrl-C, or SIGTERM as service managers send it.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Usage> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The HTTP listener of a laptop, in place of API Gateway.
+
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    service::service_fn,
+};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::{queue::LocalQueue, server::serve};
+use crate::{
+    queue::Job,
+    receive::{self, Received, Receiver},
+    webhook::MAX_BODY_BYTES,
+};
+
+/// How long a body may take to arrive, as behind API Gateway.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Takes webhooks on `listener` until `stop` is ready, and puts their jobs on `queue`. `tell` is told what became of each,
+/// and how long it took.
+pub async fn serve_hooks(
+    listener: TcpListener,
+    receiver: Arc<Receiver>,
+    queue: LocalQueue,
+    tell: impl Fn(&Received, Duration) + Clone + Send + Sync + 'static,
+    stop: impl Future<Output = ()>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (receiver, queue, tell) = (Arc::clone(&receiver), queue.clone(), tell.clone());
+        async move {
+            let started = Instant::now();
+            let outcome = Box::pin(receive(&receiver, &queue, request)).await;
+            tell(&outcome, started.elapsed());
+            let answer = outcome.answer();
+            let mut response = Response::new(Full::<Bytes>::from(answer.body));
+            *response.status_mut() = answer.status;
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    serve(listener, service, stop).await;
+}
+
+async fn receive(receiver: &Receiver, queue: &LocalQueue, request: Request<Incoming>) -> Received {
+    let (head, body) = request.into_parts();
+    // One byte more than is accepted tells that it is too long.
+    let body = Limited::new(body, MAX_BODY_BYTES + 1).collect();
+    let body: Option<Cow<'_, [u8]>> = match tokio::time::timeout(BODY_WITHIN, body).await {
+        Ok(Ok(body)) => Some(Cow::Owned(body.to_bytes().into())),
+        Ok(Err(err)) if err.is::<http_body_util::LengthLimitError>() => {
+            Some(Cow::Owned(vec![0; MAX_BODY_BYTES + 1]))
+        }
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let authorization = head.headers.get(AUTHORIZATION);
+    let request = receive::Request {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        authorization: authorization.and_then(|value| value.to_str().ok()),
+        source_ip: None,
+        body,
+    };
+    let enqueue = async |jobs: Vec<Job>| queue.send(jobs);
+    let request_id = Uuid::new_v4().to_string();
+    Box::pin(receiver.receive(request, &request_id, enqueue)).await
+}

@@ -1,0 +1,169 @@
+//! The queue of a laptop: in memory, one worker a route and ref, in order; what fails and may pass comes again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    error::Error,
+    progress::Progress,
+    queue::Job,
+    report::Report,
+    worker::{Fate, Worker, backoff},
+};
+
+/// How long a job may take, as in a Lambda function with the template's timeout.
+const JOB_TIME: Duration = Duration::from_mins(5);
+
+/// How often a job is tried, as with the template's dead-letter queue.
+const TRIES: u32 = 5;
+
+/// How long a job rests that was tried more often than [`backoff`] knows of.
+const LONG_REST: Duration = Duration::from_mins(6);
+
+/// Jobs that may wait. Whoever posts more than this has a fault.
+const MAX_WAITING: usize = 10_000;
+
+/// A queue and its workers. A clone is the same queue.
+#[derive(Clone)]
+pub struct LocalQueue(Arc<Shared>);
+
+struct Shared {
+    worker: Arc<Worker>,
+    groups: Mutex<Groups>,
+    told: mpsc::UnboundedSender<Told>,
+    stopping: watch::Sender<bool>,
+    /// Groups that have a worker.
+    running: watch::Sender<usize>,
+}
+
+/// What waits behind the job that runs, by group.
+#[derive(Default)]
+struct Groups {
+    waiting: HashMap<String, VecDeque<Job>>,
+    /// Jobs that were given up when the queue was stopped.
+    left: usize,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub struct Told {
+    /// What became of the object.
+    pub report: Report,
+    /// When it is tried again, if it is.
+    pub again: Option<Duration>,
+}
+
+impl LocalQueue {
+    /// A queue whose jobs `worker` handles, and where what became of them is told.
+    #[must_use]
+    pub fn start(worker: Arc<Worker>) -> (Self, mpsc::UnboundedReceiver<Told>) {
+        let (told, tales) = mpsc::unbounded_channel();
+        let shared = Shared {
+            worker,
+            groups: Mutex::default(),
+            told,
+            stopping: watch::Sender::new(false),
+            running: watch::Sender::new(0),
+        };
+        (Self(Arc::new(shared)), tales)
+    }
+
+    /// Takes jobs, all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`] if too many are waiting, or the queue stops.
+    pub fn send(&self, jobs: Vec<Job>) -> Result<(), Error> {
+        let mut groups = self.0.groups();
+        let waiting: usize = groups.waiting.values().map(VecDeque::len).sum();
+        let full = waiting + jobs.len() > MAX_WAITING;
+        if full || *self.0.stopping.borrow() {
+            return Err(Error::Queue {
+                action: "take a job".into(),
+                advice: "",
+                transient: true,
+                source: if full {
+                    format!("{waiting} jobs are waiting").into()
+                } else {
+                    "stopping".into()
+                },
+            });
+        }
+        for job in jobs {
+            let group = job.group();
+            if let Some(waiting) = groups.waiting.get_mut(&group) {
+                waiting.push_back(job);
+            } else {
+                groups.waiting.insert(group.clone(), VecDeque::new());
+                self.0.running.send_modify(|running| *running += 1);
+                tokio::spawn(Arc::clone(&self.0).run(group, job));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no more jobs, waits for those that run, and says how many were not handled.
+    pub async fn stop(&self) -> usize {
+        self.0.stopping.send_replace(true);
+        let mut running = self.0.running.subscribe();
+        // The sender is here, so it does not end.
+        running.wait_for(|running| *running == 0).await.ok();
+        self.0.groups().left
+    }
+
+    /// How many jobs run now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        *self.0.running.borrow()
+    }
+}
+
+impl Shared {
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().expect("nothing panics while it is held")
+    }
+
+    async fn run(self: Arc<Self>, group: String, first: Job) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let is_done = self.handle(&job).await;
+            let mut groups = self.groups();
+            let waiting = groups.waiting.get_mut(&group);
+            next = waiting.and_then(VecDeque::pop_front);
+            if !is_done || *self.stopping.borrow() {
+                let waiting = groups.waiting.remove(&group).unwrap_or_default();
+                groups.left += waiting.len() + usize::from(next.is_some()) + usize::from(!is_done);
+                next = None;
+            }
+            if next.is_none() {
+                groups.waiting.remove(&group);
+            }
+        }
+        self.running.send_modify(|running| *running -= 1);
+    }
+
+    /// Tries a job until it is handled, or the queue stops.
+    async fn handle(&self, job: &Job) -> bool {
+        let mut stopping = self.stopping.subscribe();
+        for tries in 1.. {
+            let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
+            let handled = self.worker.deliver(job, tries, &progress).await;
+            let again = (handled.fate == Fate::Again && tries < TRIES)
+                .then(|| backoff(tries).unwrap_or(LONG_REST));
+            let report = handled.report;
+            // With nobody listening there is nothing to tell.
+            self.told.send(Told { report, again }).ok();
+            let Some(rest) = again else { break };
+            let stopped = stopping.wait_for(|stopping| *stopping);
+            if tokio::time::timeout(rest, stopped).await.is_ok() {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,391 @@
+//! The queue between `receive` and `deliver`: what a message says, and how it is sent. The home of `aws-sdk-sqs`.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::{
+    Client,
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    types::QueueAttributeName,
+};
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use crate::{
+    aws,
+    error::Error,
+    push::{CommitId, PushEvent, RefName, RepositoryName},
+};
+
+/// A message of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Bring one ref's object to the ref's tip.
+    Deliver(Job),
+    /// Look at every object, and make jobs for those that are not what their refs are.
+    Sweep,
+}
+
+/// One ref to be delivered by one route. A hint, like the event it comes from: what is fetched and where it goes is up to
+/// the routing table and the Git server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The route's name.
+    pub route: String,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The ref.
+    pub ref_name: RefName,
+    /// Commits that the event named.
+    pub hints: Vec<CommitId>,
+    /// The commit that the ref pointed to before the push, if the event said so.
+    pub before: Option<CommitId>,
+    /// Whether the event told of the ref's deletion.
+    pub deleted: bool,
+    /// Which request it came from, to find that in the log.
+    pub request_id: String,
+    /// Whether the sweep made it, and so will make it again.
+    pub swept: bool,
+}
+
+/// The message as it is spelled on the wire.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    route: String,
+    repository: String,
+    #[serde(rename = "ref")]
+    ref_name: String,
+    #[serde(default)]
+    hints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    request_id: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    swept: bool,
+}
+
+#[derive(Deserialize)]
+struct SweepWire {
+    sweep: bool,
+}
+
+impl Job {
+    /// The job that a push makes for one route.
+    #[must_use]
+    pub fn new(route: String, push: &PushEvent, request_id: &str) -> Self {
+        Self {
+            route,
+            repository: push.repository.clone(),
+            ref_name: push.ref_name.clone(),
+            hints: push.commits.clone(),
+            before: push.before,
+            deleted: false,
+            request_id: request_id.to_owned(),
+            swept: false,
+        }
+    }
+
+    /// What is delivered one after the other: the jobs of one route and ref.
+    #[must_use]
+    pub fn group(&self) -> String {
+        // Names are longer than the 128 characters that a message group id may have. No name holds a line break.
+        let digest = Sha256::digest(format!("{}\n{}", self.route, self.ref_name));
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+    }
+
+    /// The message's body.
+    ///
+    /// # Panics
+    ///
+    /// Never: a job is plain data.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let wire = Wire {
+            route: self.route.clone(),
+            repository: self.repository.to_string(),
+            ref_name: self.ref_name.to_string(),
+            hints: self.hints.iter().map(CommitId::to_string).collect(),
+            before: self.before.map(|commit| commit.to_string()),
+            deleted: self.deleted,
+            request_id: self.request_id.clone(),
+            swept: self.swept,
+        };
+        serde_json::to_string(&wire).expect("plain data")
+    }
+}
+
+impl Message {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Job`] if it is neither a job nor `{"sweep":true}`.
+    pub fn parse(body: &str) -> Result<Self, Error> {
+        if serde_json::from_str(body).is_ok_and(|wire: SweepWire| wire.sweep) {
+            return Ok(Self::Sweep);
+        }
+        let wrong = |reason: String| Error::Job { reason };
+        let wire: Wire = serde_json::from_str(body).map_err(|err| wrong(err.to_string()))?;
+        let name = |err: crate::push::InvalidName| wrong(err.to_string());
+        let hints = wire.hints.iter().map(|commit| commit.parse());
+        Ok(Self::Deliver(Job {
+            route: wire.route,
+            repository: wire.repository.parse().map_err(name)?,
+            ref_name: wire.ref_name.parse().map_err(name)?,
+            hints: hints.collect::<Result<_, _>>().map_err(name)?,
+            before: wire
+                .before
+                .map(|commit| commit.parse())
+                .transpose()
+                .map_err(name)?,
+            deleted: wire.deleted,
+            request_id: wire.request_id,
+            swept: wire.swept,
+        }))
+    }
+}
+
+/// An SQS FIFO queue.
+#[derive(Debug)]
+pub struct Sqs {
+    client: Client,
+    url: String,
+    /// Where the dead-letter queue is, once that was asked; `None` if there is none.
+    dead_letters: OnceCell<Option<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RedrivePolicy {
+    dead_letter_target_arn: String,
+}
+
+impl Sqs {
+    /// The queue at `url`, with region and credentials as the SDK finds them.
+    pub async fn from_environment(url: String) -> Self {
+        Self {
+            client: Client::new(aws::sdk_config().await),
+            url,
+            dead_letters: OnceCell::new(),
+        }
+    }
+
+    /// Sends a job. When this returns, the queue has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`]; then the queue may have it nevertheless.
+    pub async fn send(&self, job: &Job) -> Result<(), Error> {
+        self.send_to(&self.url, &job.body(), &job.group()).await
+    }
+
+    async fn send_to(&self, url: &str, body: &str, group: &str) -> Result<(), Error> {
+        let request = self
+            .client
+            .send_message()
+            .queue_url(url)
+            .message_body(body)
+            .message_group_id(group)
+            // Never made from what the job says: A, B and A again within five minutes are three deliveries.
+            .message_deduplication_id(uuid::Uuid::new_v4().simple().to_string());
+        let sent = request.send().await;
+        sent.map_err(|err| failed(format!("send a message to {url}"), &err))?;
+        Ok(())
+    }
+
+    /// Sends a message that cannot be handled to the dead-letter queue, from where people can send it back. Says whether
+    /// there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`]; then the message must not be acknowledged.
+    pub async fn bury(&self, body: &str, group: &str) -> Result<bool, Error> {
+        let url = self
+            .dead_letters
+            .get_or_try_init(|| self.dead_letter_url())
+            .await?;
+        match url {
+            Some(url) => self.send_to(url, body, group).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn dead_letter_url(&self) -> Result<Option<String>, Error> {
+        let attributes = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(QueueAttributeName::RedrivePolicy)
+            .send()
+            .await
+            .map_err(|err| failed(format!("read the redrive policy of {}", self.url), &err))?;
+        let policy = attributes
+            .attributes()
+            .and_then(|attributes| attributes.get(&QueueAttributeName::RedrivePolicy));
+        let policy = policy.and_then(|text| serde_json::from_str(text).ok());
+        let Some(RedrivePolicy {
+            dead_letter_target_arn: arn,
+        }) = policy
+        else {
+            return Ok(None);
+        };
+        // arn:aws:sqs:region:account:name
+        let mut parts = arn.split(':').skip(4);
+        let (account, name) = (parts.next(), parts.next());
+        let answer = self
+            .client
+            .get_queue_url()
+            .set_queue_name(name.map(Into::into))
+            .set_queue_owner_aws_account_id(account.map(Into::into))
+            .send()
+            .await
+            .map_err(|err| failed(format!("find the dead-letter queue {arn}"), &err))?;
+        Ok(answer.queue_url)
+    }
+
+    /// Has a message come again after `delay`, and not only when its visibility timeout is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`]; then it comes later.
+    pub async fn postpone(&self, receipt_handle: &str, delay: Duration) -> Result<(), Error> {
+        let request = self
+            .client
+            .change_message_visibility()
+            .queue_url(&self.url)
+            .receipt_handle(receipt_handle)
+            .visibility_timeout(i32::try_from(delay.as_secs()).unwrap_or(i32::MAX));
+        let changed = request.send().await;
+        changed.map_err(|err| failed(format!("postpone a message of {}", self.url), &err))?;
+        Ok(())
+    }
+}
+
+fn failed<E>(action: String, err: &SdkError<E>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let code = err.code().unwrap_or_default();
+    let user = matches!(err, SdkError::DispatchFailure(failure) if failure.is_user());
+    let client = matches!(err, SdkError::ServiceError(answer)
+        if answer.raw().status().is_client_error() && !code.contains("Throttl"));
+    let (transient, advice) = if code.ends_with("QueueDoesNotExist") {
+        (false, "; there is no such queue, check QUEUE_URL")
+    } else if code.contains("AccessDenied") {
+        (false, "; the role may not do that")
+    } else if user || matches!(err, SdkError::ConstructionFailure(_)) {
+        (
+            false,
+            "; check the AWS configuration, such as region and credentials",
+        )
+    } else {
+        (!client, "")
+    };
+    let source = match (err.code(), err.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => DisplayErrorContext(err).to_string(),
+    };
+    Error::Queue {
+        action,
+        advice,
+        transient,
+        source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job {
+            route: "web-main".into(),
+            repository: "APP/web".parse().unwrap(),
+            ref_name: "refs/heads/main".parse().unwrap(),
+            hints: vec!["1".repeat(40).parse().unwrap()],
+            before: Some("2".repeat(40).parse().unwrap()),
+            deleted: false,
+            request_id: "a-request".into(),
+            swept: false,
+        }
+    }
+
+    #[test]
+    fn a_job_is_spelled_as_the_contract_has_it() {
+        let (hint, before) = ("1".repeat(40), "2".repeat(40));
+        let expected = format!(
+            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":["{hint}"],"before":"{before}","deleted":false,"request_id":"a-request"}}"#
+        );
+        assert_eq!(job().body(), expected);
+        assert_eq!(Message::parse(&expected).unwrap(), Message::Deliver(job()));
+    }
+
+    #[test]
+    fn a_message_is_a_job_or_the_sweep() {
+        let job = r#""route":"r","repository":"APP/web","ref":"refs/heads/main""#;
+        for (case, body, expected) in [
+            ("the sweep", r#"{"sweep":true}"#.to_owned(), Ok("sweep")),
+            ("the least a job says", format!("{{{job}}}"), Ok("job")),
+            (
+                "a field of a later version",
+                format!("{{{job},\"x\":1}}"),
+                Ok("job"),
+            ),
+            (
+                "no sweep",
+                r#"{"sweep":false}"#.to_owned(),
+                Err("missing field `route`"),
+            ),
+            ("no JSON", "hello".to_owned(), Err("expected value")),
+            (
+                "a short hint",
+                format!("{{{job},\"hints\":[\"12\"]}}"),
+                Err("expected a commit id of 40 hexadecimal digits, found \"12\""),
+            ),
+            (
+                "a short ref",
+                r#"{"route":"r","repository":"APP/web","ref":"main"}"#.to_owned(),
+                Err("expected a full ref name as refs/heads/main, found \"main\""),
+            ),
+        ] {
+            let found = Message::parse(&body).map(|message| match message {
+                Message::Sweep => "sweep",
+                Message::Deliver(_) => "job",
+            });
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{case}"),
+                (Err(err), Err(expected)) => {
+                    let text = crate::error::chain(&err);
+                    assert!(text.contains(expected), "{case}: {text}");
+                    assert_eq!(err.kind(), "job", "{case}");
+                }
+                (found, _) => panic!("{case}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_is_one_route_and_one_ref() {
+        let other_ref = Job {
+            ref_name: "refs/heads/dev".parse().unwrap(),
+            ..job()
+        };
+        let other_route = Job {
+            route: "all".into(),
+            ..job()
+        };
+        let again = Job {
+            hints: Vec::new(),
+            request_id: "another".into(),
+            ..job()
+        };
+        assert_eq!(job().group(), again.group());
+        assert_ne!(job().group(), other_ref.group());
+        assert_ne!(job().group(), other_route.group());
+        assert_eq!(job().group().len(), 43);
+    }
+}

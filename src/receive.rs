@@ -1,0 +1,342 @@
+//! A webhook's request becomes jobs: admitted, parsed, matched with the routing table, put on the queue; and only then
+//! answered with a yes.
+//!
+//! ```text
+//! request ─▶ path and method ─▶ address ─▶ token ─▶ body ─▶ push ─▶ routes ─jobs─▶ queue ─▶ 202
+//!            404               404         404      413,400  200     200           503
+//! ```
+
+mod envelope;
+
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::Engine;
+use hyper::StatusCode;
+use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::json;
+use tracing::Level;
+
+pub use self::envelope::Envelope;
+use crate::{
+    error::{Error, chain},
+    push::{Change, PushEvent},
+    queue::Job,
+    report::Fault,
+    secrets::Tokens,
+    table::LiveTable,
+    telemetry::{self, Metric},
+    webhook::{Ignored, ParseError, Webhook},
+};
+
+/// Where webhooks are posted to: `/hooks/{token}`, or `/hooks` with the token as the password of HTTP Basic.
+const HOOKS: &str = "/hooks";
+
+/// What takes webhooks.
+#[derive(Debug)]
+pub struct Receiver {
+    /// The tokens that are valid.
+    pub tokens: Arc<Tokens>,
+    /// The networks that may post; empty for all.
+    pub allowed_ips: Vec<IpNet>,
+    /// What is delivered where.
+    pub table: Arc<LiveTable>,
+}
+
+/// An HTTP request, as much of it as matters.
+#[derive(Debug, Default)]
+pub struct Request<'a> {
+    /// The method, such as `POST`.
+    pub method: &'a str,
+    /// The path, without the query.
+    pub path: &'a str,
+    /// The header `Authorization`.
+    pub authorization: Option<&'a str>,
+    /// Who is at the other end of the connection, as far as it is known. Never taken from a header.
+    pub source_ip: Option<IpAddr>,
+    /// The body; `None` if it was not readable.
+    pub body: Option<Cow<'a, [u8]>>,
+}
+
+/// What a request is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The body, which is JSON.
+    pub body: String,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Received {
+    /// The queue has a job for each of these routes.
+    Accepted {
+        /// The push.
+        push: PushEvent,
+        /// The routes' names.
+        routes: Vec<String>,
+    },
+    /// There is nothing to do.
+    Ignored {
+        /// Why.
+        why: Ignored,
+        /// The push, if it was one.
+        push: Option<PushEvent>,
+    },
+    /// Whoever asked is not told more than that there is nothing here.
+    NotFound {
+        /// What is not told.
+        why: &'static str,
+    },
+    /// The body is no webhook, or too long.
+    Malformed(ParseError),
+    /// It cannot be handled now. The sender should try again.
+    Failed {
+        /// What is in the way.
+        err: Error,
+        /// The push, if it came so far.
+        push: Option<PushEvent>,
+    },
+}
+
+impl Receiver {
+    /// Handles a request. `enqueue` puts the jobs on the queue, all of them or an error.
+    pub async fn receive(
+        &self,
+        request: Request<'_>,
+        request_id: &str,
+        enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
+    ) -> Received {
+        match self.admit(&request).await {
+            Ok(None) => {}
+            Ok(Some(why)) => return Received::NotFound { why },
+            Err(err) => return Received::Failed { err, push: None },
+        }
+        let Some(body) = request.body else {
+            return Received::Malformed(ParseError::Shape);
+        };
+        let push = match Webhook::from_body(&body) {
+            Ok(Webhook::Push(push)) => push,
+            Ok(Webhook::Ignored(why)) => return Received::Ignored { why, push: None },
+            Err(err) => return Received::Malformed(err),
+        };
+        match self.enqueue(&push, request_id, enqueue).await {
+            Ok(Ok(routes)) => Received::Accepted { push, routes },
+            Ok(Err(why)) => Received::Ignored {
+                why,
+                push: Some(push),
+            },
+            Err(err) => Received::Failed {
+                err,
+                push: Some(push),
+            },
+        }
+    }
+
+    /// Why the request is refused, if it is.
+    async fn admit(&self, request: &Request<'_>) -> Result<Option<&'static str>, Error> {
+        let password;
+        let candidate = match request.path.strip_prefix(HOOKS) {
+            _ if request.method != "POST" => return Ok(Some("no POST")),
+            Some("") => {
+                password = request.authorization.and_then(basic_password);
+                password.as_deref()
+            }
+            Some(rest) => rest.strip_prefix('/'),
+            None => return Ok(Some("another path")),
+        };
+        let Some(candidate) = candidate else {
+            return Ok(Some("no token"));
+        };
+        if !self.may_post(request.source_ip) {
+            return Ok(Some("the address is not in ALLOWED_IPS"));
+        }
+        let admitted = self.tokens.admit(candidate).await?;
+        Ok((!admitted).then_some("a wrong token"))
+    }
+
+    fn may_post(&self, ip: Option<IpAddr>) -> bool {
+        let listed = |ip: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&ip));
+        // `::ffff:192.0.2.1` is how a socket for both families names an IPv4 address.
+        self.allowed_ips.is_empty() || ip.is_some_and(|ip| listed(ip.to_canonical()))
+    }
+
+    async fn enqueue(
+        &self,
+        push: &PushEvent,
+        request_id: &str,
+        enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
+    ) -> Result<Result<Vec<String>, Ignored>, Error> {
+        if push.change == Change::Deleted {
+            return Ok(Err(Ignored::Deletion));
+        }
+        let Some(table) = self.table.current().await? else {
+            return Ok(Err(Ignored::NoRoutingTable));
+        };
+        // A ref that makes no object key is a job too: its failure is then told of where every other is.
+        let routes = table.matching(push).into_iter();
+        let routes: Vec<_> = routes
+            .map(|to| to.map_or_else(|err| err.route, |to| to.route))
+            .collect();
+        if routes.is_empty() {
+            return Ok(Err(Ignored::NoRoute));
+        }
+        let job = |route: &String| Job::new(route.clone(), push, request_id);
+        enqueue(routes.iter().map(job).collect()).await?;
+        Ok(Ok(routes))
+    }
+}
+
+fn basic_password(authorization: &str) -> Option<String> {
+    let (scheme, encoded) = authorization.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim());
+    let decoded = String::from_utf8(decoded.ok()?).ok()?;
+    Some(decoded.split_once(':')?.1.to_owned())
+}
+
+impl Received {
+    /// What the sender is told.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let (status, body) = match self {
+            Self::Accepted { routes, .. } => (StatusCode::ACCEPTED, json!({ "accepted": routes })),
+            Self::Ignored { why, .. } => (StatusCode::OK, json!({ "ignored": why.to_string() })),
+            Self::NotFound { .. } => (StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+            Self::Malformed(err @ ParseError::TooLarge { .. }) => {
+                let error = json!({ "error": err.to_string() });
+                (StatusCode::PAYLOAD_TOO_LARGE, error)
+            }
+            Self::Malformed(err) => (StatusCode::BAD_REQUEST, json!({ "error": err.to_string() })),
+            // What exactly is wrong is for the log.
+            Self::Failed { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                json!({ "error": "the bridge cannot take this now, send it again later" }),
+            ),
+        };
+        let body = body.to_string();
+        Answer { status, body }
+    }
+
+    /// Writes it into the log, and counts it. Nothing of the body and no part of the path: those hold names, addresses and
+    /// tokens.
+    pub fn log(&self, request_id: &str, took: Duration) {
+        let line = Line::new(self, request_id, took);
+        let mut metrics = vec![Metric {
+            name: "Requests",
+            count: 1,
+            by: &[&["outcome"]],
+        }];
+        metrics.extend(line.error.as_ref().map(Fault::metric));
+        let level = if line.error.is_some() {
+            Level::ERROR
+        } else {
+            Level::INFO
+        };
+        telemetry::record(level, &self.to_string(), &line, &metrics);
+    }
+
+    fn push(&self) -> Option<&PushEvent> {
+        match self {
+            Self::Accepted { push, .. } => Some(push),
+            Self::Ignored { push, .. } | Self::Failed { push, .. } => push.as_ref(),
+            Self::NotFound { .. } | Self::Malformed(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Received {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.push() {
+            Some(push) => write!(f, "webhook: {} {}: ", push.repository, push.ref_name)?,
+            None => f.write_str("webhook: ")?,
+        }
+        match self {
+            Self::Accepted { routes, .. } => write!(f, "accepted for {}", routes.join(", ")),
+            Self::Ignored { why, .. } => write!(f, "ignored: {why}"),
+            Self::NotFound { why } => write!(f, "refused: {why}"),
+            Self::Malformed(err) => write!(f, "malformed: {err}"),
+            Self::Failed { err, .. } => write!(f, "failed: {}", chain(err)),
+        }
+    }
+}
+
+/// A request's line in the log.
+#[derive(Serialize)]
+struct Line<'a> {
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    ref_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    routes: &'a [String],
+    request_id: &'a str,
+    duration_ms: u128,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+}
+
+impl<'a> Line<'a> {
+    fn new(received: &'a Received, request_id: &'a str, took: Duration) -> Self {
+        let (outcome, reason, error) = match received {
+            Received::Accepted { .. } => ("accepted", None, None),
+            Received::Ignored { why, .. } => ("ignored", Some(why.to_string()), None),
+            Received::NotFound { why } => ("not_found", Some((*why).to_owned()), None),
+            Received::Malformed(err) => ("malformed", Some(err.to_string()), None),
+            Received::Failed { err, .. } => ("failed", None, Some(err.into())),
+        };
+        Self {
+            outcome,
+            reason,
+            status: received.answer().status.as_u16(),
+            repository: received.push().map(|push| push.repository.as_str()),
+            ref_name: received.push().map(|push| push.ref_name.as_str()),
+            routes: match received {
+                Received::Accepted { routes, .. } => routes,
+                _ => &[],
+            },
+            request_id,
+            duration_ms: took.as_millis(),
+            error,
+        }
+    }
+}
+
+/// Handles an event of API Gateway by `deadline`, logs what became of it, and makes its answer.
+pub async fn handle(
+    receiver: &Receiver,
+    event: serde_json::Value,
+    request_id: &str,
+    deadline: Instant,
+    enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
+) -> serde_json::Value {
+    let started = Instant::now();
+    let envelope = Envelope::from(event);
+    // Boxed, or the compiler gives up on how deeply the futures of the SDK are nested.
+    let outcome = Box::pin(receiver.receive(envelope.request(), request_id, enqueue));
+    let outcome = tokio::time::timeout_at(deadline.into(), outcome).await;
+    let outcome = outcome.unwrap_or(Received::Failed {
+        err: Error::Deadline { stage: "receive" },
+        push: None,
+    });
+    outcome.log(request_id, started.elapsed());
+    let Answer { status, body } = outcome.answer();
+    json!({
+        "statusCode": status.as_u16(),
+        "headers": {"content-type": "application/json"},
+        "body": body,
+        "isBase64Encoded": false,
+    })
+}

@@ -1,0 +1,259 @@
+//! What is said of each object that was looked at: one line of JSON, with the same fields everywhere.
+
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+use tracing::Level;
+
+use crate::{
+    deliver::{Delivery, Outcome},
+    error::{Error, chain},
+    progress::Stage,
+    push::{RefName, RepositoryName},
+    route::Destination,
+    telemetry::{self, Metric},
+};
+
+/// Warnings that a line in a log repeats: one tree can have thousands.
+const LOGGED_WARNINGS: usize = 20;
+
+/// What became of one object. Its fields and their names are a contract; what is not known is absent.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// The route's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The ref.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub ref_name: Option<String>,
+    /// `published`, `already_current`, `branch_gone`, `ignored` or `failed`.
+    pub outcome: &'static str,
+    /// Why nothing was done, where the outcome is `ignored`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The commit that the object holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// The object key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_key: Option<String>,
+    /// The object's current version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
+    /// Entries of the archive that was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<usize>,
+    /// Its size in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<u64>,
+    /// The size of all packs that were received, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched_bytes: Option<u64>,
+    /// How long it took, in milliseconds.
+    #[serde(
+        rename = "duration_ms",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_millis"
+    )]
+    pub took: Option<Duration>,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault>,
+    /// What people should know, one sentence each.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// The time each stage took.
+    #[serde(skip)]
+    pub stages: Vec<(Stage, Duration)>,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize)]
+pub struct Fault {
+    /// A name for alarms and queries.
+    pub kind: &'static str,
+    /// The error and its causes.
+    pub message: String,
+    /// Whether the same may succeed later without anybody changing anything.
+    pub transient: bool,
+}
+
+impl From<&Error> for Fault {
+    fn from(err: &Error) -> Self {
+        Self {
+            kind: err.kind(),
+            message: chain(err),
+            transient: err.is_transient(),
+        }
+    }
+}
+
+/// Writes a time in whole milliseconds.
+pub(crate) fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    time.as_millis().serialize(to)
+}
+
+#[expect(clippy::ref_option, reason = "serde wants it so")]
+fn optional_millis<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_millis()).serialize(to)
+}
+
+impl Report {
+    /// A delivery that began at `started` and ended now.
+    #[must_use]
+    pub fn of(to: &Destination, delivery: Delivery, started: Instant) -> Self {
+        let outcome = match &delivery.result {
+            Ok(Outcome::Published) => "published",
+            Ok(Outcome::AlreadyCurrent) => "already_current",
+            Ok(Outcome::BranchGone) => "branch_gone",
+            Err(_) => "failed",
+        };
+        Self {
+            outcome,
+            commit: delivery.commit.map(|commit| commit.to_string()),
+            bucket: Some(to.bucket.clone()),
+            object_key: Some(to.key.to_string()),
+            version_id: delivery.version_id,
+            entries: delivery.entries,
+            archive_bytes: delivery.archive_bytes,
+            fetched_bytes: delivery.fetched_bytes,
+            took: Some(started.elapsed()),
+            error: delivery.result.as_ref().err().map(Into::into),
+            warnings: delivery.warnings,
+            stages: delivery.stages,
+            ..Self::about(Some(&to.route), Some(&to.repository), Some(&to.ref_name))
+        }
+    }
+
+    /// A failure before any object was looked at.
+    #[must_use]
+    pub fn failed(
+        route: Option<&str>,
+        repository: Option<&RepositoryName>,
+        ref_name: Option<&RefName>,
+        err: &Error,
+    ) -> Self {
+        Self {
+            outcome: "failed",
+            error: Some(err.into()),
+            ..Self::about(route, repository, ref_name)
+        }
+    }
+
+    /// Something that leads to nothing, and why.
+    #[must_use]
+    pub fn ignored(
+        route: Option<&str>,
+        repository: Option<&RepositoryName>,
+        ref_name: Option<&RefName>,
+        reason: String,
+    ) -> Self {
+        Self {
+            outcome: "ignored",
+            reason: Some(reason),
+            ..Self::about(route, repository, ref_name)
+        }
+    }
+
+    fn about(
+        route: Option<&str>,
+        repository: Option<&RepositoryName>,
+        ref_name: Option<&RefName>,
+    ) -> Self {
+        Self {
+            route: route.map(Into::into),
+            repository: repository.map(ToString::to_string),
+            ref_name: ref_name.map(ToString::to_string),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it failed.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Writes the line into the log, and counts it. `context` is what else is known, such as the request it came from.
+    pub fn log(&self, context: &impl Serialize) {
+        #[derive(Serialize)]
+        struct Line<'a, C> {
+            #[serde(flatten)]
+            report: &'a Report,
+            #[serde(flatten)]
+            context: &'a C,
+            #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+            stages_ms: serde_json::Map<String, serde_json::Value>,
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            warnings: &'a [String],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            further_warnings: Option<usize>,
+        }
+        let shown = self.warnings.len().min(LOGGED_WARNINGS);
+        let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let stages = self.stages.iter();
+        let line = Line {
+            report: self,
+            context,
+            stages_ms: stages
+                .map(|(stage, time)| (stage.name().to_owned(), millis(time).into()))
+                .collect(),
+            warnings: &self.warnings[..shown],
+            further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
+        };
+        let (level, message) = self.level_and_message();
+        telemetry::record(level, &message, &line, &self.metrics());
+    }
+
+    fn level_and_message(&self) -> (Level, String) {
+        let what = match (&self.route, &self.repository, &self.ref_name) {
+            (Some(route), ..) => route,
+            (None, Some(repository), _) => repository,
+            _ => "a message",
+        };
+        match (&self.error, &self.reason) {
+            // What comes again by itself needs nobody yet.
+            (Some(fault), _) if fault.transient => {
+                (Level::WARN, format!("{what}: failed: {}", fault.message))
+            }
+            (Some(fault), _) => (Level::ERROR, format!("{what}: failed: {}", fault.message)),
+            (None, Some(reason)) => (Level::INFO, format!("{what}: {}: {reason}", self.outcome)),
+            (None, None) => (
+                Level::INFO,
+                format!("{what}: {}", self.outcome.replace('_', " ")),
+            ),
+        }
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = vec![Metric {
+            name: "Deliveries",
+            count: 1,
+            by: &[&["outcome"]],
+        }];
+        metrics.extend(self.error.as_ref().map(Fault::metric));
+        metrics
+    }
+}
+
+impl Fault {
+    /// The count that alarms watch.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        Metric {
+            name: if self.transient {
+                "TransientFailures"
+            } else {
+                "PermanentFailures"
+            },
+            count: 1,
+            by: &[&[], &["error_kind"]],
+        }
+    }
+}

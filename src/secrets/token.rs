@@ -1,0 +1,153 @@
+//! The webhook's token: what tells Backlog's requests from those of anybody else.
+
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Mutex;
+
+use super::{Password, SecretError, Vault, Version};
+use crate::error::Error;
+
+/// Shorter tokens could be guessed.
+const MIN_CHARS: usize = 16;
+
+/// How long the tokens are kept: after this, one that was taken back twice is refused for certain.
+const KEPT: Duration = Duration::from_mins(5);
+
+/// How often, at most, the secret is read because of a token that nobody knows. A rotated token is valid after this time at
+/// the latest; somebody who guesses causes no more reads than this.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
+/// A webhook token.
+#[derive(Debug, Clone)]
+pub struct Token(Password);
+
+/// A text that cannot be a token. It is not repeated: it may be one with a blank at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected a token of at least {MIN_CHARS} letters, digits, `-`, `.`, `_` and `~`, which fit into a URL as they are"
+)]
+pub struct InvalidToken;
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        if text.len() >= MIN_CHARS && text.bytes().all(plain) {
+            Ok(Self(text.to_owned().into()))
+        } else {
+            Err(InvalidToken)
+        }
+    }
+}
+
+/// The tokens that are valid now.
+#[derive(Debug)]
+pub struct Tokens(Source);
+
+#[derive(Debug)]
+enum Source {
+    Fixed(Token),
+    /// A secret, of which the current and the previous version are valid.
+    Secret {
+        name: String,
+        vault: Vault,
+        known: Mutex<Option<Known>>,
+    },
+}
+
+#[derive(Debug)]
+struct Known {
+    tokens: Vec<Token>,
+    at: Instant,
+}
+
+impl Known {
+    fn admits(&self, candidate: &str) -> bool {
+        // All of them are compared, whatever the first one says.
+        self.tokens
+            .iter()
+            .fold(false, |found, token| token.0.is(candidate) | found)
+    }
+}
+
+impl Tokens {
+    /// One token, for ever.
+    #[must_use]
+    pub fn fixed(token: Token) -> Self {
+        Self(Source::Fixed(token))
+    }
+
+    /// The current and the previous version of a secret, by its name or ARN.
+    #[must_use]
+    pub fn in_secret(name: String) -> Self {
+        Self(Source::Secret {
+            name,
+            vault: Vault::default(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Whether `candidate` is a valid token. Takes the same time for any that is not, but for one read of the secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] if the secret cannot be read and no tokens are known from before.
+    pub async fn admit(&self, candidate: &str) -> Result<bool, Error> {
+        let (name, vault, known) = match &self.0 {
+            Source::Fixed(token) => return Ok(token.0.is(candidate)),
+            Source::Secret { name, vault, known } => (name, vault, known),
+        };
+        let mut known = known.lock().await;
+        if let Some(known) = &*known {
+            let (age, admits) = (known.at.elapsed(), known.admits(candidate));
+            if (admits && age < KEPT) || age < READ_AGAIN {
+                return Ok(admits);
+            }
+        }
+        match read(vault, name).await {
+            Ok(tokens) => {
+                let at = Instant::now();
+                Ok(known.insert(Known { tokens, at }).admits(candidate))
+            }
+            Err(err) => {
+                let err = Error::Token {
+                    reason: err.reason,
+                    transient: err.transient,
+                    source: err.source,
+                };
+                let Some(known) = &*known else {
+                    return Err(err);
+                };
+                tracing::warn!(
+                    error = crate::error::chain(&err),
+                    "using the tokens that were read before"
+                );
+                Ok(known.admits(candidate))
+            }
+        }
+    }
+}
+
+async fn read(vault: &Vault, name: &str) -> Result<Vec<Token>, SecretError> {
+    let (current, previous) = tokio::join!(
+        vault.read(name, Version::Current),
+        vault.read(name, Version::Previous)
+    );
+    let current = current?.ok_or_else(|| SecretError {
+        reason: format!("the secret {name} has no current version"),
+        transient: false,
+        source: None,
+    })?;
+    let current: Token = current.reveal().trim().parse().map_err(|err| SecretError {
+        reason: format!("the secret {name} holds no token"),
+        transient: false,
+        source: Some(Box::<InvalidToken>::new(err)),
+    })?;
+    // What was there before the first token, such as a note to fill it in, need not be one.
+    let previous = previous?.and_then(|text| text.reveal().trim().parse().ok());
+    Ok([Some(current), previous].into_iter().flatten().collect())
+}

@@ -1,0 +1,173 @@
+//! The routing table as it is now: read again when its source has changed, and the last good one kept.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Mutex;
+
+use crate::{
+    bucket::{Address, Found, S3},
+    config::Location,
+    error::{Error, Source as Cause},
+    route::{Origin, RouteTable, RouteTableError},
+    telemetry,
+};
+
+/// How often, at most, the source of a good table is looked at.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
+
+/// A routing table that follows its source.
+#[derive(Debug)]
+pub struct LiveTable {
+    source: Source,
+    /// The bucket of routes that name none.
+    default_bucket: Option<String>,
+    good: Mutex<Option<Good>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    S3 { s3: S3, at: Location },
+    File(PathBuf),
+}
+
+#[derive(Debug)]
+struct Good {
+    table: Arc<RouteTable>,
+    /// What its source is compared by: an entity tag, or the text itself.
+    version: String,
+    checked: Instant,
+}
+
+/// What became of a look at the source.
+enum Look {
+    /// It is what it was.
+    Same,
+    /// There is nothing.
+    Missing,
+    New {
+        table: RouteTable,
+        version: String,
+    },
+}
+
+impl LiveTable {
+    /// The table in an object. `https` only.
+    #[must_use]
+    pub fn in_s3(s3: S3, at: Location, default_bucket: String) -> Self {
+        Self::new(Source::S3 { s3, at }, Some(default_bucket))
+    }
+
+    /// The table in a file that somebody at a terminal named.
+    #[must_use]
+    pub fn in_file(file: PathBuf, default_bucket: Option<String>) -> Self {
+        Self::new(Source::File(file), default_bucket)
+    }
+
+    fn new(source: Source, default_bucket: Option<String>) -> Self {
+        Self {
+            source,
+            default_bucket,
+            good: Mutex::default(),
+        }
+    }
+
+    /// The table; `None` if none was ever stored. A new one that is of no use is told of, and the last good one kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Routes`] if there is no good one to keep. It is transient unless the table itself is wrong.
+    pub async fn current(&self) -> Result<Option<Arc<RouteTable>>, Error> {
+        let mut good = self.good.lock().await;
+        let known = good.as_mut().map(|good| (good.checked, &*good.version));
+        if known.is_some_and(|(checked, _)| checked.elapsed() < self.check_every()) {
+            return Ok(good.as_ref().map(|good| Arc::clone(&good.table)));
+        }
+        let look = Box::pin(self.look(known.map(|(_, version)| version))).await;
+        let checked = Instant::now();
+        let (good, fault) = match (&mut *good, look) {
+            (good, Ok(Look::New { table, version })) => {
+                let table = Arc::new(table);
+                let new = Good {
+                    table,
+                    version,
+                    checked,
+                };
+                (good.insert(new), None)
+            }
+            (Some(good), Ok(Look::Same)) => (good, None),
+            (Some(good), Ok(Look::Missing)) => {
+                let fault = self.error("it was there and is gone", true, None);
+                (good, Some(fault))
+            }
+            (Some(good), Err(fault)) => (good, Some(fault)),
+            (None, Ok(Look::Missing | Look::Same)) => return Ok(None),
+            (None, Err(fault)) => return Err(fault),
+        };
+        good.checked = checked;
+        if let Some(fault) = fault {
+            let message = "keeping the last good routing table";
+            telemetry::alarm("RoutingTableInvalid", message, &fault);
+        }
+        Ok(Some(Arc::clone(&good.table)))
+    }
+
+    fn check_every(&self) -> Duration {
+        match self.source {
+            Source::S3 { .. } => CHECK_EVERY,
+            Source::File(_) => Duration::ZERO,
+        }
+    }
+
+    async fn look(&self, known: Option<&str>) -> Result<Look, Error> {
+        match &self.source {
+            Source::S3 { s3, at } => {
+                let address = Address {
+                    bucket: &at.bucket,
+                    key: &at.key,
+                };
+                let found = s3.text(address, known).await.map_err(|err| {
+                    let transient = err.is_transient();
+                    self.error("it cannot be read", transient, Some(err.into()))
+                })?;
+                match found {
+                    Found::Same => Ok(Look::Same),
+                    Found::Missing => Ok(Look::Missing),
+                    Found::Text { text, etag } => self.parse(&text, etag, Origin::Deployed),
+                }
+            }
+            Source::File(file) => match tokio::fs::read_to_string(file).await {
+                Ok(text) if known == Some(&text) => Ok(Look::Same),
+                Ok(text) => self.parse(&text, text.clone(), Origin::CommandLine),
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Look::Missing),
+                Err(err) => Err(self.error("it cannot be read", true, Some(err.into()))),
+            },
+        }
+    }
+
+    fn parse(&self, text: &str, version: String, origin: Origin) -> Result<Look, Error> {
+        let bucket = self.default_bucket.as_deref();
+        let table = RouteTable::parse(&self.name(), text, bucket, origin);
+        let wrong = |err: RouteTableError| self.error("it is wrong", false, Some(err.into()));
+        let table = table.map_err(wrong)?;
+        Ok(Look::New { table, version })
+    }
+
+    fn name(&self) -> String {
+        match &self.source {
+            Source::S3 { at, .. } => at.to_string(),
+            Source::File(file) => file.display().to_string(),
+        }
+    }
+
+    fn error(&self, what: &str, transient: bool, source: Option<Cause>) -> Error {
+        Error::Routes {
+            reason: format!("{}: {what}", self.name()),
+            transient,
+            source,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A batch of messages that SQS hands to `deliver`, of any size: each is handled in turn, and those that have to come again
+//! are named.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use serde::Serialize;
+
+use super::{Fate, Worker, backoff};
+use crate::{
+    error::{Error, chain},
+    progress::Progress,
+    queue::{Job, Message, Sqs},
+    report::{Fault, Report},
+};
+
+/// The part of a message that this needs; what is not there is empty.
+struct Record<'a> {
+    id: &'a str,
+    receipt_handle: &'a str,
+    group: &'a str,
+    body: &'a str,
+    tries: u32,
+}
+
+/// What a line in the log says besides the outcome.
+#[derive(Serialize)]
+struct Context<'a> {
+    /// The request of the webhook, or of the invocation that swept.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    request_id: &'a str,
+    invocation_id: &'a str,
+    message_id: &'a str,
+    tries: u32,
+    job: Kept,
+    /// Why the message could not be put where it belongs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_error: Option<Fault>,
+}
+
+/// Where a message is after it was handled.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kept {
+    Acknowledged,
+    BackInQueue,
+    InDeadLetterQueue,
+    /// It should be in the dead-letter queue, but there is none.
+    Nowhere,
+}
+
+impl<'a> From<&'a SqsMessage> for Record<'a> {
+    fn from(message: &'a SqsMessage) -> Self {
+        let attribute = |name| message.attributes.get(name).map_or("", String::as_str);
+        Self {
+            id: message.message_id.as_deref().unwrap_or_default(),
+            receipt_handle: message.receipt_handle.as_deref().unwrap_or_default(),
+            group: attribute("MessageGroupId"),
+            body: message.body.as_deref().unwrap_or_default(),
+            tries: attribute("ApproximateReceiveCount").parse().unwrap_or(1),
+        }
+    }
+}
+
+impl Worker {
+    /// Handles a batch until `deadline`, logs what became of each message, and names those that have to come again. A group
+    /// stops at its first one: what follows would overtake it.
+    pub async fn batch(
+        &self,
+        event: &SqsEvent,
+        queue: &Sqs,
+        invocation_id: &str,
+        deadline: Instant,
+    ) -> SqsBatchResponse {
+        let mut stopped = HashSet::new();
+        let mut response = SqsBatchResponse::default();
+        for record in event.records.iter().map(Record::from) {
+            let kept = if stopped.contains(record.group) {
+                // Its turn comes with the one before it.
+                postpone(queue, &record, backoff(1)).await;
+                Kept::BackInQueue
+            } else if Instant::now() >= deadline {
+                postpone(queue, &record, Some(Duration::ZERO)).await;
+                Kept::BackInQueue
+            } else {
+                Box::pin(self.message(&record, queue, invocation_id, deadline)).await
+            };
+            if kept == Kept::BackInQueue {
+                stopped.insert(record.group);
+                let mut failure = BatchItemFailure::default();
+                failure.item_identifier = record.id.into();
+                response.batch_item_failures.push(failure);
+            }
+        }
+        response
+    }
+
+    async fn message(
+        &self,
+        record: &Record<'_>,
+        queue: &Sqs,
+        invocation_id: &str,
+        deadline: Instant,
+    ) -> Kept {
+        let mut context = Context {
+            request_id: "",
+            invocation_id,
+            message_id: record.id,
+            tries: record.tries,
+            job: Kept::Acknowledged,
+            queue_error: None,
+        };
+        let job: Job;
+        let (report, fate) = match Message::parse(record.body) {
+            Ok(Message::Sweep) => {
+                let enqueue = async |job: Job| queue.send(&job).await;
+                let swept = self.sweep(invocation_id, Some(deadline), enqueue);
+                let swept = Box::pin(swept).await;
+                swept.log(&context);
+                return Kept::Acknowledged;
+            }
+            Ok(Message::Deliver(parsed)) => {
+                job = parsed;
+                context.request_id = &job.request_id;
+                let progress = Arc::new(Progress::until(deadline));
+                let handled = self.deliver(&job, record.tries, &progress).await;
+                (handled.report, handled.fate)
+            }
+            Err(err) => (Report::failed(None, None, None, &err), Fate::Bury),
+        };
+        context.job = match fate {
+            Fate::Done => Kept::Acknowledged,
+            Fate::Again => {
+                postpone(queue, record, backoff(record.tries)).await;
+                Kept::BackInQueue
+            }
+            Fate::Bury => match queue.bury(record.body, record.group).await {
+                Ok(true) => Kept::InDeadLetterQueue,
+                Ok(false) => Kept::Nowhere,
+                Err(err) => {
+                    context.queue_error = Some((&err).into());
+                    Kept::BackInQueue
+                }
+            },
+        };
+        report.log(&context);
+        context.job
+    }
+}
+
+/// Has a message come again soon. Should that fail, it comes when its visibility timeout is over.
+async fn postpone(queue: &Sqs, record: &Record<'_>, delay: Option<Duration>) {
+    let Some(delay) = delay else { return };
+    if let Err(err) = queue.postpone(record.receipt_handle, delay).await {
+        tracing::warn!("{}", chain(&err));
+    }
+}
+
+/// An event that is not one of SQS.
+///
+/// # Errors
+///
+/// [`Error::Job`] says what was expected.
+pub fn parse(event: serde_json::Value) -> Result<SqsEvent, Error> {
+    serde_json::from_value(event).map_err(|err| Error::Job {
+        reason: format!("expected an event of SQS: {err}"),
+    })
+}

@@ -1,0 +1,262 @@
+//! The sweep: what no event told of is found by looking.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tracing::Level;
+
+use super::Worker;
+use crate::{
+    bucket::Address,
+    deliver::{Bridge, within},
+    error::Error,
+    push::{CommitId, RefName, RepositoryName},
+    queue::Job,
+    report::{Report, millis},
+    route::{Destination, Route, RouteTable, Space, Sweep},
+    telemetry::{self, Metric},
+};
+
+/// The stage that an error names whose time is over.
+const STAGE: &str = "sweep";
+
+/// What a sweep saw.
+#[derive(Debug, Default, Serialize)]
+pub struct Swept {
+    /// Repositories that were asked.
+    pub repositories: usize,
+    /// Objects that were compared with their refs.
+    pub objects: usize,
+    /// Those that differed. There is a job for each by now.
+    pub drifted: usize,
+    /// Refs that routes name and repositories do not have.
+    pub missing_refs: usize,
+    /// Repositories that nobody looked at: the time was over, or the queue took no more jobs.
+    pub not_reached: usize,
+    /// What could not be looked at.
+    #[serde(skip)]
+    pub failures: Vec<Report>,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "duration_ms", serialize_with = "millis")]
+    pub took: Duration,
+}
+
+/// The routes of one repository.
+struct Group<'a> {
+    space: &'a Space,
+    repository: &'a RepositoryName,
+    routes: Vec<&'a Route>,
+}
+
+impl Worker {
+    /// Asks each repository for its refs once, compares each object with its ref, and has `enqueue` take a job for each that
+    /// differs.
+    pub async fn sweep(
+        &self,
+        request_id: &str,
+        deadline: Option<Instant>,
+        enqueue: impl AsyncFn(Job) -> Result<(), Error>,
+    ) -> Swept {
+        let started = Instant::now();
+        let mut swept = Swept::default();
+        match within(deadline, STAGE, self.table.current()).await {
+            Ok(Some(table)) => {
+                let bridge = self.bridge(Arc::clone(&table));
+                swept
+                    .all(&bridge, &table, request_id, deadline, enqueue)
+                    .await;
+            }
+            // Before a table is stored, there is nothing that could differ.
+            Ok(None) => {}
+            Err(err) => swept.failed(None, None, None, &err),
+        }
+        swept.took = started.elapsed();
+        swept
+    }
+}
+
+impl Swept {
+    async fn all(
+        &mut self,
+        bridge: &Bridge,
+        table: &RouteTable,
+        request_id: &str,
+        deadline: Option<Instant>,
+        enqueue: impl AsyncFn(Job) -> Result<(), Error>,
+    ) {
+        let mut groups = groups(table);
+        // Should the time be over before the last, it is another one each time.
+        fastrand::shuffle(&mut groups);
+        let mut rest = groups.iter();
+        while let Some(group) = rest.next() {
+            let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
+            let looked = self.repository(bridge, group, deadline, enqueue);
+            match within(deadline, STAGE, looked).await {
+                Ok(()) => self.repositories += 1,
+                Err(err) => {
+                    self.failed(None, Some(group.repository), None, &err);
+                    if matches!(err, Error::Deadline { .. } | Error::Queue { .. }) {
+                        self.not_reached = 1 + rest.len();
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn repository(
+        &mut self,
+        bridge: &Bridge,
+        group: &Group<'_>,
+        deadline: Option<Instant>,
+        enqueue: impl AsyncFn(Destination) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let starts = group.routes.iter().map(|route| route.pattern().start());
+        let starts: Vec<_> = starts.collect();
+        let refs = bridge
+            .refs(group.space, group.repository, &starts, deadline)
+            .await?;
+        for &route in &group.routes {
+            let taken = |(name, _): &&(RefName, _)| route.pattern().matches(name);
+            if route.pattern().exact().is_some() && !refs.iter().any(|found| taken(&found)) {
+                self.missing_refs += 1;
+            }
+            for (name, tip) in refs.iter().filter(taken) {
+                let to = match route.destination(group.space, name) {
+                    Ok(to) => to,
+                    Err(err) => {
+                        self.failed_at(route, name, &err.into());
+                        continue;
+                    }
+                };
+                match has_drifted(bridge, route, &to, tip.commit).await {
+                    Ok(false) => self.objects += 1,
+                    Ok(true) => {
+                        enqueue(to).await?;
+                        self.objects += 1;
+                        self.drifted += 1;
+                    }
+                    Err(err) => self.failed_at(route, name, &err),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn failed_at(&mut self, route: &Route, ref_name: &RefName, err: &Error) {
+        let repository = route.repository();
+        self.failed(Some(route.name()), Some(repository), Some(ref_name), err);
+    }
+
+    fn failed(
+        &mut self,
+        route: Option<&str>,
+        repository: Option<&RepositoryName>,
+        ref_name: Option<&RefName>,
+        err: &Error,
+    ) {
+        let report = Report::failed(route, repository, ref_name, err);
+        self.failures.push(report);
+    }
+
+    /// Writes it into the log, and counts it.
+    pub fn log(&self, context: &impl Serialize) {
+        #[derive(Serialize)]
+        struct Line<'a, C> {
+            outcome: &'static str,
+            #[serde(flatten)]
+            swept: &'a Swept,
+            failures: usize,
+            #[serde(flatten)]
+            context: &'a C,
+        }
+        for failure in &self.failures {
+            failure.log(context);
+        }
+        let line = Line {
+            outcome: "swept",
+            swept: self,
+            failures: self.failures.len(),
+            context,
+        };
+        let drift = Metric {
+            name: "SweepDrift",
+            count: self.drifted as u64,
+            by: &[&[]],
+        };
+        telemetry::record(Level::INFO, &self.to_string(), &line, &[drift]);
+    }
+}
+
+impl std::fmt::Display for Swept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "sweep: {} repositories, {} objects, {} differed",
+            self.repositories, self.objects, self.drifted
+        )?;
+        for (count, what) in [
+            (self.missing_refs, "refs missing"),
+            (self.failures.len(), "failures"),
+            (self.not_reached, "repositories not reached"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the object is not what its ref is, and the route's `sweep` wants to know.
+async fn has_drifted(
+    bridge: &Bridge,
+    route: &Route,
+    to: &Destination,
+    tip: CommitId,
+) -> Result<bool, Error> {
+    let at = Address {
+        bucket: &to.bucket,
+        key: to.key.as_str(),
+    };
+    let Some(current) = bridge.s3.head(at).await? else {
+        return Ok(route.sweep() == Sweep::All);
+    };
+    let holds = current.holds.filter(|holding| {
+        holding.repository == to.repository.as_str() && holding.ref_name == to.ref_name.as_str()
+    });
+    Ok(holds.is_none_or(|holding| holding.commit != tip))
+}
+
+fn job(to: Destination, request_id: &str) -> Job {
+    Job {
+        route: to.route,
+        repository: to.repository,
+        ref_name: to.ref_name,
+        hints: Vec::new(),
+        before: None,
+        deleted: false,
+        request_id: request_id.to_owned(),
+        swept: true,
+    }
+}
+
+fn groups(table: &RouteTable) -> Vec<Group<'_>> {
+    let mut groups = BTreeMap::new();
+    for route in table.routes() {
+        let space = table.space_of(route);
+        let group = groups
+            .entry(route.repository().url_in(space.url()))
+            .or_insert_with(|| Group {
+                space,
+                repository: route.repository(),
+                routes: Vec::new(),
+            });
+        group.routes.push(route);
+    }
+    groups.into_values().collect()
+}

@@ -1,0 +1,157 @@
+//! Secrets Manager, as far as one reads from it: values by name and stage, and a rotation.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub use super::json_api::Fault;
+use super::json_api::{Dialect, JsonApi, Refusal};
+
+const DIALECT: Dialect = Dialect {
+    name: "secretsmanager",
+    target: "secretsmanager",
+    errors: "",
+    content_type: "application/x-amz-json-1.1",
+};
+const OPERATION: &str = "GetSecretValue";
+const ARN: &str = "arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:";
+/// What Secrets Manager adds to the name at random.
+const SUFFIX: &str = "-a1B2c3";
+
+struct Secret {
+    name: String,
+    /// Version id and value, the newest last.
+    versions: Vec<(String, String)>,
+}
+
+impl Secret {
+    fn arn(&self) -> String {
+        [ARN, &self.name, SUFFIX].concat()
+    }
+
+    fn is(&self, id: &str) -> bool {
+        id == self.name || id == self.arn()
+    }
+}
+
+/// A Secrets Manager of its own for one test.
+pub struct TestSecrets {
+    api: JsonApi,
+    secrets: Arc<Mutex<Vec<Secret>>>,
+}
+
+impl TestSecrets {
+    pub fn start() -> Self {
+        let secrets = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&secrets);
+        let api = JsonApi::start(DIALECT, move |operation, input| {
+            let secrets = Arc::clone(&shared);
+            async move {
+                if operation != OPERATION {
+                    let message = format!("the test has no {operation}");
+                    return Err(Refusal::new("UnknownOperationException", message));
+                }
+                get(&secrets.lock().unwrap(), &input)
+            }
+        });
+        Self { api, secrets }
+    }
+
+    /// For `AWS_ENDPOINT_URL_SECRETS_MANAGER`.
+    pub fn endpoint(&self) -> String {
+        self.api.endpoint()
+    }
+
+    /// Gives a secret a new value; the one that it had until now becomes the previous one.
+    pub fn put(&self, name_or_arn: &str, text: &str) -> &Self {
+        let version = (Uuid::new_v4().to_string(), text.to_owned());
+        let mut secrets = self.secrets.lock().unwrap();
+        if let Some(secret) = secrets.iter_mut().find(|secret| secret.is(name_or_arn)) {
+            secret.versions.push(version);
+        } else {
+            secrets.push(Secret {
+                name: name(name_or_arn).to_owned(),
+                versions: vec![version],
+            });
+        }
+        self
+    }
+
+    /// The whole ARN of a secret, by its name.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such secret yet.
+    pub fn arn(&self, name: &str) -> String {
+        let secrets = self.secrets.lock().unwrap();
+        let secret = secrets.iter().find(|secret| secret.is(name));
+        secret.expect("a secret of this name").arn()
+    }
+
+    /// How often a secret was asked for, by name or ARN, in any stage; the failed requests too.
+    pub fn count(&self, name_or_arn: &str) -> usize {
+        let calls = self.api.calls(OPERATION);
+        let asked = calls.iter().filter_map(|input| input["SecretId"].as_str());
+        let asked = asked.filter(|id| name(id) == name(name_or_arn));
+        asked.count()
+    }
+
+    /// Lets the next request fail. Called again, the one after that too.
+    pub fn fail_once(&self, status: u16) -> &Self {
+        self.fault_once(Fault::Status(status))
+    }
+
+    /// The same with another fault.
+    pub fn fault_once(&self, fault: Fault) -> &Self {
+        self.api.fault_once(OPERATION, fault);
+        self
+    }
+
+    /// Lets every request fail from now on.
+    pub fn fail_always(&self, status: u16) -> &Self {
+        self.api.fault_always(OPERATION, Fault::Status(status));
+        self
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) -> &Self {
+        self.api.heal();
+        self
+    }
+}
+
+fn name(id: &str) -> &str {
+    let name = id.strip_prefix(ARN);
+    name.map_or(id, |name| name.strip_suffix(SUFFIX).unwrap_or(name))
+}
+
+fn get(secrets: &[Secret], input: &Value) -> Result<Value, Refusal> {
+    let missing = |what: &str| {
+        let message = format!("Secrets Manager can't find the specified secret{what}.");
+        Refusal::new("ResourceNotFoundException", message)
+    };
+    let id = input["SecretId"].as_str().unwrap_or_default();
+    let secret = secrets.iter().find(|secret| secret.is(id));
+    let secret = secret.ok_or_else(|| missing(""))?;
+    let stage = input["VersionStage"].as_str().unwrap_or("AWSCURRENT");
+    let age = match stage {
+        "AWSCURRENT" => 0,
+        "AWSPREVIOUS" => 1,
+        _ => usize::MAX,
+    };
+    let (version, text) = secret
+        .versions
+        .iter()
+        .rev()
+        .nth(age)
+        .ok_or_else(|| missing(&format!(" value for staging label: {stage}")))?;
+    Ok(json!({
+        "ARN": secret.arn(),
+        "Name": secret.name,
+        "VersionId": version,
+        "SecretString": text,
+        "VersionStages": [stage],
+        "CreatedDate": 1_715_649_825.5,
+    }))
+}

@@ -11,6 +11,7 @@ pub mod generate;
 pub mod git_server;
 pub mod http;
 pub mod json_api;
+pub mod lambda;
 pub mod oracle;
 pub mod pack_builder;
 pub mod process;

@@ -6,7 +6,9 @@
 )]
 
 pub mod cgi;
+pub mod event_source;
 pub mod fault;
+pub mod fifo;
 pub mod generate;
 pub mod git_server;
 pub mod http;
@@ -18,5 +20,6 @@ pub mod process;
 pub mod product;
 pub mod s3;
 pub mod secrets;
+pub mod sqs;
 pub mod tls;
 pub mod upstream;

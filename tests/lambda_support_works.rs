@@ -1,0 +1,842 @@
+//! The test parts that stand in for Lambda and what is around it are what they say they are.
+
+mod support;
+
+use std::{
+    env, fs,
+    future::pending,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
+use aws_sdk_sqs::{
+    error::{ProvideErrorMetadata, SdkError},
+    types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde_json::{Value, json};
+use support::{
+    fifo::{DEDUPLICATION, Fifo, Sent, md5_hex},
+    lambda::Lambda,
+    s3::{ACCESS_KEY, SECRET_KEY},
+    secrets::TestSecrets,
+    sqs::{Fault, Op, TestSqs},
+};
+
+const LIMIT: Duration = Duration::from_mins(1);
+/// Short enough to wait for, long enough for a slow machine.
+const SHORT: Duration = Duration::from_secs(1);
+const WAIT: i32 = 10;
+
+// The queue.
+
+fn sqs(endpoint: &str, access_key: &str) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("ap-northeast-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(Credentials::new(access_key, SECRET_KEY, None, None, "test"))
+        .retry_config(RetryConfig::disabled());
+    aws_sdk_sqs::Client::from_conf(config.build())
+}
+
+/// A queue and its client.
+struct Queue {
+    server: TestSqs,
+    client: aws_sdk_sqs::Client,
+}
+
+impl Queue {
+    fn new(server: TestSqs) -> Self {
+        let client = sqs(&server.endpoint(), ACCESS_KEY);
+        Self { server, client }
+    }
+
+    async fn send(&self, body: &str, group: &str, id: &str) -> Result<String, String> {
+        let message = self.client.send_message().queue_url(self.server.url());
+        let message = message.message_body(body);
+        let message = message.set_message_group_id(some(group));
+        let sent = message.set_message_deduplication_id(some(id)).send().await;
+        sent.map(|sent| sent.message_id.unwrap())
+            .map_err(|error| error.code().unwrap_or_default().to_owned())
+    }
+
+    /// Body, receive count and receipt of what comes in `wait` seconds.
+    async fn receive(&self, max: i32, wait: i32) -> Vec<(String, String, String)> {
+        let request = self.client.receive_message().queue_url(self.server.url());
+        let answer = request
+            .max_number_of_messages(max)
+            .wait_time_seconds(wait)
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .send()
+            .await
+            .unwrap();
+        let count = MessageSystemAttributeName::ApproximateReceiveCount;
+        let messages = answer.messages.unwrap_or_default().into_iter();
+        messages
+            .map(|message| {
+                let body = message.body.unwrap();
+                assert_eq!(message.md5_of_body.unwrap(), md5_hex(body.as_bytes()));
+                let count = message.attributes.unwrap()[&count].clone();
+                (body, count, message.receipt_handle.unwrap())
+            })
+            .collect()
+    }
+
+    async fn delete(&self, receipt: &str) -> Result<(), String> {
+        let request = self.client.delete_message().queue_url(self.server.url());
+        let answer = request.receipt_handle(receipt).send().await;
+        answer.map(drop).map_err(|error| code(&error))
+    }
+
+    async fn change(&self, receipt: &str, seconds: i32) -> Result<(), String> {
+        let request = self.client.change_message_visibility();
+        let request = request.queue_url(self.server.url()).receipt_handle(receipt);
+        let answer = request.visibility_timeout(seconds).send().await;
+        answer.map(drop).map_err(|error| code(&error))
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    error.code().unwrap_or_default().to_owned()
+}
+
+fn bodies(messages: &[(String, String, String)]) -> Vec<&str> {
+    messages.iter().map(|(body, ..)| body.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_group_keeps_its_order_and_waits_for_what_is_in_flight() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    for (body, group) in [("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")] {
+        queue.send(body, group, body).await.unwrap();
+    }
+    assert_eq!((queue.server.waiting(), queue.server.in_flight()), (4, 0));
+    let first = queue.receive(1, 0).await;
+    assert_eq!(bodies(&first), ["a1"]);
+    assert_eq!(bodies(&queue.receive(10, 0).await), ["b1"]);
+    assert_eq!((queue.server.waiting(), queue.server.in_flight()), (2, 2));
+    queue.delete(&first[0].2).await.unwrap();
+    assert_eq!(bodies(&queue.receive(10, 0).await), ["a2", "a3"]);
+    assert_eq!(queue.server.count(Op::ReceiveMessage), 3);
+
+    let sent = queue.server.sent();
+    let groups: Vec<_> = sent.iter().map(|sent| sent.group.as_str()).collect();
+    assert_eq!(groups, ["a", "a", "b", "a"]);
+    assert_eq!(
+        sent[1],
+        Sent {
+            body: "a2".into(),
+            group: "a".into(),
+            deduplication: "a2".into()
+        }
+    );
+}
+
+#[tokio::test]
+async fn a_message_comes_again_until_the_dead_letter_queue_has_it() {
+    let queue = Queue::new(TestSqs::start(SHORT, 2));
+    queue.send(r#"{"n":1}"#, "a", "1").await.unwrap();
+    queue.send("two", "a", "2").await.unwrap();
+    for count in ["1", "2"] {
+        let started = Instant::now();
+        let received = queue.receive(1, WAIT).await;
+        assert_eq!(
+            (bodies(&received), received[0].1.as_str()),
+            (vec![r#"{"n":1}"#], count)
+        );
+        // The first is there at once, the second only when the first one's time is up.
+        assert_eq!(started.elapsed() > SHORT / 2, count == "2");
+    }
+    assert_eq!(queue.server.dead_letters(), [] as [Value; 0]);
+    let received = queue.receive(1, WAIT).await;
+    assert_eq!(
+        (bodies(&received), received[0].1.as_str()),
+        (vec!["two"], "1")
+    );
+    assert_eq!(queue.server.dead_letters(), [json!({ "n": 1 })]);
+    queue.delete(&received[0].2).await.unwrap();
+    assert_eq!(queue.server.depth(), (0, 0));
+}
+
+#[tokio::test]
+async fn without_a_redrive_policy_nothing_dies() {
+    let server = TestSqs::start(Duration::ZERO, 1).without_redrive();
+    server.put("again", "a");
+    for count in ["1", "2", "3"] {
+        let received = server.receive(1);
+        assert_eq!(received[0].attributes["ApproximateReceiveCount"], count);
+    }
+    assert_eq!(server.dead_letters(), [] as [Value; 0]);
+    assert_eq!(server.sent(), []);
+    let policy = attributes(&server, &server.url()).await;
+    assert_eq!(policy, [None, Some("1".into()), Some("true".into())]);
+}
+
+#[tokio::test]
+async fn a_consumer_gives_a_message_back_or_keeps_it() {
+    let queue = Queue::new(TestSqs::start(SHORT, 5));
+    queue.send("a", "a", "a").await.unwrap();
+    let first = queue.receive(1, 0).await;
+    queue.change(&first[0].2, 0).await.unwrap();
+    let second = queue.receive(1, 0).await;
+    assert_eq!(second[0].1, "2");
+    // The first turn is over.
+    let expired = queue.delete(&first[0].2).await;
+    assert_eq!(expired.unwrap_err(), "InvalidParameterValue");
+    let expired = queue.change(&first[0].2, 5).await;
+    assert_eq!(expired.unwrap_err(), "MessageNotInflight");
+
+    queue.change(&second[0].2, 60).await.unwrap();
+    tokio::time::sleep(SHORT + SHORT / 4).await;
+    assert_eq!(queue.server.depth(), (0, 1));
+    queue.delete(&second[0].2).await.unwrap();
+    queue.delete(&second[0].2).await.unwrap();
+    let none = queue.delete("none").await.unwrap_err();
+    assert_eq!(none, "ReceiptHandleIsInvalid");
+}
+
+#[tokio::test]
+async fn a_deduplication_id_counts_once_in_five_minutes() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    let first = queue.send("a", "a", "same").await.unwrap();
+    assert_eq!(queue.send("b", "b", "same").await.unwrap(), first);
+    assert_ne!(queue.send("c", "b", "other").await.unwrap(), first);
+    assert_eq!(bodies(&queue.receive(10, 0).await), ["a", "c"]);
+    assert_eq!(queue.server.sent().len(), 3);
+
+    let mut fifo = Fifo::new(LIMIT);
+    let sent = Sent {
+        body: "a".into(),
+        group: "a".into(),
+        deduplication: "same".into(),
+    };
+    let now = Instant::now();
+    let just_before = now + DEDUPLICATION.saturating_sub(Duration::from_millis(1));
+    for (at, waiting) in [(now, 1), (just_before, 1), (now + DEDUPLICATION, 2)] {
+        fifo.send(sent.clone(), at).unwrap();
+        assert_eq!(fifo.depth(at), (waiting, 0));
+    }
+}
+
+#[tokio::test]
+async fn the_queue_refuses_what_sqs_refuses() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    let long = "x".repeat(129);
+    for (case, body, group, id, expected) in [
+        ("no group", "a", "", "1", "MissingParameter"),
+        ("no id", "a", "a", "", "MissingParameter"),
+        ("no body", "", "a", "1", "MissingParameter"),
+        ("a space", "a", "a b", "1", "InvalidParameterValue"),
+        ("not ASCII", "a", "開発", "1", "InvalidParameterValue"),
+        ("too long", "a", "a", &long, "InvalidParameterValue"),
+        ("no character", "\u{1}", "a", "1", "InvalidMessageContents"),
+    ] {
+        let refused = queue.send(body, group, id).await;
+        assert_eq!(refused.unwrap_err(), expected, "{case}");
+    }
+    assert_eq!(queue.server.sent(), []);
+
+    let elsewhere = queue
+        .client
+        .send_message()
+        .queue_url("https://example.com/none.fifo");
+    let error = elsewhere.message_body("a").send().await.unwrap_err();
+    assert!(error.into_service_error().is_queue_does_not_exist());
+    let stranger = sqs(&queue.server.endpoint(), "another-key");
+    let error = stranger
+        .get_queue_url()
+        .queue_name("bridge.fifo")
+        .send()
+        .await;
+    assert_eq!(code(&error.unwrap_err()), "UnrecognizedClientException");
+}
+
+#[tokio::test]
+async fn a_batch_is_taken_entry_by_entry() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    let entry = |id: &str, group: Option<&str>| {
+        let entry = SendMessageBatchRequestEntry::builder()
+            .id(id)
+            .message_body("hello");
+        let entry = entry.set_message_group_id(group.map(str::to_owned));
+        entry.message_deduplication_id(id).build().unwrap()
+    };
+    let send = |entries| {
+        let batch = queue
+            .client
+            .send_message_batch()
+            .queue_url(queue.server.url());
+        batch.set_entries(Some(entries)).send()
+    };
+    let entries = vec![
+        entry("1", Some("a")),
+        entry("2", None),
+        entry("3", Some("a")),
+    ];
+    let answer = send(entries).await.unwrap();
+    let successful = answer.successful();
+    let ids: Vec<_> = successful.iter().map(|entry| entry.id.as_str()).collect();
+    assert_eq!(ids, ["1", "3"]);
+    assert_eq!(
+        successful[0].md5_of_message_body,
+        "5d41402abc4b2a76b9719d911017c592"
+    );
+    assert!(successful[0].sequence_number < successful[1].sequence_number);
+    assert_eq!(
+        (answer.failed[0].id.as_str(), answer.failed[0].code.as_str()),
+        ("2", "MissingParameter")
+    );
+    assert_eq!(queue.server.waiting(), 2);
+
+    let eleven = (0..11).map(|n| entry(&n.to_string(), Some("a"))).collect();
+    for (entries, expected) in [
+        (Vec::new(), "EmptyBatchRequest"),
+        (eleven, "TooManyEntriesInBatchRequest"),
+        (vec![entry("1", Some("a")); 2], "BatchEntryIdsNotDistinct"),
+    ] {
+        let answer = send(entries).await;
+        assert_eq!(code(&answer.unwrap_err()), expected);
+    }
+}
+
+/// The redrive policy, the number of messages and whether it is FIFO.
+async fn attributes(server: &TestSqs, url: &str) -> [Option<String>; 3] {
+    let client = sqs(&server.endpoint(), ACCESS_KEY);
+    let request = client.get_queue_attributes().queue_url(url);
+    let answer = request
+        .attribute_names(QueueAttributeName::All)
+        .send()
+        .await;
+    let attributes = answer.unwrap().attributes.unwrap();
+    [
+        QueueAttributeName::RedrivePolicy,
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::FifoQueue,
+    ]
+    .map(|name| attributes.get(&name).cloned())
+}
+
+#[tokio::test]
+async fn a_queue_says_where_its_dead_letters_go_and_takes_them_there() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    queue.send("a", "a", "a").await.unwrap();
+    let [policy, count, fifo] = attributes(&queue.server, &queue.server.url()).await;
+    let policy: Value = serde_json::from_str(&policy.unwrap()).unwrap();
+    let arn = "arn:aws:sqs:ap-northeast-1:123456789012:bridge-dead.fifo";
+    assert_eq!(
+        policy,
+        json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 5 })
+    );
+    assert_eq!((count, fifo), (Some("1".into()), Some("true".into())));
+
+    let request = queue.client.get_queue_url().queue_name("bridge-dead.fifo");
+    let url = request.send().await.unwrap().queue_url.unwrap();
+    assert_eq!(url, queue.server.dead_letter_url());
+    let message = queue
+        .client
+        .send_message()
+        .queue_url(&url)
+        .message_body("dead");
+    let message = message.message_group_id("a").message_deduplication_id("d");
+    message.send().await.unwrap();
+    assert_eq!(queue.server.dead_letters(), ["dead"]);
+    assert_eq!(queue.server.sent().len(), 1);
+    let expected = [None, Some("1".into()), Some("true".into())];
+    assert_eq!(attributes(&queue.server, &url).await, expected);
+}
+
+#[tokio::test]
+async fn the_queue_fails_when_the_test_says_so() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    queue.server.fail_once(Op::SendMessage, 503);
+    let failed = queue.send("a", "a", "a").await.unwrap_err();
+    assert_eq!(failed, "ServiceUnavailable");
+    queue.send("a", "a", "a").await.unwrap();
+    queue.server.fail_always(Op::SendMessage, 403);
+    for _ in 0..2 {
+        let failed = queue.send("b", "a", "b").await.unwrap_err();
+        assert_eq!(failed, "AccessDeniedException");
+    }
+    assert_eq!(bodies(&queue.receive(1, 0).await), ["a"]);
+    queue.server.heal();
+    queue.send("b", "a", "b").await.unwrap();
+    assert_eq!(queue.server.count(Op::SendMessage), 5);
+    assert_eq!(queue.server.calls(Op::SendMessage)[2]["MessageBody"], "b");
+    assert_eq!(queue.server.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn what_the_queue_calls_failed_may_be_done_and_an_answer_may_never_come() {
+    let queue = Queue::new(TestSqs::start(LIMIT, 5));
+    let lost = Fault::ApplyThenStatus(500);
+    queue.server.fault_once(Op::SendMessage, lost);
+    let failed = queue.send("a", "a", "a").await.unwrap_err();
+    assert_eq!(
+        (failed.as_str(), queue.server.waiting()),
+        ("InternalFailure", 1)
+    );
+    queue.send("a", "a", "a").await.unwrap();
+    assert_eq!(queue.server.waiting(), 1);
+
+    queue.server.fault_once(Op::SendMessage, Fault::Hang);
+    let hung = tokio::time::timeout(SHORT, queue.send("b", "a", "b")).await;
+    assert!(hung.is_err(), "{hung:?}");
+    assert_eq!(queue.server.waiting(), 1);
+}
+
+// The secrets.
+
+async fn secret(server: &TestSecrets, id: &str, stage: Option<&str>) -> Result<String, String> {
+    let config = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("ap-northeast-1"))
+        .endpoint_url(server.endpoint())
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+        .retry_config(RetryConfig::disabled());
+    let client = aws_sdk_secretsmanager::Client::from_conf(config.build());
+    let request = client.get_secret_value().secret_id(id);
+    let answer = request
+        .set_version_stage(stage.map(str::to_owned))
+        .send()
+        .await;
+    answer
+        .map(|answer| answer.secret_string.unwrap())
+        .map_err(|error| code(&error))
+}
+
+#[tokio::test]
+async fn a_rotated_secret_has_a_previous_value() {
+    const PREVIOUS: Option<&str> = Some("AWSPREVIOUS");
+    let server = TestSecrets::start();
+    let missing = Err("ResourceNotFoundException".to_owned());
+    assert_eq!(secret(&server, "bridge/token", None).await, missing);
+    server.put("bridge/token", "one").put("bridge/git", "other");
+    let arn = server.arn("bridge/token");
+    assert_eq!(secret(&server, "bridge/token", None).await.unwrap(), "one");
+    assert_eq!(secret(&server, "bridge/token", PREVIOUS).await, missing);
+    server.put(&arn, "two");
+    assert_eq!(secret(&server, &arn, None).await.unwrap(), "two");
+    assert_eq!(secret(&server, &arn, PREVIOUS).await.unwrap(), "one");
+    server.put("bridge/token", "three");
+    assert_eq!(secret(&server, &arn, PREVIOUS).await.unwrap(), "two");
+    assert_eq!(secret(&server, "bridge/git", None).await.unwrap(), "other");
+    assert_eq!((server.count("bridge/token"), server.count(&arn)), (6, 6));
+    assert_eq!(server.count("bridge/git"), 1);
+}
+
+#[tokio::test]
+async fn secrets_fail_when_the_test_says_so() {
+    let server = TestSecrets::start();
+    server.put("token", "one").fail_once(500);
+    assert_eq!(
+        secret(&server, "token", None).await.unwrap_err(),
+        "InternalFailure"
+    );
+    assert_eq!(secret(&server, "token", None).await.unwrap(), "one");
+    server.fail_always(400);
+    for _ in 0..2 {
+        assert_eq!(
+            secret(&server, "token", None).await.unwrap_err(),
+            "ThrottlingException"
+        );
+    }
+    server.heal();
+    assert_eq!(secret(&server, "token", None).await.unwrap(), "one");
+    assert_eq!(server.count("token"), 5);
+}
+
+// Lambda. Its function is the test below, in a process of its own.
+
+const FUNCTION: [&str; 4] = [
+    "--exact",
+    "the_function",
+    "--include-ignored",
+    "--nocapture",
+];
+
+#[tokio::test]
+#[ignore = "not a test: the function that the tests of Lambda start"]
+async fn the_function() {
+    let Ok(api) = env::var("AWS_LAMBDA_RUNTIME_API") else {
+        return;
+    };
+    if env::var_os("FAIL_INIT").is_some() {
+        let mut stream = TcpStream::connect(api).unwrap();
+        let body = r#"{"errorType":"Config"}"#;
+        let head = "POST /2018-06-01/runtime/init/error HTTP/1.1\r\nhost: x\r\nconnection: close";
+        write!(
+            stream,
+            "{head}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        process::exit(3);
+    }
+    lambda_runtime::run(service_fn(handle)).await.unwrap();
+}
+
+async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
+    let LambdaEvent { payload, context } = event;
+    if payload.get("Records").is_some() {
+        return batch(payload);
+    }
+    match payload["do"].as_str() {
+        Some("fail") => Err(diagnostic("Fetch")),
+        Some("hang") => pending().await,
+        Some("crash") => process::exit(4),
+        Some("names") => Ok(env::vars().map(|(name, _)| name).collect()),
+        Some("aws") => Ok(use_aws().await),
+        _ => {
+            println!("a line of {}", context.request_id);
+            eprintln!("an error of {}", context.request_id);
+            Ok(json!({
+                "payload": payload,
+                "pid": process::id(),
+                "request_id": context.request_id,
+                "deadline_ms": context.deadline,
+                "arn": context.invoked_function_arn,
+                "trace": context.xray_trace_id,
+                "memory_mb": context.env_config.memory,
+            }))
+        }
+    }
+}
+
+/// Reports the messages `fail`, and answers in other ways to a batch with another word in it.
+fn batch(event: Value) -> Result<Value, Diagnostic> {
+    let event: SqsEvent = serde_json::from_value(event).unwrap();
+    let (mut failures, mut seen) = (Vec::new(), Vec::new());
+    for record in event.records {
+        assert_eq!(record.event_source.as_deref(), Some("aws:sqs"));
+        let body = record.body.unwrap();
+        assert_eq!(record.md5_of_body.unwrap(), md5_hex(body.as_bytes()));
+        match body.as_str() {
+            "throw" => return Err(diagnostic("Throw")),
+            "nonsense" => return Ok(json!({ "batchItemFailures": [{ "id": "?" }] })),
+            "null" => return Ok(Value::Null),
+            "fail" => failures.push(json!({ "itemIdentifier": record.message_id })),
+            _ => {}
+        }
+        seen.push(body);
+    }
+    Ok(json!({ "batchItemFailures": failures, "seen": seen }))
+}
+
+/// Sends a message and reads a secret with nothing but what the environment says.
+async fn use_aws() -> Value {
+    let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let queue = env::var("QUEUE_URL").unwrap();
+    let sqs = aws_sdk_sqs::Client::new(&config);
+    let message = sqs.send_message().queue_url(queue).message_body("sent");
+    let message = message.message_group_id("a").message_deduplication_id("a");
+    message.send().await.unwrap();
+    let secrets = aws_sdk_secretsmanager::Client::new(&config);
+    let secret = secrets.get_secret_value().secret_id("token").send().await;
+    secret.unwrap().secret_string.into()
+}
+
+fn diagnostic(kind: &str) -> Diagnostic {
+    Diagnostic {
+        error_type: kind.into(),
+        error_message: "as the event has it".into(),
+    }
+}
+
+async fn start(vars: &[(&str, String)]) -> Lambda {
+    Lambda::start_with(env::current_exe().unwrap(), &FUNCTION, vars, LIMIT).await
+}
+
+fn kind(result: &Result<Value, Value>) -> &str {
+    let error = result.as_ref().unwrap_err();
+    error["errorType"].as_str().unwrap()
+}
+
+fn millis(time: SystemTime) -> u128 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
+}
+
+#[tokio::test]
+async fn a_function_gets_its_event_and_what_lambda_says_of_it() {
+    let lambda = start(&[]).await;
+    assert!((Duration::ZERO..SHORT * 10).contains(&lambda.time_to_first_poll()));
+    for limit in [LIMIT, LIMIT * 2] {
+        let before = millis(SystemTime::now() + limit);
+        let invocation = lambda.invoke_within(&json!({ "名": 1 }), limit).await;
+        let after = millis(SystemTime::now() + limit);
+        let answer = invocation.result.unwrap();
+        assert_eq!(answer["payload"], json!({ "名": 1 }));
+        assert_eq!(answer["request_id"], invocation.request_id);
+        assert_eq!(answer["pid"], lambda.pid());
+        assert_eq!(answer["memory_mb"], 1769);
+        assert!(answer["trace"].as_str().unwrap().starts_with("Root=1-"));
+        let arn = answer["arn"].as_str().unwrap();
+        let prefix = "arn:aws:lambda:ap-northeast-1:123456789012:function:lambda_support_works";
+        assert!(arn.starts_with(prefix), "{arn}");
+        let deadline = u128::from(answer["deadline_ms"].as_u64().unwrap());
+        assert!((before..=after).contains(&deadline), "{deadline}");
+        assert!(invocation.took < limit);
+
+        let line = format!("a line of {}", invocation.request_id);
+        assert!(lambda.log().contains(&line), "{:?}", lambda.log());
+        let error = format!("an error of {}", invocation.request_id);
+        assert!(!lambda.log().contains(&error) && lambda.output().contains(&error));
+    }
+    assert_eq!(lambda.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_function_sees_no_variable_of_this_process() {
+    let vars = [
+        ("SSL_CERT_FILE", "/none".to_owned()),
+        ("ONE", "1".to_owned()),
+    ];
+    let lambda = start(&vars).await;
+    let names = lambda
+        .invoke(&json!({ "do": "names" }))
+        .await
+        .result
+        .unwrap();
+    let mut names: Vec<_> = names
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    names.retain(|name| !name.starts_with("AWS_") && !name.starts_with("_X_AMZN"));
+    names.sort_unstable();
+    assert_eq!(names, ["ONE", "SSL_CERT_FILE"]);
+}
+
+#[tokio::test]
+async fn an_error_is_an_answer_and_the_process_goes_on() {
+    let lambda = start(&[]).await;
+    let failed = lambda.invoke(&json!({ "do": "fail" })).await;
+    let expected = json!({ "errorType": "Fetch", "errorMessage": "as the event has it" });
+    assert_eq!(failed.result, Err(expected));
+    lambda.invoke(&json!({})).await.result.unwrap();
+    assert_eq!(lambda.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_function_that_takes_too_long_is_killed_and_started_again() {
+    let lambda = start(&[]).await;
+    let first = lambda.pid();
+    let hung = lambda.invoke_within(&json!({ "do": "hang" }), SHORT).await;
+    assert_eq!(kind(&hung.result), "Sandbox.Timedout");
+    assert!((SHORT..SHORT * 5).contains(&hung.took), "{:?}", hung.took);
+    assert!(!Path::new(&format!("/proc/{first}")).exists());
+    let answer = lambda.invoke(&json!({})).await.result.unwrap();
+    assert_eq!((lambda.starts(), lambda.pid() != first), (2, true));
+    assert_eq!(answer["pid"], lambda.pid());
+}
+
+#[tokio::test]
+async fn a_function_that_ends_is_started_again() {
+    let lambda = start(&[]).await;
+    let crashed = lambda.invoke(&json!({ "do": "crash" })).await;
+    assert_eq!(kind(&crashed.result), "Runtime.ExitError");
+    let message = crashed.result.unwrap_err()["errorMessage"].to_string();
+    assert!(message.contains("exit status: 4"), "{message}");
+    lambda.invoke(&json!({})).await.result.unwrap();
+
+    // Between two events, and in the middle of one.
+    lambda.kill();
+    lambda.invoke(&json!({})).await.result.unwrap();
+    assert_eq!(lambda.starts(), 3);
+    let hang = json!({ "do": "hang" });
+    let (killed, ()) = tokio::join!(lambda.invoke(&hang), async {
+        tokio::time::sleep(SHORT / 4).await;
+        lambda.kill();
+    });
+    assert_eq!(kind(&killed.result), "Runtime.ExitError");
+    lambda.invoke(&json!({})).await.result.unwrap();
+    assert_eq!(lambda.starts(), 4);
+}
+
+#[tokio::test]
+async fn a_function_that_cannot_start_fails_the_invocation() {
+    let lambda = start(&[("FAIL_INIT", "1".to_owned())]).await;
+    assert_eq!(lambda.starts(), 1);
+    let failed = lambda.invoke(&json!({})).await;
+    assert_eq!(kind(&failed.result), "Runtime.ExitError");
+    assert_eq!(lambda.starts(), 2);
+    assert_eq!(
+        lambda.init_errors(),
+        vec![json!({ "errorType": "Config" }); 2]
+    );
+}
+
+#[tokio::test]
+async fn one_event_waits_for_the_other() {
+    let lambda = start(&[]).await;
+    let (hang, next) = (json!({ "do": "hang" }), json!({}));
+    let started = Instant::now();
+    let (first, second) = tokio::join!(lambda.invoke_within(&hang, SHORT), lambda.invoke(&next));
+    assert_eq!(kind(&first.result), "Sandbox.Timedout");
+    second.result.unwrap();
+    assert!(started.elapsed() >= SHORT);
+}
+
+#[tokio::test]
+async fn a_dropped_lambda_leaves_no_process() {
+    let lambda = start(&[]).await;
+    let process = format!("/proc/{}", lambda.pid());
+    assert!(Path::new(&process).exists());
+    drop(lambda);
+    assert!(!Path::new(&process).exists());
+}
+
+#[tokio::test]
+async fn a_function_finds_the_queue_and_the_secrets_by_its_environment() {
+    let (queue, secrets) = (TestSqs::start(LIMIT, 5), TestSecrets::start());
+    secrets.put("token", "one");
+    let lambda = start(&[
+        ("AWS_ENDPOINT_URL_SQS", queue.endpoint()),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets.endpoint()),
+        ("QUEUE_URL", queue.url()),
+    ])
+    .await;
+    let used = lambda.invoke(&json!({ "do": "aws" })).await;
+    assert_eq!(used.result, Ok("one".into()), "{}", lambda.output());
+    assert_eq!(queue.sent()[0].body, "sent");
+}
+
+#[tokio::test]
+async fn the_event_source_deletes_what_succeeded_and_brings_the_rest_again() {
+    let queue = TestSqs::start(SHORT, 2);
+    queue.put("a", "1").put("fail", "2").put("b", "3");
+    let lambda = start(&[]).await;
+    let invocations = queue.drain(&lambda, 10, LIMIT).await;
+    let seen: Vec<_> = invocations
+        .iter()
+        .map(|invocation| invocation.result.as_ref().unwrap()["seen"].clone())
+        .collect();
+    assert_eq!(seen, [json!(["a", "fail", "b"]), json!(["fail"])]);
+    assert_eq!(queue.dead_letters(), ["fail"]);
+    assert_eq!(queue.depth(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_event_source_keeps_the_whole_batch_of_a_function_that_fails() {
+    let lambda = start(&[]).await;
+    for (body, dead) in [("throw", true), ("nonsense", true), ("null", false)] {
+        // What comes back dies, as it was received once already.
+        let queue = TestSqs::start(SHORT, 1);
+        queue.put("a", "1").put(body, "2");
+        let invocations = queue.drain(&lambda, 10, LIMIT).await;
+        assert_eq!(invocations.len(), 1, "{body}");
+        let expected: &[&str] = if dead { &["a", body] } else { &[] };
+        assert_eq!(queue.dead_letters(), expected, "{body}");
+    }
+    // Time is up before the message comes back.
+    let queue = TestSqs::start(LIMIT, 5);
+    queue.put("fail", "1");
+    assert_eq!(queue.drain(&lambda, 1, SHORT).await.len(), 1);
+    assert_eq!(queue.depth(), (0, 1));
+}
+
+// The events.
+
+fn event(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("events")
+        .join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn envelope(name: &str) -> Value {
+    serde_json::from_str(&event(name)).unwrap()
+}
+
+#[test]
+fn the_gateways_events_carry_the_webhooks_bodies() {
+    for (name, body) in [
+        ("apigw-v2-project-push.json", "project-push-update.json"),
+        ("apigw-v2-git-push.json", "git-push-update.form"),
+        ("apigw-v1-project-push.json", "project-push-update.json"),
+        ("apigw-v1-git-push.json", "git-push-update.form"),
+    ] {
+        let envelope = envelope(name);
+        let carried = envelope["body"].as_str().unwrap().to_owned();
+        let carried = if envelope["isBase64Encoded"].as_bool().unwrap() {
+            String::from_utf8(BASE64_STANDARD.decode(carried).unwrap()).unwrap()
+        } else {
+            carried
+        };
+        assert_eq!(carried, event(body), "{name}");
+        let path = if name.starts_with("apigw-v2") {
+            assert_eq!(envelope["version"], "2.0");
+            assert_eq!(
+                envelope["headers"]["content-length"],
+                carried.len().to_string()
+            );
+            assert_eq!(
+                envelope["requestContext"]["http"]["path"],
+                envelope["rawPath"]
+            );
+            &envelope["rawPath"]
+        } else {
+            assert_eq!(envelope["httpMethod"], "POST");
+            &envelope["path"]
+        };
+        assert_eq!(path, "/hooks/put-the-webhook-token-here", "{name}");
+    }
+    assert_eq!(envelope("apigw-v2-git-push.json")["isBase64Encoded"], true);
+}
+
+#[test]
+fn the_queues_events_are_what_lambda_gets_and_name_the_commit_of_the_webhook() {
+    let body = |name| {
+        let event: SqsEvent = serde_json::from_value(envelope(name)).unwrap();
+        let [record] = &event.records[..] else {
+            panic!("{name} has one record");
+        };
+        let body = record.body.as_ref().unwrap();
+        assert_eq!(record.md5_of_body.as_ref(), Some(&md5_hex(body.as_bytes())));
+        serde_json::from_str::<Value>(body).unwrap()
+    };
+    assert_eq!(body("sqs-sweep.json"), json!({ "sweep": true }));
+    let job = body("sqs-job.json");
+    let push = envelope("project-push-update.json");
+    let revisions = &push["content"]["revisions"];
+    assert_eq!(job["hints"], json!([revisions[0]["rev"]]));
+    assert_eq!(job["ref"], push["content"]["ref"]);
+
+    // The same fields as those of a queue that the tests run.
+    let queue = TestSqs::start(LIMIT, 1);
+    let received = queue.put("a", "a").receive(1);
+    let ours = queue.event(&received)["Records"][0].clone();
+    let theirs = envelope("sqs-job.json")["Records"][0].clone();
+    let names = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    for (ours, theirs) in [
+        (&ours, &theirs),
+        (&ours["attributes"], &theirs["attributes"]),
+    ] {
+        let (mut ours, mut theirs) = (names(ours), names(theirs));
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours["eventSourceARN"], queue.arn());
+}

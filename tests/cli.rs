@@ -492,6 +492,47 @@ fn invoke_delivers_the_pushes_of_both_webhooks() {
 }
 
 #[test]
+fn invoke_takes_what_the_functions_get() {
+    // The tip that the events name is never there, and waited for once each.
+    for (file, outcomes) in [
+        ("apigw-v1-project-push.json", &["published"][..]),
+        ("apigw-v2-project-push.json", &["published"]),
+        ("apigw-v1-git-push.json", &["ignored"]),
+        ("apigw-v2-git-push.json", &["ignored"]),
+        ("sqs-job.json", &["published"]),
+        ("sqs-sweep.json", &["published"]),
+    ] {
+        let place = Place::new();
+        let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+        let text = fs::read_to_string(event(file)).unwrap();
+        let text = text.replace("ac95515a74d468441fa3852d5e3715a8f1826be6", &commit);
+        fs::write(place.path(file), text).unwrap();
+        let ran = place.run(&["invoke", file], &[]);
+        let found: Vec<_> = ran.lines.iter().map(|line| &line["outcome"]).collect();
+        assert_eq!(found, outcomes, "{file}: {ran:?}");
+        assert_eq!(ran.code, Some(0), "{file}: {ran:?}");
+    }
+    let place = Place::new();
+    for (name, text, said) in [
+        (
+            "body",
+            r#"{"requestContext":{},"rawPath":"/","body":"!","isBase64Encoded":true}"#,
+            "its body should be base64",
+        ),
+        (
+            "job",
+            r#"{"Records":[{"body":"hello"}]}"#,
+            "cannot read a job from the queue",
+        ),
+    ] {
+        fs::write(place.path(name), text).unwrap();
+        let ran = place.run(&["invoke", name], &[]);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(said), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_git_webhook_of_another_space_is_ignored() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);

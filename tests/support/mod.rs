@@ -20,6 +20,7 @@ pub mod process;
 pub mod product;
 pub mod s3;
 pub mod secrets;
+pub mod service;
 pub mod sqs;
 pub mod tls;
 pub mod upstream;

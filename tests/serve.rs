@@ -1,0 +1,352 @@
+//! The bridge as one process on a laptop.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use support::{
+    process::wait_within,
+    service::{MAIN, project_push},
+    upstream::{Repository, Upstream},
+};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// `serve` in a folder of its own.
+struct Serving {
+    child: Child,
+    /// Where webhooks are posted to, without the token.
+    hooks: String,
+    token: String,
+    stdout: Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+    client: reqwest::blocking::Client,
+}
+
+struct Place {
+    folder: TempDir,
+    upstream: Upstream,
+    repository: Repository,
+}
+
+impl Place {
+    fn new() -> Self {
+        let upstream = Upstream::new();
+        let repository = upstream.repository("APP/web");
+        let folder = tempfile::tempdir().unwrap();
+        let place = Self {
+            folder,
+            upstream,
+            repository,
+        };
+        place.route(MAIN);
+        place
+    }
+
+    fn route(&self, ref_name: &str) {
+        let text = format!(
+            "[[space]]\nurl = \"file://{}\"\n[[route]]\nname = \"web\"\nrepository = \"APP/web\"\nref = \"{ref_name}\"\n\
+             object = \"web.zip\"\n",
+            self.upstream.root().display()
+        );
+        fs::write(self.folder.path().join("routes.toml"), text).unwrap();
+    }
+
+    fn serve(&self, arguments: &[&str], vars: &[(&str, &str)]) -> Serving {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"))
+            .current_dir(self.folder.path())
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .env_remove("WEBHOOK_TOKEN")
+            .env_remove("SOURCE_BUCKET")
+            .envs(vars.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, stdout) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                lines.send(line).ok();
+            }
+        });
+        let stderr = Arc::<Mutex<String>>::default();
+        let (mut err, text) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = err.read(&mut bytes) {
+                let read = String::from_utf8_lossy(&bytes[..read]);
+                text.lock().unwrap().push_str(&read);
+            }
+        });
+        let mut serving = Serving {
+            child,
+            hooks: String::new(),
+            token: String::new(),
+            stdout,
+            stderr,
+            client: reqwest::blocking::Client::builder()
+                .no_proxy()
+                .timeout(LIMIT)
+                .build()
+                .unwrap(),
+        };
+        let text = serving.wait_for("Ctrl-C stops");
+        let url = text.split_once("webhook URL: ").unwrap().1;
+        let (hooks, token) = url.lines().next().unwrap().rsplit_once('/').unwrap();
+        serving.hooks = hooks.into();
+        serving.token = token.into();
+        serving
+    }
+
+    fn versions(&self) -> usize {
+        let object = self
+            .folder
+            .path()
+            .join("backlog-bridge-store/sources/web.zip");
+        let Ok(folders) = fs::read_dir::<PathBuf>(object) else {
+            return 0;
+        };
+        folders
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_string_lossy().starts_with('@')
+            })
+            .count()
+    }
+}
+
+impl Serving {
+    /// What it wrote for people, once that holds `wanted`.
+    fn wait_for(&self, wanted: &str) -> String {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let text = self.stderr.lock().unwrap().clone();
+            if text.contains(wanted) {
+                return text;
+            }
+            assert!(Instant::now() < end, "no {wanted:?} in: {text}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The next line for programs.
+    fn line(&self) -> Value {
+        let line = self.stdout.recv_timeout(LIMIT);
+        let line = line.unwrap_or_else(|_| panic!("{}", self.stderr.lock().unwrap()));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn post(&self, token: &str, body: String) -> (u16, String) {
+        let url = format!("{}/{token}", self.hooks);
+        let answer = self.client.post(url).body(body).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    fn push(&self, commit: &str) -> (u16, String) {
+        self.post(&self.token, project_push("update", MAIN, &[commit]))
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// How it ended after a signal, and all that it wrote for people.
+    fn stop(mut self) -> (Option<i32>, String) {
+        self.signal("-TERM");
+        let status = wait_within(&mut self.child, LIMIT).expect("it stops");
+        thread::sleep(Duration::from_millis(50));
+        let text = self.stderr.lock().unwrap().clone();
+        (status.code(), text)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_webhook_is_accepted_and_delivered_and_each_outcome_is_a_line() {
+    let place = Place::new();
+    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    // The sweep at the start finds it already; the event is then one of nothing new.
+    let line = serving.line();
+    assert_eq!(
+        (&line["outcome"], &line["commit"]),
+        (&json!("published"), &json!(commit))
+    );
+    let (status, body) = serving.push(&commit);
+    assert_eq!((status, &*body), (202, r#"{"accepted":["web"]}"#));
+    assert_eq!(serving.line()["outcome"], "already_current");
+
+    let next = place.repository.commit_on(MAIN, &[("a", "b".into())]);
+    let (status, body) = serving.push(&next);
+    println!("POST /hooks/…  ->  {status} {body}");
+    let line = serving.line();
+    println!("{line}");
+    assert_eq!(
+        (&line["outcome"], &line["commit"]),
+        (&json!("published"), &json!(next))
+    );
+    assert_eq!(place.versions(), 2);
+
+    let token = serving.token.clone();
+    let (code, text) = serving.stop();
+    println!("{text}");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("accepted for web, in"), "{text}");
+    assert!(
+        text.contains("sweep: 1 repositories, 1 objects, 1 differed"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("/hooks/{token}")),
+        "the token is shown: {text}"
+    );
+    assert!(!text.contains("marker"), "nothing of a body: {text}");
+}
+
+#[test]
+fn duplicates_make_one_version_and_a_sweep_finds_what_no_event_told_of() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "1"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    let commit = place.repository.commit_on(MAIN, &[("a", "b".into())]);
+    for _ in 0..20 {
+        assert_eq!(serving.push(&commit).0, 202);
+    }
+    let outcomes: Vec<_> = (0..20).map(|_| serving.line()["outcome"].clone()).collect();
+    let published = outcomes.iter().filter(|outcome| *outcome == "published");
+    assert!(published.count() <= 1, "{outcomes:?}");
+    assert_eq!(place.versions(), 2);
+    // Nobody tells of this one.
+    let commit = place.repository.commit_on(MAIN, &[("a", "c".into())]);
+    let found = (0..10).any(|_| serving.line()["commit"] == commit);
+    assert!(found);
+    assert_eq!(place.versions(), 3);
+}
+
+#[test]
+fn a_token_of_ones_own_is_not_shown_and_others_find_nothing() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let token = "a-token-of-ones-own-0123";
+    let serving = place.serve(&[], &[("WEBHOOK_TOKEN", token)]);
+    assert_eq!(serving.token, "$WEBHOOK_TOKEN");
+    let push = || project_push("update", MAIN, &[]);
+    assert_eq!(serving.post("another-token-of-somebody", push()).0, 404);
+    assert_eq!(serving.post(token, push()).0, 202);
+    assert_eq!(serving.post(token, "{".into()).0, 400);
+    let long = format!("payload={}", "x".repeat(1024 * 1024));
+    assert_eq!(serving.post(token, long).0, 413);
+    let login = serving
+        .client
+        .post(&serving.hooks)
+        .basic_auth("backlog", Some(token));
+    assert_eq!(login.body(push()).send().unwrap().status().as_u16(), 202);
+    let (_, text) = serving.stop();
+    assert!(!text.contains(token), "{text}");
+}
+
+#[test]
+fn a_new_routing_table_counts_at_once_and_a_wrong_one_is_told_of() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    place.route("refs/heads/other");
+    let (status, body) = serving.push(&"1".repeat(40));
+    assert_eq!((status, &*body), (200, r#"{"ignored":"no route matches"}"#));
+    fs::write(place.folder.path().join("routes.toml"), "[[route]]\n").unwrap();
+    let (status, body) = serving.push(&"1".repeat(40));
+    assert_eq!((status, &*body), (200, r#"{"ignored":"no route matches"}"#));
+    let text = serving.wait_for("keeping the last good routing table");
+    assert!(text.contains("routes.toml"), "{text}");
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_said_and_ends_with_2() {
+    let place = Place::new();
+    let run = |listen: &str, vars: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"))
+            .current_dir(place.folder.path())
+            .args(["serve", "--listen", listen])
+            .envs(vars.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (listen, vars, said) in [
+        (&*address, &[][..], "name another address with --listen"),
+        ("here", &[], "invalid socket address"),
+        (
+            "127.0.0.1:0",
+            &[("WEBHOOK_TOKEN", "short")],
+            "WEBHOOK_TOKEN: expected a token of at least 16",
+        ),
+    ] {
+        let (code, text) = run(listen, vars);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(said), "{text}");
+        assert!(!text.contains("\"short\""), "{text}");
+    }
+}
+
+#[test]
+fn stopping_waits_for_what_runs_and_says_what_is_left() {
+    let place = Place::new();
+    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    // An event that names another commit: the delivery looks again for 7 seconds.
+    assert_eq!(serving.push(&"1".repeat(40)).0, 202);
+    assert_eq!(serving.push(&commit).0, 202);
+    thread::sleep(Duration::from_millis(500));
+    let started = Instant::now();
+    let (code, text) = serving.stop();
+    assert!(started.elapsed() > Duration::from_secs(4), "it waited");
+    assert!(
+        text.contains("stopping: waiting for deliveries that run (1)"),
+        "{text}"
+    );
+    assert!(text.contains("stopped; 1 jobs were not handled"), "{text}");
+    assert_eq!(code, Some(1), "{text}");
+
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.push(&"1".repeat(40)).0, 202);
+    thread::sleep(Duration::from_millis(500));
+    serving.signal("-INT");
+    serving.wait_for("stop again to end at once");
+    let started = Instant::now();
+    let (code, text) = serving.stop();
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "it did not wait: {text}"
+    );
+    assert_eq!(code, Some(1), "{text}");
+}

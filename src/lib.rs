@@ -2,10 +2,10 @@
 //! CodePipeline source stage starts.
 //!
 //! ```text
-//! webhook body ─▶ webhook ─PushEvent─▶ route ─Destination─▶ deliver ─▶ Delivery
-//!                                                             │ head, put          bucket
-//!                                                             │ tip, fetch         remote
-//!                                                             └ pack ─▶ snapshot ─▶ archive
+//! request ─▶ receive ─Job─▶ queue ─▶ worker ─Destination─▶ deliver ─▶ Delivery ─▶ report
+//!              │ secrets             │ sweep                 │ head, put          bucket
+//!              │ webhook             └ table                 │ tip, fetch         remote
+//!              └ table                                       └ pack ─▶ snapshot ─▶ archive
 //! ```
 //!
 //! The event only says which route to look at. What is fetched, from where, and where it goes comes from the routing

@@ -8,7 +8,10 @@ use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
     error::{ProvideErrorMetadata, SdkError},
-    operation::head_object::HeadObjectOutput,
+    operation::{
+        head_object::HeadObjectOutput,
+        put_object::{PutObjectError, builders::PutObjectFluentBuilder},
+    },
     primitives::ByteStream,
 };
 use tokio::io::AsyncWriteExt;
@@ -250,6 +253,31 @@ impl S3 {
         Ok(Found::Text { text, etag })
     }
 
+    /// Stores a text, if `condition` still holds. Says whether it did.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 refuses, or nobody knows whether it stored the text.
+    pub async fn put_text(
+        &self,
+        at: Address<'_>,
+        text: &str,
+        condition: &Condition,
+    ) -> Result<bool, Error> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(at.bucket)
+            .key(at.key)
+            .content_type("application/toml")
+            .body(text.as_bytes().to_vec().into());
+        match condition.of(request).send().await {
+            Ok(_) => Ok(true),
+            Err(err) if is_refusal(&err) => Ok(false),
+            Err(err) => Err(error("write", at, err)),
+        }
+    }
+
     /// Stores `archive` as a new version, if `condition` still holds.
     ///
     /// # Errors
@@ -283,26 +311,32 @@ impl S3 {
             .content_length(i64::try_from(archive.bytes).unwrap_or(i64::MAX))
             .set_metadata(Some(metadata))
             .body(body);
-        let request = match condition {
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Unchanged(etag) => request.if_match(etag),
-        };
-        match request.send().await {
+        match condition.of(request).send().await {
             Ok(answer) => Ok(Put::Stored {
                 version_id: version_id(answer.version_id(), at)?,
             }),
-            // 404: the version that the condition names is gone.
-            Err(err)
-                if matches!(status(&err), Some(409 | 412)) || err.code() == Some("NoSuchKey") =>
-            {
-                Ok(Put::Refused)
-            }
+            Err(err) if is_refusal(&err) => Ok(Put::Refused),
             Err(err) => match error("write", at, err) {
                 err if err.is_transient() => Ok(Put::Unknown(err)),
                 err => Err(err),
             },
         }
     }
+}
+
+impl Condition {
+    fn of(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
+        match self {
+            Self::Absent => request.if_none_match("*"),
+            Self::Unchanged(etag) => request.if_match(etag),
+        }
+    }
+}
+
+/// Whether a write's condition did not hold.
+fn is_refusal(err: &SdkError<PutObjectError>) -> bool {
+    // 404: the version that the condition names is gone.
+    matches!(status(err), Some(409 | 412)) || err.code() == Some("NoSuchKey")
 }
 
 /// The archive as a request body. The SDK cannot send it twice; whoever calls tries again with a new one.

@@ -165,6 +165,12 @@ impl RouteTable {
         &self.routes
     }
 
+    /// All spaces, in the order in which they were written.
+    #[must_use]
+    pub fn spaces(&self) -> &[Space] {
+        &self.spaces
+    }
+
     /// The route of this name.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<&Route> {

@@ -68,7 +68,7 @@ enum Command {
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
-    /// Look at the routing table.
+    /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
 }
@@ -124,6 +124,6 @@ async fn dispatch(cli: Cli, config: &Config) -> Result<Ended, Usage> {
         Command::Serve(options) => Box::pin(serve::run(options, &cli.common, config)).await,
         Command::Invoke(options) => invoke::run(options, &cli.common, config).await,
         Command::Sync(options) => sync::run(options, &cli.common, config).await,
-        Command::Routes(command) => routes::run(command, &cli.common, config),
+        Command::Routes(command) => routes::run(command, &cli.common, config).await,
     }
 }

@@ -1,10 +1,17 @@
-//! `routes`: what the routing table says.
+//! `routes`: what the routing table says, and the one that a deployed bridge reads.
+
+use std::{
+    io::{BufRead, IsTerminal},
+    path::PathBuf,
+};
 
 use backlog_bridge::{
-    config::Config,
+    bucket::{Address, Condition, Found, S3},
+    config::{Config, Location},
     push::{RefName, RepositoryName},
-    route::{Sweep, Verdict},
+    route::{CredentialsSource, Origin, ROUTES_KEY, Route, RouteTable, Sweep, Verdict},
 };
+use similar::TextDiff;
 
 use super::{Common, Ended, Usage, setup::table};
 
@@ -21,25 +28,70 @@ pub(super) enum Command {
         #[arg(value_name = "REF")]
         ref_name: RefName,
     },
+    /// Give a routing table to the deployed bridge: check it, show what changes, ask, and store it.
+    #[command(
+        after_help = "It is stored only if nobody else has stored another one meanwhile. The bridge reads it within a minute.\n\n\
+        Examples:\n  SOURCE_BUCKET=example-sources backlog-bridge routes push\n  \
+        backlog-bridge routes push staging.toml --at s3://example-sources/config/routes.toml --yes"
+    )]
+    Push {
+        /// The routing table [default: --routes].
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        deployed: Deployed,
+        /// Store it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the routing table of the deployed bridge.
+    #[command(after_help = "Example:\n  \
+        SOURCE_BUCKET=example-sources backlog-bridge routes pull > routes.toml")]
+    Pull {
+        #[command(flatten)]
+        deployed: Deployed,
+    },
 }
 
-pub(super) fn run(command: Command, common: &Common, config: &Config) -> Result<Ended, Usage> {
-    let table = table(common, config)?;
+#[derive(Debug, clap::Args)]
+pub(super) struct Deployed {
+    /// Where the deployed bridge reads its table [default: `config/routes.toml` in `SOURCE_BUCKET`].
+    #[arg(long, value_name = "S3_URL")]
+    at: Option<Location>,
+}
+
+impl Deployed {
+    fn location(self, config: &Config) -> Result<Location, Usage> {
+        let of_bucket = |bucket: &String| Location {
+            bucket: bucket.clone(),
+            key: ROUTES_KEY.into(),
+        };
+        self.at
+            .or_else(|| config.source_bucket.as_ref().map(of_bucket))
+            .ok_or_else(|| {
+                Usage("say where the routing table is: set SOURCE_BUCKET, or --at s3://bucket/config/routes.toml".into())
+            })
+    }
+}
+
+pub(super) async fn run(
+    command: Command,
+    common: &Common,
+    config: &Config,
+) -> Result<Ended, Usage> {
     match command {
+        Command::Push {
+            file,
+            deployed,
+            yes,
+        } => {
+            let file = file.unwrap_or_else(|| common.routes.clone());
+            push(file, &deployed.location(config)?, yes, config).await
+        }
+        Command::Pull { deployed } => pull(&deployed.location(config)?).await,
         Command::Check => {
+            let table = table(common, config)?;
             for route in table.routes() {
-                let sweep = match route.sweep() {
-                    Sweep::All => "all",
-                    Sweep::Existing => "existing",
-                };
-                say!(
-                    "{}: {} {} -> s3://{}/{} (sweep: {sweep})",
-                    route.name(),
-                    route.repository(),
-                    route.pattern(),
-                    route.bucket(),
-                    route.object(),
-                );
+                say!("{}", describe(route));
             }
             eprintln!(
                 "{} is well; routes: {}",
@@ -52,6 +104,7 @@ pub(super) fn run(command: Command, common: &Common, config: &Config) -> Result<
             repository,
             ref_name,
         } => {
+            let table = table(common, config)?;
             let explanations = table.explain(&repository, &ref_name);
             let mut taken = false;
             for explanation in &explanations {
@@ -64,4 +117,117 @@ pub(super) fn run(command: Command, common: &Common, config: &Config) -> Result<
             Ok(Ended::Well)
         }
     }
+}
+
+fn describe(route: &Route) -> String {
+    let sweep = match route.sweep() {
+        Sweep::All => "all",
+        Sweep::Existing => "existing",
+    };
+    format!(
+        "{}: {} {} -> s3://{}/{} (sweep: {sweep})",
+        route.name(),
+        route.repository(),
+        route.pattern(),
+        route.bucket(),
+        route.object(),
+    )
+}
+
+fn address(at: &Location) -> Address<'_> {
+    Address {
+        bucket: &at.bucket,
+        key: &at.key,
+    }
+}
+
+async fn pull(at: &Location) -> Result<Ended, Usage> {
+    match S3::from_environment().await.text(address(at), None).await? {
+        Found::Text { text, .. } => {
+            use std::io::Write;
+            std::io::stdout().write_all(text.as_bytes())?;
+            Ok(Ended::Well)
+        }
+        Found::Missing | Found::Same => {
+            eprintln!("there is no routing table at {at} yet; store one with routes push");
+            Ok(Ended::WithFailures)
+        }
+    }
+}
+
+async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Result<Ended, Usage> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(&file)
+        .map_err(|err| Usage(format!("cannot read the routing table {name}: {err}")))?;
+    // The template keeps the table in the source bucket.
+    let bucket = config.source_bucket.as_deref().unwrap_or(&at.bucket);
+    let parse =
+        |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
+    let new = parse(&name, &text)?;
+    let s3 = S3::from_environment().await;
+    let (old, condition) = match s3.text(address(at), None).await? {
+        Found::Text { text, etag } => (text, Condition::Unchanged(etag)),
+        Found::Missing | Found::Same => (String::new(), Condition::Absent),
+    };
+    if old == text {
+        eprintln!("{at} is this table already");
+        return Ok(Ended::Well);
+    }
+    let diff = TextDiff::from_lines(&old, &text);
+    eprint!("{}", diff.unified_diff().header(&at.to_string(), &name));
+    // The old one may be wrong; then all routes are new.
+    let old = parse("", &old).ok();
+    eprintln!("\nWhat changes:");
+    for change in changes(old.as_ref(), &new) {
+        eprintln!("  {change}");
+    }
+    for space in new.spaces() {
+        if let CredentialsSource::Env { prefix } = space.credentials() {
+            eprintln!(
+                "warning: {} reads its login from {prefix}_USERNAME and {prefix}_PASSWORD, which the deployed functions \
+                 do not have; use \"secret:NAME\"",
+                space.url()
+            );
+        }
+    }
+    if !yes && !confirmed(at)? {
+        eprintln!("nothing was stored");
+        return Ok(Ended::WithFailures);
+    }
+    if s3.put_text(address(at), &text, &condition).await? {
+        eprintln!("stored as {at}; the bridge reads it within a minute");
+        Ok(Ended::Well)
+    } else {
+        eprintln!(
+            "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
+        );
+        Ok(Ended::WithFailures)
+    }
+}
+
+/// What each route does from now on, and which ones end.
+fn changes(old: Option<&RouteTable>, new: &RouteTable) -> Vec<String> {
+    let of = |table: &RouteTable| table.routes().iter().map(describe).collect::<Vec<_>>();
+    let (old, new) = (old.map(of).unwrap_or_default(), of(new));
+    let added = new.iter().filter(|route| !old.contains(route));
+    let gone = old.iter().filter(|route| !new.contains(route));
+    let added = added.map(|route| format!("+ {route}"));
+    let gone = gone.map(|route| format!("- {route}"));
+    let changes: Vec<_> = gone.chain(added).collect();
+    if changes.is_empty() {
+        vec!["no route".into()]
+    } else {
+        changes
+    }
+}
+
+fn confirmed(at: &Location) -> Result<bool, Usage> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Usage("there is nobody to ask; say --yes".into()));
+    }
+    eprint!("\nStore this as {at}? [y/N] ");
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

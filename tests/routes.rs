@@ -1,0 +1,154 @@
+//! `routes push` and `routes pull`: a routing table on its way to a deployed bridge and back.
+
+mod support;
+
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use support::{
+    process::run_within,
+    s3::{ACCESS_KEY, Op, SECRET_KEY, TestS3},
+};
+use tempfile::TempDir;
+
+const TABLE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\ncredentials = \"secret:git\"\n\
+    [[route]]\nname = \"web\"\nrepository = \"APP/web\"\nref = \"refs/heads/main\"\nobject = \"web.zip\"\n";
+
+struct Operator {
+    folder: TempDir,
+    s3: TestS3,
+}
+
+impl Operator {
+    async fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            s3: TestS3::start().await,
+        }
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.folder.path().join("routes.toml"), text).unwrap();
+    }
+
+    /// Runs the program, and returns its status and what it says on stdout and stderr.
+    async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        command
+            .current_dir(self.folder.path())
+            .arg("routes")
+            .args(arguments)
+            .env("SOURCE_BUCKET", "sources")
+            .env("AWS_ENDPOINT_URL_S3", self.s3.endpoint())
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_REGION", "ap-northeast-1")
+            .stdin(Stdio::null());
+        let run = move || run_within(&mut command, Duration::from_secs(30)).expect("it ends");
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = tokio::task::spawn_blocking(run).await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code(), text(stdout), text(stderr))
+    }
+
+    fn stored(&self) -> usize {
+        self.s3.versions("sources", "config/routes.toml").len()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_stored_and_read_back_as_it_is() {
+    let operator = Operator::new().await;
+    let (code, _, said) = operator.run(&["pull"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no routing table at s3://sources/config/routes.toml yet"));
+
+    operator.write(TABLE);
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("+ web: APP/web refs/heads/main -> s3://sources/web.zip (sweep: all)"),
+        "{said}"
+    );
+    let (code, text, said) = operator.run(&["pull"]).await;
+    assert_eq!((code, &*text), (Some(0), TABLE), "{said}");
+
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("is this table already"), "{said}");
+    assert_eq!(operator.stored(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_is_shown_before_it_is_stored() {
+    let operator = Operator::new().await;
+    operator.write(TABLE);
+    operator.run(&["push", "--yes"]).await;
+    operator.write(&TABLE.replace("web.zip", "web/main.zip"));
+    let (code, _, said) = operator.run(&["push"]).await;
+    assert_eq!(code, Some(2), "{said}");
+    for wanted in [
+        "-object = \"web.zip\"\n+object = \"web/main.zip\"",
+        "- web: APP/web refs/heads/main -> s3://sources/web.zip (sweep: all)",
+        "+ web: APP/web refs/heads/main -> s3://sources/web/main.zip (sweep: all)",
+        "there is nobody to ask; say --yes",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert_eq!(operator.stored(), 1, "nothing was stored");
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(operator.stored(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_else_changed_meanwhile_is_not_overwritten() {
+    let operator = Operator::new().await;
+    operator.write(TABLE);
+    let client = operator.s3.client();
+    operator.s3.before(Op::PutObject, move || async move {
+        let put = client
+            .put_object()
+            .bucket("sources")
+            .key("config/routes.toml");
+        put.body(b"# theirs".to_vec().into()).send().await.unwrap();
+    });
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("somebody else has changed"), "{said}");
+    assert_eq!(operator.run(&["pull"]).await.1, "# theirs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_a_deployed_bridge_would_refuse_is_not_stored() {
+    let operator = Operator::new().await;
+    for (table, wanted) in [
+        (
+            TABLE.replace("https://example.backlog.com/git", "file:///srv/git"),
+            "routes.toml:2",
+        ),
+        (TABLE.replace("ref = ", "reff = "), "routes.toml:7"),
+    ] {
+        operator.write(&table);
+        let (code, _, said) = operator.run(&["push", "--yes"]).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert_eq!(operator.stored(), 0);
+    // It would be taken, but the functions have no such variables.
+    operator.write(&TABLE.replace("secret:git", "env:BACKLOG"));
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains(
+            "warning: https://example.backlog.com/git reads its login from BACKLOG_USERNAME"
+        ),
+        "{said}"
+    );
+}

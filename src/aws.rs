@@ -1,6 +1,8 @@
 //! What the AWS clients share: region, credentials and endpoints, as the SDK finds them.
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
 use tokio::sync::OnceCell;
 
 /// Environment, profile, instance role; honours `AWS_ENDPOINT_URL` and its like. Looked up once, and only when a client is
@@ -10,4 +12,13 @@ pub(crate) async fn sdk_config() -> &'static SdkConfig {
     CONFIG
         .get_or_init(|| Box::pin(aws_config::load_defaults(BehaviorVersion::latest())))
         .await
+}
+
+/// For services whose answers are small: by itself the SDK limits no more than the time to connect, and waits for ever on one
+/// that took the request and is silent.
+pub(crate) fn small_answers() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(8))
+        .build()
 }

@@ -382,6 +382,14 @@ where
     let status = status(&err);
     let missing_bucket = err.code() == Some("NoSuchBucket");
     let (transient, advice) = match (&err, status) {
+        // What passes by itself, whatever its status.
+        _ if matches!(
+            err.code(),
+            Some("RequestTimeout" | "SlowDown" | "Throttling" | "ThrottlingException")
+        ) =>
+        {
+            (true, "")
+        }
         _ if missing_bucket => (
             false,
             "; there is no such bucket, check SOURCE_BUCKET or the route's bucket",

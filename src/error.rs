@@ -1,6 +1,6 @@
 //! What can go wrong on the way from webhook to object: one variant a stage, transient or permanent, with a kind for alarms.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use crate::{
     push::{CommitId, RefName, RepositoryName},
@@ -188,8 +188,22 @@ pub enum Error {
         /// How often it was tried.
         rounds: u32,
     },
+    /// An invocation of the function is too short for any work.
+    #[error(
+        "the function has {} ms for an invocation, and DEADLINE_MARGIN_MS takes {} of them; raise its timeout",
+        left.as_millis(),
+        margin.as_millis()
+    )]
+    NoTime {
+        /// The time until the invocation's deadline.
+        left: Duration,
+        /// `DEADLINE_MARGIN_MS`.
+        margin: Duration,
+    },
     /// The time that was given to the work is over.
-    #[error("out of time in stage {stage}")]
+    #[error(
+        "out of time in stage {stage}; if that comes again, give it more time, or more memory and so more CPU"
+    )]
     Deadline {
         /// The stage.
         stage: &'static str,
@@ -213,7 +227,7 @@ impl Error {
             Self::ObjectKey { .. } => "object_key",
             Self::Job { .. } => "job",
             Self::Queue { .. } => "queue",
-            Self::Deadline { .. } => "deadline",
+            Self::Deadline { .. } | Self::NoTime { .. } => "deadline",
             Self::Unreachable { .. } => "unreachable",
             Self::AuthFailed { .. } => "auth_failed",
             Self::RepositoryNotFound { .. } => "repository_not_found",
@@ -247,6 +261,7 @@ impl Error {
             | Self::Stopped { .. } => true,
             Self::ObjectKey { .. }
             | Self::Job { .. }
+            | Self::NoTime { .. }
             | Self::AuthFailed { .. }
             | Self::RepositoryNotFound { .. }
             | Self::RefNotFound { .. }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     types::QueueAttributeName,
 };
 use base64::Engine;
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     aws,
-    error::Error,
+    error::{Error, chain},
     push::{CommitId, PushEvent, RefName, RepositoryName},
 };
 
@@ -167,8 +167,9 @@ struct RedrivePolicy {
 impl Sqs {
     /// The queue at `url`, with region and credentials as the SDK finds them.
     pub async fn from_environment(url: String) -> Self {
+        let config = aws_sdk_sqs::config::Builder::from(aws::sdk_config().await);
         Self {
-            client: Client::new(aws::sdk_config().await),
+            client: Client::from_conf(config.timeout_config(aws::small_answers()).build()),
             url,
             dead_letters: OnceCell::new(),
         }
@@ -197,7 +198,8 @@ impl Sqs {
         Ok(())
     }
 
-    /// Sends a message that cannot be handled to the dead-letter queue, from where people can send it back. Says whether
+    /// Sends a message that cannot be handled to the dead-letter queue, from where people can send it back (and have to say
+    /// where to: SQS knows that only of messages that it moved itself). Says whether
     /// there is one.
     ///
     /// # Errors
@@ -273,21 +275,22 @@ where
     let user = matches!(err, SdkError::DispatchFailure(failure) if failure.is_user());
     let client = matches!(err, SdkError::ServiceError(answer)
         if answer.raw().status().is_client_error() && !code.contains("Throttl"));
-    let (transient, advice) = if code.ends_with("QueueDoesNotExist") {
-        (false, "; there is no such queue, check QUEUE_URL")
-    } else if code.contains("AccessDenied") {
-        (false, "; the role may not do that")
-    } else if user || matches!(err, SdkError::ConstructionFailure(_)) {
-        (
-            false,
-            "; check the AWS configuration, such as region and credentials",
-        )
-    } else {
-        (!client, "")
-    };
+    let (transient, advice) =
+        if code.ends_with("QueueDoesNotExist") || code.ends_with("NonExistentQueue") {
+            (false, "; there is no such queue, check QUEUE_URL")
+        } else if code.contains("AccessDenied") {
+            (false, "; the role may not do that")
+        } else if user || matches!(err, SdkError::ConstructionFailure(_)) {
+            (
+                false,
+                "; check the AWS configuration, such as region and credentials",
+            )
+        } else {
+            (!client, "")
+        };
     let source = match (err.code(), err.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => DisplayErrorContext(err).to_string(),
+        _ => chain(err),
     };
     Error::Queue {
         action,

@@ -24,6 +24,7 @@ use tracing::Level;
 
 pub use self::envelope::Envelope;
 use crate::{
+    deliver::within,
     error::{Error, chain},
     push::{Change, PushEvent},
     queue::Job,
@@ -48,8 +49,8 @@ pub struct Receiver {
     pub table: Arc<LiveTable>,
 }
 
-/// An HTTP request, as much of it as matters.
-#[derive(Debug, Default)]
+/// An HTTP request, as much of it as matters. It cannot be printed: path and header may hold the token.
+#[derive(Default)]
 pub struct Request<'a> {
     /// The method, such as `POST`.
     pub method: &'a str,
@@ -59,8 +60,6 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// Who is at the other end of the connection, as far as it is known. Never taken from a header.
     pub source_ip: Option<IpAddr>,
-    /// The body; `None` if it was not readable.
-    pub body: Option<Cow<'a, [u8]>>,
 }
 
 /// What a request is answered.
@@ -106,36 +105,62 @@ pub enum Received {
 }
 
 impl Receiver {
-    /// Handles a request. `enqueue` puts the jobs on the queue, all of them or an error.
-    pub async fn receive(
+    /// Handles a request by `deadline`. `body` is waited for only once the sender is admitted, and is `None` if it cannot be
+    /// read. `enqueue` puts the jobs on the queue, all of them or an error.
+    pub async fn receive<'a>(
         &self,
         request: Request<'_>,
+        body: impl Future<Output = Option<Cow<'a, [u8]>>>,
         request_id: &str,
+        deadline: Option<Instant>,
         enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
     ) -> Received {
-        match self.admit(&request).await {
+        match within(deadline, "token", self.admit(&request)).await {
             Ok(None) => {}
             Ok(Some(why)) => return Received::NotFound { why },
             Err(err) => return Received::Failed { err, push: None },
         }
-        let Some(body) = request.body else {
-            return Received::Malformed(ParseError::Shape);
+        let Some(body) = body.await else {
+            return Received::Malformed(ParseError::Unreadable);
         };
         let push = match Webhook::from_body(&body) {
+            Ok(Webhook::Push(push)) if push.change == Change::Deleted => {
+                let (why, push) = (Ignored::Deletion, Some(push));
+                return Received::Ignored { why, push };
+            }
             Ok(Webhook::Push(push)) => push,
             Ok(Webhook::Ignored(why)) => return Received::Ignored { why, push: None },
             Err(err) => return Received::Malformed(err),
         };
-        match self.enqueue(&push, request_id, enqueue).await {
-            Ok(Ok(routes)) => Received::Accepted { push, routes },
-            Ok(Err(why)) => Received::Ignored {
-                why,
-                push: Some(push),
-            },
-            Err(err) => Received::Failed {
-                err,
-                push: Some(push),
-            },
+        let table = match within(deadline, "routes", self.table.current()).await {
+            Ok(table) => table,
+            Err(err) => {
+                let push = Some(push);
+                return Received::Failed { err, push };
+            }
+        };
+        // A ref that makes no object key is a job too: its failure is then told of where every other is.
+        let matching = table.as_ref().map(|table| table.matching(&push));
+        let routes = matching.into_iter().flatten();
+        let routes: Vec<_> = routes
+            .map(|to| to.map_or_else(|err| err.route, |to| to.route))
+            .collect();
+        if routes.is_empty() {
+            let why = match table {
+                Some(_) => Ignored::NoRoute,
+                None => Ignored::NoRoutingTable,
+            };
+            let push = Some(push);
+            return Received::Ignored { why, push };
+        }
+        let job = |route: &String| Job::new(route.clone(), &push, request_id);
+        let jobs = routes.iter().map(job).collect();
+        match within(deadline, "queue", enqueue(jobs)).await {
+            Ok(()) => Received::Accepted { push, routes },
+            Err(err) => {
+                let push = Some(push);
+                Received::Failed { err, push }
+            }
         }
     }
 
@@ -165,31 +190,6 @@ impl Receiver {
         let listed = |ip: IpAddr| self.allowed_ips.iter().any(|net| net.contains(&ip));
         // `::ffff:192.0.2.1` is how a socket for both families names an IPv4 address.
         self.allowed_ips.is_empty() || ip.is_some_and(|ip| listed(ip.to_canonical()))
-    }
-
-    async fn enqueue(
-        &self,
-        push: &PushEvent,
-        request_id: &str,
-        enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
-    ) -> Result<Result<Vec<String>, Ignored>, Error> {
-        if push.change == Change::Deleted {
-            return Ok(Err(Ignored::Deletion));
-        }
-        let Some(table) = self.table.current().await? else {
-            return Ok(Err(Ignored::NoRoutingTable));
-        };
-        // A ref that makes no object key is a job too: its failure is then told of where every other is.
-        let routes = table.matching(push).into_iter();
-        let routes: Vec<_> = routes
-            .map(|to| to.map_or_else(|err| err.route, |to| to.route))
-            .collect();
-        if routes.is_empty() {
-            return Ok(Err(Ignored::NoRoute));
-        }
-        let job = |route: &String| Job::new(route.clone(), push, request_id);
-        enqueue(routes.iter().map(job).collect()).await?;
-        Ok(Ok(routes))
     }
 }
 
@@ -235,7 +235,7 @@ impl Received {
             count: 1,
             by: &[&["outcome"]],
         }];
-        metrics.extend(line.error.as_ref().map(Fault::metric));
+        metrics.extend(line.error.as_ref().map(|fault| fault.metric(false)));
         let level = if line.error.is_some() {
             Level::ERROR
         } else {
@@ -324,13 +324,11 @@ pub async fn handle(
 ) -> serde_json::Value {
     let started = Instant::now();
     let envelope = Envelope::from(event);
+    let request = envelope.request();
+    let body = async { envelope.body() };
     // Boxed, or the compiler gives up on how deeply the futures of the SDK are nested.
-    let outcome = Box::pin(receiver.receive(envelope.request(), request_id, enqueue));
-    let outcome = tokio::time::timeout_at(deadline.into(), outcome).await;
-    let outcome = outcome.unwrap_or(Received::Failed {
-        err: Error::Deadline { stage: "receive" },
-        push: None,
-    });
+    let outcome = Box::pin(receiver.receive(request, body, request_id, Some(deadline), enqueue));
+    let outcome = outcome.await;
     outcome.log(request_id, started.elapsed());
     let Answer { status, body } = outcome.answer();
     json!({

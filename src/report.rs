@@ -71,6 +71,9 @@ pub struct Report {
     /// The time each stage took.
     #[serde(skip)]
     pub stages: Vec<(Stage, Duration)>,
+    /// Whether a failure that might pass was tried for the last time.
+    #[serde(skip)]
+    pub given_up: bool,
 }
 
 /// What went wrong.
@@ -180,8 +183,23 @@ impl Report {
         self.error.is_some()
     }
 
-    /// Writes the line into the log, and counts it. `context` is what else is known, such as the request it came from.
+    /// Writes the line of a job into the log, and counts it. `context` is what else is known, such as the request it came
+    /// from.
     pub fn log(&self, context: &impl Serialize) {
+        let delivery = Metric {
+            name: "Deliveries",
+            count: 1,
+            by: &[&["outcome"]],
+        };
+        self.record(context, vec![delivery]);
+    }
+
+    /// The same for what was no job: nothing was delivered, well or not.
+    pub(crate) fn log_failure(&self, context: &impl Serialize) {
+        self.record(context, Vec::new());
+    }
+
+    fn record(&self, context: &impl Serialize, mut metrics: Vec<Metric>) {
         #[derive(Serialize)]
         struct Line<'a, C> {
             #[serde(flatten)]
@@ -208,7 +226,9 @@ impl Report {
             further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
         };
         let (level, message) = self.level_and_message();
-        telemetry::record(level, &message, &line, &self.metrics());
+        let failure = self.error.as_ref();
+        metrics.extend(failure.map(|fault| fault.metric(self.given_up)));
+        telemetry::record(level, &message, &line, &metrics);
     }
 
     fn level_and_message(&self) -> (Level, String) {
@@ -219,7 +239,7 @@ impl Report {
         };
         match (&self.error, &self.reason) {
             // What comes again by itself needs nobody yet.
-            (Some(fault), _) if fault.transient => {
+            (Some(fault), _) if fault.transient && !self.given_up => {
                 (Level::WARN, format!("{what}: failed: {}", fault.message))
             }
             (Some(fault), _) => (Level::ERROR, format!("{what}: failed: {}", fault.message)),
@@ -230,24 +250,14 @@ impl Report {
             ),
         }
     }
-
-    fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = vec![Metric {
-            name: "Deliveries",
-            count: 1,
-            by: &[&["outcome"]],
-        }];
-        metrics.extend(self.error.as_ref().map(Fault::metric));
-        metrics
-    }
 }
 
 impl Fault {
-    /// The count that alarms watch.
+    /// The count that alarms watch. What might pass and is `given_up` counts as what does not pass.
     #[must_use]
-    pub fn metric(&self) -> Metric {
+    pub fn metric(&self, given_up: bool) -> Metric {
         Metric {
-            name: if self.transient {
+            name: if self.transient && !given_up {
                 "TransientFailures"
             } else {
                 "PermanentFailures"

@@ -8,7 +8,7 @@ use std::fmt;
 
 use aws_sdk_secretsmanager::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
 };
 use subtle::ConstantTimeEq;
 use tokio::sync::OnceCell;
@@ -17,7 +17,10 @@ pub use self::{
     login::{Login, Logins},
     token::{InvalidToken, Token, Tokens},
 };
-use crate::{aws, error::Source};
+use crate::{
+    aws,
+    error::{Source, chain},
+};
 
 /// A text that cannot be printed.
 #[derive(Clone)]
@@ -74,7 +77,10 @@ impl Vault {
     async fn read(&self, name: &str, version: Version) -> Result<Option<Password>, SecretError> {
         let client = self
             .client
-            .get_or_init(|| async { Client::new(aws::sdk_config().await) })
+            .get_or_init(|| async {
+                let config = aws_sdk_secretsmanager::config::Builder::from(aws::sdk_config().await);
+                Client::from_conf(config.timeout_config(aws::small_answers()).build())
+            })
             .await;
         let stage = match version {
             Version::Current => "AWSCURRENT",
@@ -137,7 +143,8 @@ where
         // Secrets Manager's own words, where there are any: the SDK prints them as a structure.
         source: Some(match err.message() {
             Some(message) => format!("{code}: {message}").into(),
-            None => DisplayErrorContext(err).to_string().into(),
+            // The chain and no more: a structure would show an answer that could not be read, with all that is in it.
+            None => chain(err).into(),
         }),
     }
 }

@@ -11,13 +11,16 @@ use tokio::sync::Mutex;
 use crate::{
     bucket::{Address, Found, S3},
     config::Location,
-    error::{Error, Source as Cause},
+    error::{Error, Source as Cause, chain},
     route::{Origin, RouteTable, RouteTableError},
     telemetry,
 };
 
 /// How often, at most, the source of a good table is looked at.
 const CHECK_EVERY: Duration = Duration::from_mins(1);
+
+/// How long such a look may take before the table that is known has to do.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// A routing table that follows its source.
 #[derive(Debug)]
@@ -81,12 +84,33 @@ impl LiveTable {
     ///
     /// [`Error::Routes`] if there is no good one to keep. It is transient unless the table itself is wrong.
     pub async fn current(&self) -> Result<Option<Arc<RouteTable>>, Error> {
+        self.at_most(self.check_every()).await
+    }
+
+    /// The same, after a look at the source in any case: for whoever misses a route that another process knows of.
+    ///
+    /// # Errors
+    ///
+    /// As [`LiveTable::current`].
+    pub async fn newest(&self) -> Result<Option<Arc<RouteTable>>, Error> {
+        self.at_most(Duration::ZERO).await
+    }
+
+    /// The table, which was compared with its source `age` ago at most.
+    async fn at_most(&self, age: Duration) -> Result<Option<Arc<RouteTable>>, Error> {
         let mut good = self.good.lock().await;
-        let known = good.as_mut().map(|good| (good.checked, &*good.version));
-        if known.is_some_and(|(checked, _)| checked.elapsed() < self.check_every()) {
+        let known = good.as_ref().map(|good| (good.checked, &*good.version));
+        if known.is_some_and(|(checked, _)| checked.elapsed() < age) {
             return Ok(good.as_ref().map(|good| Arc::clone(&good.table)));
         }
-        let look = Box::pin(self.look(known.map(|(_, version)| version))).await;
+        let look = Box::pin(self.look(known.map(|(_, version)| version)));
+        // Without a good one, whoever asks has a deadline of its own.
+        let look = match known {
+            Some(_) => tokio::time::timeout(LOOK_WITHIN, look).await,
+            None => Ok(look.await),
+        };
+        let late = |_| Err(self.error("it cannot be read in time", true, None));
+        let look = look.unwrap_or_else(late);
         let checked = Instant::now();
         let (good, fault) = match (&mut *good, look) {
             (good, Ok(Look::New { table, version })) => {
@@ -100,17 +124,19 @@ impl LiveTable {
             }
             (Some(good), Ok(Look::Same)) => (good, None),
             (Some(good), Ok(Look::Missing)) => {
-                let fault = self.error("it was there and is gone", true, None);
+                let fault = self.error("it was there and is gone", false, None);
                 (good, Some(fault))
             }
             (Some(good), Err(fault)) => (good, Some(fault)),
             (None, Ok(Look::Missing | Look::Same)) => return Ok(None),
-            (None, Err(fault)) => return Err(fault),
+            (None, Err(fault)) => {
+                tell(&fault, "there is no good routing table yet");
+                return Err(fault);
+            }
         };
         good.checked = checked;
         if let Some(fault) = fault {
-            let message = "keeping the last good routing table";
-            telemetry::alarm("RoutingTableInvalid", message, &fault);
+            tell(&fault, "keeping the last good routing table");
         }
         Ok(Some(Arc::clone(&good.table)))
     }
@@ -169,5 +195,14 @@ impl LiveTable {
             transient,
             source,
         }
+    }
+}
+
+/// An alarm is for a table that somebody has to mend; that S3 cannot be asked for once is none.
+fn tell(fault: &Error, message: &str) {
+    if fault.is_transient() {
+        tracing::warn!("{message}: {}", chain(fault));
+    } else {
+        telemetry::alarm("RoutingTableInvalid", message, fault);
     }
 }

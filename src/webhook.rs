@@ -112,6 +112,9 @@ pub enum ParseError {
         /// The body's length.
         bytes: usize,
     },
+    /// The body did not arrive, or is not the base64 that it should be.
+    #[error("the body cannot be read")]
+    Unreadable,
     /// The body is of another shape.
     #[error("expected the body of a Backlog webhook: a JSON object, or a form with `payload`")]
     Shape,

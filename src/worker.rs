@@ -9,18 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-
 pub use self::sweep::Swept;
 use crate::{
     bucket::S3,
     config::Limits,
-    deliver::{Bridge, step::Hints},
+    deliver::{Bridge, step::Hints, within},
     error::Error,
     progress::Progress,
     queue::Job,
     report::Report,
-    route::{Destination, RouteTable},
+    route::{Destination, Route, RouteTable},
     secrets::Logins,
     table::LiveTable,
 };
@@ -28,6 +26,13 @@ use crate::{
 /// How often a job that the sweep made is tried. The next sweep makes it again, and a Git server that is down for hours
 /// should not fill the dead-letter queue.
 const SWEPT_TRIES: u32 = 3;
+
+/// How often a ref is looked for that an event told of and the Git server does not have. It may lag for long; and nothing is
+/// held up meanwhile, since there is nothing to deliver.
+const MISSING_TRIES: u32 = 3;
+
+/// The try after which there is no other, whatever the failure.
+pub const LAST_TRY: u32 = u32::MAX;
 
 /// How long a job that failed rests before it comes again, by how often it was tried. Later ones rest for the queue's
 /// visibility timeout.
@@ -47,8 +52,7 @@ pub struct Worker {
 }
 
 /// What becomes of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is acknowledged.
     Done,
@@ -70,26 +74,65 @@ pub struct Handled {
 impl Worker {
     /// Handles a job that is tried for the `tries`-th time.
     pub async fn deliver(&self, job: &Job, tries: u32, progress: &Arc<Progress>) -> Handled {
-        let report = match self.table(progress.deadline()).await {
-            Ok(table) => match destination(&table, job) {
-                Ok(Some(to)) => {
-                    let started = Instant::now();
-                    let bridge = self.bridge(table);
-                    let delivery = Box::pin(bridge.deliver(&to, hints(job), progress)).await;
-                    Report::of(&to, delivery, started)
+        let mut report = match self.destination(job, progress.deadline()).await {
+            Ok(Some((table, to))) => {
+                let started = Instant::now();
+                let is_glob = table
+                    .route(&to.route)
+                    .is_some_and(|route| route.pattern().exact().is_none());
+                let bridge = self.bridge(table);
+                let delivery = Box::pin(bridge.deliver(&to, hints(job), progress)).await;
+                let is_missing = matches!(delivery.result, Err(Error::RefNotFound { .. }));
+                let mut report = Report::of(&to, delivery, started);
+                if is_missing && !job.swept {
+                    told_of_missing_ref(&mut report, is_glob, tries);
                 }
-                Ok(None) => Report::ignored(
-                    Some(&job.route),
-                    Some(&job.repository),
-                    Some(&job.ref_name),
-                    "no such route any more".into(),
-                ),
-                Err(err) => failed(job, &err),
-            },
-            Err(err) => failed(job, &err),
+                report
+            }
+            Ok(None) => Report::ignored(
+                Some(&job.route),
+                Some(&job.repository),
+                Some(&job.ref_name),
+                "no such route any more".into(),
+            ),
+            Err(err) => Report::failed(
+                Some(&job.route),
+                Some(&job.repository),
+                Some(&job.ref_name),
+                &err,
+            ),
         };
         let fate = fate(&report, job, tries);
+        report.given_up = fate != Fate::Again;
         Handled { report, fate }
+    }
+
+    /// Where the table delivers the job's ref to by now; `None` if it does not.
+    async fn destination(
+        &self,
+        job: &Job,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(Arc<RouteTable>, Destination)>, Error> {
+        let mut table = within(deadline, "routes", self.table.current()).await;
+        if let Ok(Some(known)) = &table
+            && !known
+                .route(&job.route)
+                .is_some_and(|route| takes(route, job))
+        {
+            // The process that made the job may know a newer table than this one.
+            table = within(deadline, "routes", self.table.newest()).await;
+        }
+        let table = table.and_then(|table| {
+            table.ok_or_else(|| Error::Routes {
+                reason: "none was stored yet, though there are jobs".into(),
+                transient: true,
+                source: None,
+            })
+        });
+        let table = table.map_err(may_be_mended)?;
+        let route = table.route(&job.route).filter(|route| takes(route, job));
+        let to = route.map(|route| route.destination(table.space_of(route), &job.ref_name));
+        Ok(to.transpose()?.map(|to| (Arc::clone(&table), to)))
     }
 
     fn bridge(&self, table: Arc<RouteTable>) -> Bridge {
@@ -100,33 +143,37 @@ impl Worker {
             limits: self.limits,
         }
     }
+}
 
-    async fn table(&self, deadline: Option<Instant>) -> Result<Arc<RouteTable>, Error> {
-        let table = crate::deliver::within(deadline, "routes", self.table.current()).await?;
-        table.ok_or_else(|| Error::Routes {
-            reason: "none was stored yet, though there are jobs".into(),
-            transient: true,
-            source: None,
-        })
+/// An event told of a ref that is not there, and nothing of it was ever delivered. Either the Git server lags, or the ref is
+/// gone by now.
+fn told_of_missing_ref(report: &mut Report, is_glob: bool, tries: u32) {
+    if tries < MISSING_TRIES {
+        report
+            .error
+            .iter_mut()
+            .for_each(|fault| fault.transient = true);
+    } else if is_glob {
+        // It asks for no ref by name, so none is missed.
+        report.error = None;
+        report.outcome = "branch_gone";
     }
 }
 
-fn failed(job: &Job, err: &Error) -> Report {
-    Report::failed(
-        Some(&job.route),
-        Some(&job.repository),
-        Some(&job.ref_name),
-        err,
-    )
+fn takes(route: &Route, job: &Job) -> bool {
+    route.takes(&job.repository, &job.ref_name)
 }
 
-/// Where the table delivers the job's ref to by now; `None` if it does not.
-fn destination(table: &RouteTable, job: &Job) -> Result<Option<Destination>, Error> {
-    let route = table
-        .route(&job.route)
-        .filter(|route| route.takes(&job.repository, &job.ref_name));
-    let to = route.map(|route| route.destination(table.space_of(route), &job.ref_name));
-    Ok(to.transpose()?)
+/// A job has time until somebody has mended the table; then nobody has to send it again.
+fn may_be_mended(err: Error) -> Error {
+    match err {
+        Error::Routes { reason, source, .. } => Error::Routes {
+            reason,
+            transient: true,
+            source,
+        },
+        err => err,
+    }
 }
 
 fn hints(job: &Job) -> Option<Hints> {
@@ -142,7 +189,7 @@ fn fate(report: &Report, job: &Job, tries: u32) -> Fate {
     match &report.error {
         None => Fate::Done,
         Some(fault) if fault.transient => {
-            if job.swept && tries >= SWEPT_TRIES {
+            if tries == LAST_TRY || job.swept && tries >= SWEPT_TRIES {
                 Fate::Done
             } else {
                 Fate::Again
@@ -214,7 +261,8 @@ mod tests {
                 request_id: String::new(),
                 swept,
             };
-            let report = err.map_or_else(Report::default, |err| failed(&job, &err));
+            let failed = |err| Report::failed(None, None, None, &err);
+            let report = err.map_or_else(Report::default, failed);
             assert_eq!(fate(&report, &job, tries), expected, "{case}");
         }
     }

@@ -12,6 +12,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use support::{
     git_server::{Fault as GitFault, Op as GitOp},
+    json_api::Fault as SqsFault,
     lambda::{Invocation, Lambda},
     oracle::{assert_zip_equals, expected_entries},
     s3::{Fault as S3Fault, Op as S3Op},
@@ -22,7 +23,6 @@ use support::{
     sqs::Op as SqsOp,
 };
 
-/// The message that an SQS event source mapping hands over, in a batch of its own.
 fn outcome(line: &Value) -> &str {
     line["outcome"].as_str().unwrap_or_default()
 }
@@ -302,7 +302,20 @@ async fn whoever_does_not_know_the_token_finds_nothing() {
         assert_eq!(result["statusCode"], 404, "{case}");
         answers.insert(result.to_string());
     }
-    for event in [json!(null), json!([1]), json!({"Records": []})] {
+    let long = request(
+        "POST",
+        "/hooks/another-token-of-this-length",
+        &"x".repeat(1024 * 1024 + 1),
+    );
+    let mut nonsense = request("POST", "/hooks/another-token-of-this-length", "%%%");
+    nonsense["isBase64Encoded"] = true.into();
+    for event in [
+        json!(null),
+        json!([1]),
+        json!({"Records": []}),
+        long,
+        nonsense,
+    ] {
         answers.insert(
             service
                 .receive
@@ -369,13 +382,17 @@ async fn a_token_rotates_without_a_refused_event() {
     assert_eq!(post(third).await, 202);
     assert_eq!(post(TOKEN).await, 404, "two rotations ago");
 
-    let before = service.secrets.count(TOKEN_SECRET);
+    let (before, started) = (service.secrets.count(TOKEN_SECRET), Instant::now());
     for n in 0..50 {
         assert_eq!(post(&format!("a-guess-of-the-token-number-{n}")).await, 404);
     }
     let reads = service.secrets.count(TOKEN_SECRET) - before;
-    println!("50 guesses: {reads} reads of the secret");
-    assert!(reads <= 4, "{reads}");
+    println!(
+        "50 guesses in {:?}: {reads} requests for a version of the secret",
+        started.elapsed()
+    );
+    let rounds = 1 + usize::try_from(started.elapsed().as_secs() / 2).unwrap();
+    assert!(reads <= 2 * rounds, "{reads}");
 
     // With Secrets Manager down, those who are known come in.
     service.secrets.fail_always(500);
@@ -484,7 +501,7 @@ async fn the_routing_table_follows_its_object_and_the_last_good_one_is_kept() {
 
 /// Over a minute, which is how long a table is taken as it is.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes more than two minutes"]
+#[ignore = "takes more than three minutes"]
 async fn a_new_table_counts_after_a_minute_and_a_wrong_one_never() {
     let service = Service::start().await;
     let other = "refs/heads/other";
@@ -497,6 +514,13 @@ async fn a_new_table_counts_after_a_minute_and_a_wrong_one_never() {
     service.put_routes("nonsense").await;
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(service.push(other, &[]).await.0, 202, "the last good one");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    service.s3.fail_once(S3Op::GetObject, S3Fault::Hang);
+    assert_eq!(
+        service.push(other, &[]).await.0,
+        202,
+        "the last good one, while S3 hangs"
+    );
     let logged = lines(&service.receive);
     let alarm = logged.iter().find(|line| line["RoutingTableInvalid"] == 1);
     let alarm = alarm.expect("an alarm");
@@ -549,8 +573,11 @@ async fn a_git_server_that_hangs_or_drips_ends_before_the_deadline() {
         let line = service.outcomes().pop().unwrap();
         println!("{case}: after {took:?} of {limit:?}: {}", line["error"]);
         assert_eq!(line["error_kind"], "deadline", "{case}");
-        let message = format!("out of time in stage {stage}");
-        assert_eq!(line["error"]["message"], message, "{case}");
+        let message = line["error"]["message"].as_str().unwrap();
+        assert!(
+            message.starts_with(&format!("out of time in stage {stage};")),
+            "{case}: {message}"
+        );
         assert_eq!(line["job"], "back_in_queue", "{case}");
         service.git.clear_faults();
         for message in &messages {
@@ -581,15 +608,46 @@ async fn an_s3_that_hangs_ends_before_the_deadline_too() {
         let invocation = service.deliver.invoke_within(&event, limit).await;
         assert!(invocation.took < limit, "{stage}: {:?}", invocation.took);
         let line = service.outcomes().pop().unwrap();
-        assert_eq!(
-            line["error"]["message"],
-            format!("out of time in stage {stage}")
-        );
+        let message = line["error"]["message"].as_str().unwrap();
+        let expected = format!("out of time in stage {stage};");
+        assert!(message.starts_with(&expected), "{message}");
         for message in &messages {
             service.sqs.delete(message);
         }
     }
     assert_eq!(service.deliver.starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_hangs_keeps_no_outcome_from_the_log() {
+    let vars = [("DEADLINE_MARGIN_MS", "5000"), ("MAX_ENTRIES", "1")];
+    let service = Service::with(&[(MAIN, KEY, "")], &vars).await;
+    let files = [("a", "a".into()), ("b", "b".into())];
+    let commit = service.repository.commit_on(MAIN, &files);
+    service.push(MAIN, &[&commit]).await;
+    for op in [SqsOp::GetQueueAttributes, SqsOp::ChangeMessageVisibility] {
+        service.sqs.fault_once(op, SqsFault::Hang);
+    }
+    let messages = service.sqs.receive(1);
+    let event = service.sqs.event(&messages);
+    let limit = Duration::from_secs(8);
+    let invocation = service.deliver.invoke_within(&event, limit).await;
+    assert!(
+        invocation.took < Duration::from_secs(5),
+        "{:?}",
+        invocation.took
+    );
+    let result = invocation.result.unwrap();
+    assert_eq!(
+        result["batchItemFailures"][0]["itemIdentifier"],
+        messages[0].id
+    );
+    let line = service.outcomes().pop().unwrap();
+    assert_eq!(
+        (&line["error_kind"], &line["job"]),
+        (&json!("too_large"), &json!("back_in_queue"))
+    );
+    assert_eq!(line["queue_error"]["kind"], "deadline");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -599,6 +657,11 @@ async fn a_timeout_that_leaves_no_time_is_said() {
     let limit = Duration::from_secs(3);
     let invocation = service.deliver.invoke_within(&event, limit).await;
     let error = invocation.result.unwrap_err();
+    let line = lines(&service.deliver).pop().unwrap();
+    assert_eq!(
+        (&line["level"], &line["error_kind"]),
+        (&json!("ERROR"), &json!("deadline"))
+    );
     assert_eq!(error["errorType"], "deadline");
     let message = error["errorMessage"].as_str().unwrap();
     assert!(
@@ -677,13 +740,10 @@ async fn what_lags_for_longer_is_healed_by_the_sweep() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_for_good_is_said_once_and_kept_for_a_redrive() {
-    let service = Service::start().await;
-    // There is no such branch.
-    service
-        .repository
-        .commit_on("refs/heads/other", &[("a", "a".into())]);
-    let body = project_push("update", MAIN, &[]);
-    service.post(&format!("/hooks/{TOKEN}"), &body).await;
+    let service = Service::with(&[(MAIN, KEY, "")], &[("MAX_ENTRIES", "1")]).await;
+    let files = [("a", "a".into()), ("b", "b".into())];
+    let commit = service.repository.commit_on(MAIN, &files);
+    service.push(MAIN, &[&commit]).await;
     let job = service.sqs.sent()[0].body.clone();
     let invocations = service.drain().await;
     assert_eq!(invocations.len(), 1, "it is not tried again");
@@ -695,7 +755,7 @@ async fn what_fails_for_good_is_said_once_and_kept_for_a_redrive() {
     let line = &outcomes[0];
     assert_eq!(
         (outcome(line), &line["error_kind"]),
-        ("failed", &json!("ref_not_found"))
+        ("failed", &json!("too_large"))
     );
     assert_eq!(
         (&line["level"], &line["job"]),
@@ -711,6 +771,77 @@ async fn what_fails_for_good_is_said_once_and_kept_for_a_redrive() {
     // What the sweep finds, it finds again.
     service.sweep().await;
     assert_eq!(service.sqs.dead_letters().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_that_is_not_there_is_looked_for_again_and_missed_only_where_a_route_names_it() {
+    let glob = "refs/heads/release/*";
+    let routes = [(MAIN, KEY, ""), (glob, "{ref}.zip", "")];
+    let service = Service::with(&routes, &[]).await;
+    service
+        .repository
+        .commit_on("refs/heads/other", &[("a", "a".into())]);
+    for (ref_name, tries, expected, job) in [
+        ("refs/heads/release/1", "1", "failed", "back_in_queue"),
+        ("refs/heads/release/1", "3", "branch_gone", "acknowledged"),
+        (MAIN, "2", "failed", "back_in_queue"),
+        (MAIN, "3", "failed", "in_dead_letter_queue"),
+    ] {
+        // Without commits, as of a branch that is new; it is waited for within the invocation too.
+        service.push(ref_name, &[]).await;
+        let messages = service.sqs.receive(1);
+        let mut event = service.sqs.event(&messages);
+        event["Records"][0]["attributes"]["ApproximateReceiveCount"] = tries.into();
+        service.deliver.invoke(&event).await.result.unwrap();
+        let line = service.outcomes().pop().unwrap();
+        assert_eq!(
+            (outcome(&line), &line["job"]),
+            (expected, &json!(job)),
+            "{ref_name} {tries}"
+        );
+        assert_eq!(
+            line.get("PermanentFailures").is_some(),
+            job == "in_dead_letter_queue"
+        );
+        service.sqs.delete(&messages[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_only_the_other_function_knows_yet_is_looked_up() {
+    let service = Service::start().await;
+    service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    service.sweep().await;
+    // The table that `deliver` has is a moment old, and looked at once a minute.
+    let glob = ("refs/heads/release/*", "{ref}.zip", "");
+    service
+        .put_routes(&service.table(&[(MAIN, KEY, ""), glob]))
+        .await;
+    let release = "refs/heads/release/1";
+    let commit = service.repository.commit_on(release, &[("b", "b".into())]);
+    let (status, _) = service.push(release, &[&commit]).await;
+    assert_eq!(status, 202);
+    service.drain().await;
+    let newest = service.s3.newest("sources", "release/1.zip").unwrap();
+    assert_eq!(newest.metadata["git-commit"], commit);
+    assert_eq!(service.deliver.starts(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotated_tag_is_delivered_without_waiting() {
+    let tag = "refs/tags/v1";
+    let service = Service::with(&[(tag, "v1.zip", "")], &[]).await;
+    let commit = service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let object = service.repository.annotated_tag(tag, &commit);
+    assert_ne!(object, commit);
+    service.push(tag, &[&object]).await;
+    let invocations = service.drain().await;
+    assert!(
+        invocations[0].took < Duration::from_secs(2),
+        "{invocations:?}"
+    );
+    let newest = service.s3.newest("sources", "v1.zip").unwrap();
+    assert_eq!(newest.metadata["git-commit"], commit);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -744,13 +875,11 @@ async fn a_message_that_is_no_job_is_kept_for_people() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_that_could_not_be_kept() {
-    let service = Service::start().await;
-    service
-        .repository
-        .commit_on("refs/heads/other", &[("a", "a".into())]);
-    let body = project_push("update", MAIN, &[]);
-    service.post(&format!("/hooks/{TOKEN}"), &body).await;
-    service.sqs.fail_always(SqsOp::GetQueueUrl, 500);
+    let service = Service::with(&[(MAIN, KEY, "")], &[("MAX_ENTRIES", "1")]).await;
+    let files = [("a", "a".into()), ("b", "b".into())];
+    let commit = service.repository.commit_on(MAIN, &files);
+    service.push(MAIN, &[&commit]).await;
+    service.sqs.fail_always(SqsOp::GetQueueUrl, 400);
     let messages = service.sqs.receive(1);
     let event = service.sqs.event(&messages);
     let result = service.deliver.invoke(&event).await.result.unwrap();

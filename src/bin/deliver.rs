@@ -9,7 +9,9 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::DeliverConfig,
+    error::{Error, chain},
     queue::Sqs,
+    report::Report,
     secrets::Logins,
     table::LiveTable,
     telemetry,
@@ -17,6 +19,15 @@ use backlog_bridge::{
 };
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
+
+/// An invocation that fails as a whole is told of here: what the runtime says of it reaches no log.
+fn refuse(err: &Error) -> Diagnostic {
+    Report::failed(None, None, None, err).log(&());
+    Diagnostic {
+        error_type: err.kind().into(),
+        error_message: chain(err),
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -36,26 +47,15 @@ async fn main() -> ExitCode {
     let margin = config.deadline_margin;
     let service = service_fn(async |event: LambdaEvent<Value>| {
         let LambdaEvent { payload, context } = event;
-        let event = batch::parse(payload).map_err(|err| Diagnostic {
-            error_type: err.kind().into(),
-            error_message: err.to_string(),
-        })?;
+        let event = batch::parse(payload).map_err(|err| refuse(&err))?;
         let left = context.deadline().duration_since(SystemTime::now());
         let left = left.unwrap_or_default();
         let Some(time) = left.checked_sub(margin) else {
-            return Err(Diagnostic {
-                error_type: "deadline".into(),
-                error_message: format!(
-                    "the function has {} ms for an invocation, and DEADLINE_MARGIN_MS takes {} of them; raise its timeout",
-                    left.as_millis(),
-                    margin.as_millis()
-                ),
-            });
+            return Err(refuse(&Error::NoTime { left, margin }));
         };
         let deadline = Instant::now() + time;
-        Ok(worker
-            .batch(&event, queue, &context.request_id, deadline)
-            .await)
+        let batch = worker.batch(&event, queue, &context.request_id, deadline);
+        Ok::<_, Diagnostic>(Box::pin(batch).await)
     });
     telemetry::ended(lambda_runtime::run(service).await)
 }

@@ -29,11 +29,13 @@ async fn main() -> ExitCode {
     telemetry::start_in_lambda(config.log_level);
     let s3 = S3::from_environment().await;
     let queue = &Sqs::from_environment(config.queue_url).await;
+    // Which object a route writes is of no interest here, but that no two routes write the same one. The template keeps the
+    // table in the source bucket.
+    let default_bucket = config.routes.bucket.clone();
     let receiver = &Receiver {
         tokens: Arc::new(config.webhook_token),
         allowed_ips: config.allowed_ips,
-        // Which object a route writes is of no interest here.
-        table: Arc::new(LiveTable::in_s3(s3, config.routes, "unknown-bucket".into())),
+        table: Arc::new(LiveTable::in_s3(s3, config.routes, default_bucket)),
     };
     let service = service_fn(async |event: LambdaEvent<Value>| {
         let LambdaEvent { payload, context } = event;

@@ -10,7 +10,7 @@ use backlog_bridge::{
     report::Report,
     route::RouteTable,
     webhook::{Ignored, Webhook},
-    worker::{Worker, batch},
+    worker::{LAST_TRY, Worker, batch},
 };
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub(super) async fn run(
     };
     for job in &jobs {
         let progress = Arc::default();
-        let handled = worker.deliver(job, 1, &progress);
+        let handled = worker.deliver(job, LAST_TRY, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());
@@ -130,6 +130,6 @@ async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {
         report::print(failure);
         *ended = ended.and(true);
     }
-    eprintln!("{swept}");
+    note!("{swept}");
     jobs.into_inner()
 }

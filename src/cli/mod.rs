@@ -10,6 +10,14 @@ macro_rules! say {
     }};
 }
 
+/// Like `eprintln!`, but goes on when nobody reads it.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        writeln!(std::io::stderr(), $($text)*).ok();
+    }};
+}
+
 mod demo;
 mod invoke;
 mod report;
@@ -112,7 +120,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::WithFailures) => ExitCode::from(1),
         Err(Usage(why)) => {
-            eprintln!("backlog-bridge: {why}");
+            note!("backlog-bridge: {why}");
             ExitCode::from(2)
         }
     }
@@ -122,7 +130,7 @@ async fn dispatch(cli: Cli, config: &Config) -> Result<Ended, Usage> {
     match cli.command {
         Command::Demo(options) => demo::run(options, &cli.common, config).await,
         Command::Serve(options) => Box::pin(serve::run(options, &cli.common, config)).await,
-        Command::Invoke(options) => invoke::run(options, &cli.common, config).await,
+        Command::Invoke(options) => Box::pin(invoke::run(options, &cli.common, config)).await,
         Command::Sync(options) => sync::run(options, &cli.common, config).await,
         Command::Routes(command) => routes::run(command, &cli.common, config).await,
     }

@@ -70,32 +70,32 @@ fn summarize(report: &Report) {
     let subject = subject.map_or_else(String::new, |subject| format!("{subject}: "));
     let took = time(report.took.unwrap_or_default());
     match report.outcome {
-        "published" => eprintln!(
+        "published" => note!(
             "{subject}published {} as {object}, version {}: {} entries, {}, in {took}",
             short(report),
             known(&report.version_id),
             HumanCount(report.entries.unwrap_or_default() as u64),
             HumanBytes(report.archive_bytes.unwrap_or_default()),
         ),
-        "already_current" => eprintln!(
+        "already_current" => note!(
             "{subject}{object} holds {} already, in {took}",
             short(report)
         ),
-        "branch_gone" => eprintln!(
+        "branch_gone" => note!(
             "{subject}{} is gone; {object} stays as it is",
             known(&report.ref_name)
         ),
         _ => match (&report.error, &report.reason) {
-            (Some(fault), _) => eprintln!("{subject}failed: {}", fault.message),
+            (Some(fault), _) => note!("{subject}failed: {}", fault.message),
             (None, reason) => {
                 let ref_name = report.ref_name.as_ref();
                 let ref_name = ref_name.map_or_else(String::new, |name| format!("{name}: "));
-                eprintln!("ignored: {subject}{ref_name}{}", known(reason));
+                note!("ignored: {subject}{ref_name}{}", known(reason));
             }
         },
     }
     for warning in &report.warnings {
-        eprintln!("{subject}warning: {warning}");
+        note!("{subject}warning: {warning}");
     }
 }
 

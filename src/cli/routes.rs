@@ -93,7 +93,7 @@ pub(super) async fn run(
             for route in table.routes() {
                 say!("{}", describe(route));
             }
-            eprintln!(
+            note!(
                 "{} is well; routes: {}",
                 common.routes.display(),
                 table.routes().len()
@@ -112,7 +112,7 @@ pub(super) async fn run(
                 taken |= matches!(explanation.verdict, Verdict::Writes { .. });
             }
             if !taken {
-                eprintln!("no route delivers {repository} {ref_name}");
+                note!("no route delivers {repository} {ref_name}");
             }
             Ok(Ended::Well)
         }
@@ -149,7 +149,7 @@ async fn pull(at: &Location) -> Result<Ended, Usage> {
             Ok(Ended::Well)
         }
         Found::Missing | Found::Same => {
-            eprintln!("there is no routing table at {at} yet; store one with routes push");
+            note!("there is no routing table at {at} yet; store one with routes push");
             Ok(Ended::WithFailures)
         }
     }
@@ -170,20 +170,20 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
         Found::Missing | Found::Same => (String::new(), Condition::Absent),
     };
     if old == text {
-        eprintln!("{at} is this table already");
+        note!("{at} is this table already");
         return Ok(Ended::Well);
     }
     let diff = TextDiff::from_lines(&old, &text);
     eprint!("{}", diff.unified_diff().header(&at.to_string(), &name));
     // The old one may be wrong; then all routes are new.
     let old = parse("", &old).ok();
-    eprintln!("\nWhat changes:");
+    note!("\nWhat changes:");
     for change in changes(old.as_ref(), &new) {
-        eprintln!("  {change}");
+        note!("  {change}");
     }
     for space in new.spaces() {
         if let CredentialsSource::Env { prefix } = space.credentials() {
-            eprintln!(
+            note!(
                 "warning: {} reads its login from {prefix}_USERNAME and {prefix}_PASSWORD, which the deployed functions \
                  do not have; use \"secret:NAME\"",
                 space.url()
@@ -191,14 +191,14 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
         }
     }
     if !yes && !confirmed(at)? {
-        eprintln!("nothing was stored");
+        note!("nothing was stored");
         return Ok(Ended::WithFailures);
     }
     if s3.put_text(address(at), &text, &condition).await? {
-        eprintln!("stored as {at}; the bridge reads it within a minute");
+        note!("stored as {at}; the bridge reads it within a minute");
         Ok(Ended::Well)
     } else {
-        eprintln!(
+        note!(
             "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
         );
         Ok(Ended::WithFailures)

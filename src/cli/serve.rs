@@ -82,15 +82,16 @@ pub(super) async fn run(
     })?;
     let address = listener.local_addr()?;
     let (shown, tokens) = match &config.webhook_token {
-        Some(tokens) => ("$WEBHOOK_TOKEN".to_owned(), Arc::clone(tokens)),
+        // It may be in a secret, and is nobody's business in a log.
+        Some(tokens) => ("TOKEN".to_owned(), Arc::clone(tokens)),
         None => new_token(),
     };
-    eprintln!("listening on {address}");
-    eprintln!("webhook URL: http://{address}/hooks/{shown}");
+    note!("listening on {address}");
+    note!("webhook URL: http://{address}/hooks/{shown}");
     if !address.ip().is_loopback() {
-        eprintln!("warning: this is HTTP without TLS; the token can be read on its way");
+        note!("warning: this is HTTP without TLS; the token can be read on its way");
     }
-    eprintln!(
+    note!(
         "{} routes from {}; the file is read again when it changes; Ctrl-C stops",
         setup.table.routes().len(),
         common.routes.display()
@@ -112,7 +113,7 @@ pub(super) async fn run(
         listener,
         receiver,
         queue.clone(),
-        |received: &Received, took| eprintln!("{received}, in {}", report::time(took)),
+        |received: &Received, took| note!("{received}, in {}", report::time(took)),
         stop.asked(),
     );
     tokio::select! {
@@ -120,7 +121,7 @@ pub(super) async fn run(
         () = sweep(&worker, &queue, every) => unreachable!("it goes on for ever"),
     }
     if queue.running() > 0 {
-        eprintln!(
+        note!(
             "stopping: waiting for deliveries that run ({}); stop again to end at once",
             queue.running()
         );
@@ -128,26 +129,26 @@ pub(super) async fn run(
     let left = tokio::select! {
         left = queue.stop() => left,
         () = stop.asked() => {
-            eprintln!("stopped while deliveries were running; start again, or use sync, to make up for them");
+            note!("stopped while deliveries were running; start again, or use sync, to make up for them");
             return Ok(Ended::WithFailures);
         }
     };
     drop(queue);
     telling.await?;
     if left > 0 {
-        eprintln!(
+        note!(
             "stopped; {left} jobs were not handled; start again, or use sync, to make up for them"
         );
         return Ok(Ended::WithFailures);
     }
-    eprintln!("stopped");
+    note!("stopped");
     Ok(Ended::Well)
 }
 
 fn tell(told: &Told) {
     report::print(&told.report);
     if let Some(again) = told.again {
-        eprintln!("trying again in {}", report::time(again));
+        note!("trying again in {}", report::time(again));
     }
 }
 
@@ -161,7 +162,7 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
         for failure in &swept.failures {
             report::print(failure);
         }
-        eprintln!("{swept}");
+        note!("{swept}");
     }
 }
 

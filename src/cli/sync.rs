@@ -68,7 +68,7 @@ pub(super) async fn run(
             } else {
                 "that matches has an object yet; name the route to deliver all"
             };
-            eprintln!("{}: no ref {why}", route.name());
+            note!("{}: no ref {why}", route.name());
         }
         for destination in destinations {
             let report = match destination {

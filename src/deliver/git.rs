@@ -79,6 +79,9 @@ impl<'a> Git<'a> {
     ) -> Result<T, Error> {
         loop {
             let result = self.attempt(work.clone()).await;
+            if result.is_ok() {
+                self.logins.accepted(self.credentials);
+            }
             if !matches!(result, Err(Error::AuthFailed { .. })) {
                 return result;
             }
@@ -91,7 +94,7 @@ impl<'a> Git<'a> {
             let changed =
                 self.logins
                     .after_refusal(self.credentials, repository, url, login.clone());
-            match changed.await {
+            match changed.await? {
                 Some(login) => self.remote.login = Some(login),
                 None => return result,
             }

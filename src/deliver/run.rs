@@ -333,8 +333,11 @@ impl<'a> Run<'a> {
         let refs = self
             .git
             .ask(|connection| connection.refs(&["refs/".to_owned()]))
-            .await
-            .unwrap_or_default();
+            .await;
+        let refs = match refs {
+            Ok(refs) => refs,
+            Err(err) => return err,
+        };
         let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
         let hint = if names.is_empty() {
             "the repository is empty, push a commit first".into()

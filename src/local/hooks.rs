@@ -55,24 +55,27 @@ pub async fn serve_hooks(
 
 async fn receive(receiver: &Receiver, queue: &LocalQueue, request: Request<Incoming>) -> Received {
     let (head, body) = request.into_parts();
-    // One byte more than is accepted tells that it is too long.
-    let body = Limited::new(body, MAX_BODY_BYTES + 1).collect();
-    let body: Option<Cow<'_, [u8]>> = match tokio::time::timeout(BODY_WITHIN, body).await {
-        Ok(Ok(body)) => Some(Cow::Owned(body.to_bytes().into())),
-        Ok(Err(err)) if err.is::<http_body_util::LengthLimitError>() => {
-            Some(Cow::Owned(vec![0; MAX_BODY_BYTES + 1]))
-        }
-        Ok(Err(_)) | Err(_) => None,
-    };
     let authorization = head.headers.get(AUTHORIZATION);
     let request = receive::Request {
         method: head.method.as_str(),
         path: head.uri.path(),
         authorization: authorization.and_then(|value| value.to_str().ok()),
         source_ip: None,
-        body,
     };
     let enqueue = async |jobs: Vec<Job>| queue.send(jobs);
     let request_id = Uuid::new_v4().to_string();
-    Box::pin(receiver.receive(request, &request_id, enqueue)).await
+    Box::pin(receiver.receive(request, read(body), &request_id, None, enqueue)).await
+}
+
+/// The body, or the first part of one that is too long; `None` if it does not arrive.
+async fn read(body: Incoming) -> Option<Cow<'static, [u8]>> {
+    let body = Limited::new(body, MAX_BODY_BYTES + 1).collect();
+    match tokio::time::timeout(BODY_WITHIN, body).await.ok()? {
+        Ok(body) => Some(Cow::Owned(body.to_bytes().into())),
+        // One byte more than is accepted tells that it is too long.
+        Err(err) if err.is::<http_body_util::LengthLimitError>() => {
+            Some(Cow::Owned(vec![0; MAX_BODY_BYTES + 1]))
+        }
+        Err(_) => None,
+    }
 }

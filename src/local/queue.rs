@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     error::Error,
@@ -28,6 +28,9 @@ const LONG_REST: Duration = Duration::from_mins(6);
 /// Jobs that may wait. Whoever posts more than this has a fault.
 const MAX_WAITING: usize = 10_000;
 
+/// Deliveries at a time: a sweep may find hundreds of branches at once.
+const AT_A_TIME: usize = 8;
+
 /// A queue and its workers. A clone is the same queue.
 #[derive(Clone)]
 pub struct LocalQueue(Arc<Shared>);
@@ -37,6 +40,7 @@ struct Shared {
     groups: Mutex<Groups>,
     told: mpsc::UnboundedSender<Told>,
     stopping: watch::Sender<bool>,
+    turns: Semaphore,
     /// Groups that have a worker.
     running: watch::Sender<usize>,
 }
@@ -68,6 +72,7 @@ impl LocalQueue {
             groups: Mutex::default(),
             told,
             stopping: watch::Sender::new(false),
+            turns: Semaphore::new(AT_A_TIME),
             running: watch::Sender::new(0),
         };
         (Self(Arc::new(shared)), tales)
@@ -80,7 +85,7 @@ impl LocalQueue {
     /// [`Error::Queue`] if too many are waiting, or the queue stops.
     pub fn send(&self, jobs: Vec<Job>) -> Result<(), Error> {
         let mut groups = self.0.groups();
-        let waiting: usize = groups.waiting.values().map(VecDeque::len).sum();
+        let waiting: usize = groups.waiting.values().map(|group| 1 + group.len()).sum();
         let full = waiting + jobs.len() > MAX_WAITING;
         if full || *self.0.stopping.borrow() {
             return Err(Error::Queue {
@@ -128,31 +133,35 @@ impl Shared {
         self.groups.lock().expect("nothing panics while it is held")
     }
 
+    /// Handles the jobs of a group, until none waits or the queue stops.
     async fn run(self: Arc<Self>, group: String, first: Job) {
-        let mut next = Some(first);
-        while let Some(job) = next {
-            let is_done = self.handle(&job).await;
-            let mut groups = self.groups();
-            let waiting = groups.waiting.get_mut(&group);
-            next = waiting.and_then(VecDeque::pop_front);
-            if !is_done || *self.stopping.borrow() {
-                let waiting = groups.waiting.remove(&group).unwrap_or_default();
-                groups.left += waiting.len() + usize::from(next.is_some()) + usize::from(!is_done);
-                next = None;
+        let mut running = Running {
+            shared: &self,
+            group: &group,
+            job: Some(first),
+        };
+        while let Some(job) = &running.job {
+            if !self.handle(job).await {
+                break;
             }
-            if next.is_none() {
-                groups.waiting.remove(&group);
+            running.job = self.groups().next(&group);
+            if *self.stopping.borrow() {
+                break;
             }
         }
-        self.running.send_modify(|running| *running -= 1);
     }
 
-    /// Tries a job until it is handled, or the queue stops.
+    /// Tries a job until it is handled; `false` if the queue stops before that.
     async fn handle(&self, job: &Job) -> bool {
         let mut stopping = self.stopping.subscribe();
         for tries in 1.. {
+            let turn = self.turns.acquire().await;
+            if *stopping.borrow() {
+                return false;
+            }
             let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
             let handled = self.worker.deliver(job, tries, &progress).await;
+            drop(turn);
             let again = (handled.fate == Fate::Again && tries < TRIES)
                 .then(|| backoff(tries).unwrap_or(LONG_REST));
             let report = handled.report;
@@ -165,5 +174,36 @@ impl Shared {
             }
         }
         true
+    }
+}
+
+impl Groups {
+    /// The job that comes next in a group; without one, the group ends.
+    fn next(&mut self, group: &str) -> Option<Job> {
+        let next = self.waiting.get_mut(group)?.pop_front();
+        if next.is_none() {
+            self.waiting.remove(group);
+        }
+        next
+    }
+}
+
+/// A group's worker. However it ends, nobody waits for it for ever, and what it leaves is counted.
+struct Running<'a> {
+    shared: &'a Shared,
+    group: &'a str,
+    /// The job that is not handled yet.
+    job: Option<Job>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut groups = self.shared.groups();
+        if self.job.is_some() {
+            let waiting = groups.waiting.remove(self.group);
+            groups.left += 1 + waiting.map_or(0, |waiting| waiting.len());
+        }
+        drop(groups);
+        self.shared.running.send_modify(|running| *running -= 1);
     }
 }

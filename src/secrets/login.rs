@@ -1,9 +1,9 @@
 //! Logins of Git servers: read once, read again after a refusal, and then not tried over and over.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{Password, SecretError, Vault, Version};
 use crate::{error::Error, push::RepositoryName, route::CredentialsSource};
 
-/// How long a repository that refused a login is not asked again with the same one.
+/// How long a server that refused a login is not asked again with the same one.
 const QUIET: Duration = Duration::from_mins(5);
 
 /// A user name and a password. There is no way to print the latter.
@@ -40,16 +40,55 @@ impl fmt::Debug for Login {
 #[derive(Debug, Default)]
 pub struct Logins {
     vault: Vault,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// Secrets by name. They are kept until a server refuses them.
-    known: Mutex<HashMap<String, Login>>,
-    /// By repository and not by space: one repository that the user may not read must not stop the others.
-    refused: Mutex<HashMap<String, Refusal>>,
+    known: HashMap<String, Login>,
+    /// Sources whose login was the last that a server was content with.
+    accepted: HashSet<CredentialsSource>,
+    refused: HashMap<Place, Refusal>,
+}
+
+/// How far a refusal reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    /// The login seems to be wrong. Trying it with every repository of a space could lock the account.
+    Everywhere(CredentialsSource),
+    /// The login is good elsewhere: one repository that the user may not read must not stop the others.
+    Repository(String),
 }
 
 #[derive(Debug)]
 struct Refusal {
     login: Option<Login>,
     at: Instant,
+}
+
+impl Refusal {
+    fn is_of(&self, login: Option<&Login>) -> bool {
+        match (&self.login, login) {
+            (Some(refused), Some(login)) => refused.is(login),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl State {
+    /// A refusal that still counts, for the repository or for all of them.
+    fn refusal(&self, source: &CredentialsSource, url: &str) -> Option<&Refusal> {
+        let places = [
+            Place::Repository(url.to_owned()),
+            Place::Everywhere(source.clone()),
+        ];
+        let refusals = places.iter().filter_map(|place| self.refused.get(place));
+        refusals
+            .into_iter()
+            .find(|refusal| refusal.at.elapsed() < QUIET)
+    }
 }
 
 /// The secret's text. Other fields are ignored.
@@ -64,57 +103,77 @@ impl Logins {
     ///
     /// # Errors
     ///
-    /// [`Error::Credentials`] if it cannot be had, and names everything that is missing. [`Error::AuthFailed`] if the
-    /// repository refused it in the last five minutes: somebody has to change the login or the user's rights first.
+    /// [`Error::Credentials`] if it cannot be had, and names everything that is missing. [`Error::AuthFailed`] if it was
+    /// refused in the last five minutes: somebody has to change the login or the user's rights first.
     pub async fn login(
         &self,
         source: &CredentialsSource,
         repository: &RepositoryName,
         url: &str,
     ) -> Result<Option<Login>, Error> {
-        let refused_since = lock(&self.refused).get(url).map(|refusal| refusal.at);
-        let Some(at) = refused_since.filter(|at| at.elapsed() < QUIET) else {
-            return self.read(source, repository, true).await;
-        };
+        let is_refused = self.state().refusal(source, url).is_some();
         // Reading a secret does not trouble the Git server, and notices that somebody has mended it.
-        let login = self.read(source, repository, false).await?;
-        if self.is_refused(url, login.as_ref()) {
-            return Err(Error::AuthFailed {
+        let login = self.read(source, repository, !is_refused).await?;
+        let state = self.state();
+        let refusal = state.refusal(source, url);
+        match refusal.filter(|refusal| refusal.is_of(login.as_ref())) {
+            Some(refusal) => Err(Error::AuthFailed {
                 repository: repository.clone(),
                 advice: "it refused this login a short while ago and is not asked again for five minutes; change the \
                          secret, or the user's rights",
-                source: format!("refused {} s ago", at.elapsed().as_secs()).into(),
-            });
+                source: format!("refused {} s ago", refusal.at.elapsed().as_secs()).into(),
+            }),
+            None => Ok(login),
         }
-        Ok(login)
     }
 
-    /// After the repository at `url` refused `login`: another one that may have taken its place, to be tried once.
-    /// `None` if there is none; then the repository is left alone for a while.
+    /// Takes note that a server was content with what [`Logins::login`] gave for `source`.
+    pub fn accepted(&self, source: &CredentialsSource) {
+        let mut state = self.state();
+        if !state.accepted.contains(source) {
+            state.accepted.insert(source.clone());
+            state.refused.remove(&Place::Everywhere(source.clone()));
+        }
+    }
+
+    /// After the repository at `url` refused `login`: another one that has taken its place, to be tried. `None` if there is
+    /// none; then the server is left alone for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Credentials`] if nobody can say now whether there is one.
     pub async fn after_refusal(
         &self,
         source: &CredentialsSource,
         repository: &RepositoryName,
         url: &str,
         login: Option<Login>,
-    ) -> Option<Login> {
-        let refusal = Refusal {
-            login,
-            at: Instant::now(),
+    ) -> Result<Option<Login>, Error> {
+        {
+            let mut state = self.state();
+            // The next repository that refuses it too shows that it is the login and not the repository.
+            let place = if state.accepted.remove(source) {
+                Place::Repository(url.to_owned())
+            } else {
+                Place::Everywhere(source.clone())
+            };
+            let at = Instant::now();
+            state.refused.insert(place, Refusal { login, at });
+        }
+        let login = match self.read(source, repository, false).await {
+            Err(err) if err.is_transient() => return Err(err),
+            // Otherwise the refusal is what people have to know.
+            login => login.ok().flatten(),
         };
-        lock(&self.refused).insert(url.to_owned(), refusal);
-        // If it cannot be read, the refusal is what people have to know.
-        let login = self.read(source, repository, false).await.ok().flatten();
-        login.filter(|login| !self.is_refused(url, Some(login)))
+        let state = self.state();
+        let is_refused = state
+            .refusal(source, url)
+            .is_some_and(|refusal| refusal.is_of(login.as_ref()));
+        Ok(login.filter(|_| !is_refused))
     }
 
-    fn is_refused(&self, url: &str, login: Option<&Login>) -> bool {
-        let refused = lock(&self.refused);
-        match (refused.get(url).map(|refusal| &refusal.login), login) {
-            (Some(Some(refused)), Some(login)) => refused.is(login),
-            (Some(None), None) => true,
-            _ => false,
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it is held")
     }
 
     async fn read(
@@ -137,22 +196,18 @@ impl Logins {
                     .map_err(|reason| fail(permanent(reason)))
             }
             CredentialsSource::Secret { name } => {
-                if let Some(login) = lock(&self.known).get(name).filter(|_| may_be_known) {
+                if let Some(login) = self.state().known.get(name).filter(|_| may_be_known) {
                     return Ok(Some(login.clone()));
                 }
                 let text = self.vault.read(name, Version::Current).await;
                 let login = text
                     .and_then(|text| parse(name, text.as_ref()))
                     .map_err(fail)?;
-                lock(&self.known).insert(name.clone(), login.clone());
+                self.state().known.insert(name.clone(), login.clone());
                 Ok(Some(login))
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it is held")
 }
 
 fn permanent(reason: String) -> SecretError {
@@ -192,5 +247,42 @@ fn from_environment(
         (None, Some(_)) => Err(format!("set {user}")),
         (Some(_), None) => Err(format!("set {pass}")),
         (None, None) => Err(format!("set {user} and {pass}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_reaches_as_far_as_the_login_seems_to_be_wrong() {
+        let logins = Logins::default();
+        let nobody = CredentialsSource::Anonymous;
+        let repository = "APP/web".parse().unwrap();
+        let may_ask = async |url: &str| logins.login(&nobody, &repository, url).await.is_ok();
+        let refuse = async |url: &str| {
+            let again = logins.after_refusal(&nobody, &repository, url, None);
+            assert!(again.await.unwrap().is_none());
+        };
+
+        // The login was good a moment ago, so it is this repository.
+        logins.accepted(&nobody);
+        refuse("a").await;
+        assert!(!may_ask("a").await);
+        assert!(may_ask("b").await);
+        logins.accepted(&nobody);
+        refuse("b").await;
+        assert!(may_ask("c").await);
+        // Nobody was content with it since.
+        refuse("c").await;
+        assert!(!may_ask("d").await);
+        // Another space has another login.
+        let other = CredentialsSource::Env { prefix: "X".into() };
+        let err = logins.login(&other, &repository, "e").await.unwrap_err();
+        assert_eq!(err.kind(), "credentials");
+        // Somebody got in, such as a delivery that was under way.
+        logins.accepted(&nobody);
+        assert!(may_ask("d").await);
+        assert!(!may_ask("a").await);
     }
 }

@@ -147,7 +147,11 @@ async fn read(vault: &Vault, name: &str) -> Result<Vec<Token>, SecretError> {
         transient: false,
         source: Some(Box::<InvalidToken>::new(err)),
     })?;
-    // What was there before the first token, such as a note to fill it in, need not be one.
-    let previous = previous?.and_then(|text| text.reveal().trim().parse().ok());
+    // What was there before the first token, such as a note to fill it in, need not be one; nor need it be readable.
+    let previous = match previous {
+        Err(err) if err.transient => return Err(err),
+        Err(_) => None,
+        Ok(text) => text.and_then(|text| text.reveal().trim().parse().ok()),
+    };
     Ok([Some(current), previous].into_iter().flatten().collect())
 }

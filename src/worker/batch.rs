@@ -12,11 +12,15 @@ use serde::Serialize;
 
 use super::{Fate, Worker, backoff};
 use crate::{
+    deliver::within,
     error::{Error, chain},
     progress::Progress,
     queue::{Job, Message, Sqs},
     report::{Fault, Report},
 };
+
+/// How long a request to the queue may take once a message is handled. Two of them fit into the margin before the end.
+const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The part of a message that this needs; what is not there is empty.
 struct Record<'a> {
@@ -36,7 +40,9 @@ struct Context<'a> {
     invocation_id: &'a str,
     message_id: &'a str,
     tries: u32,
-    job: Kept,
+    /// Where the job is now, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<Kept>,
     /// Why the message could not be put where it belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_error: Option<Fault>,
@@ -69,6 +75,9 @@ impl<'a> From<&'a SqsMessage> for Record<'a> {
 impl Worker {
     /// Handles a batch until `deadline`, logs what became of each message, and names those that have to come again. A group
     /// stops at its first one: what follows would overtake it.
+    ///
+    /// With batches of more than one, a message counts as received each time that one before it fails, so the queue's
+    /// `maxReceiveCount` must be higher.
     pub async fn batch(
         &self,
         event: &SqsEvent,
@@ -79,12 +88,18 @@ impl Worker {
         let mut stopped = HashSet::new();
         let mut response = SqsBatchResponse::default();
         for record in event.records.iter().map(Record::from) {
-            let kept = if stopped.contains(record.group) {
-                // Its turn comes with the one before it.
-                postpone(queue, &record, backoff(1)).await;
-                Kept::BackInQueue
-            } else if Instant::now() >= deadline {
-                postpone(queue, &record, Some(Duration::ZERO)).await;
+            let is_late = Instant::now() >= deadline;
+            let kept = if is_late || stopped.contains(record.group) {
+                let why = if is_late {
+                    "the time was over"
+                } else {
+                    "the one before it failed"
+                };
+                tracing::warn!(message_id = record.id, "a message was not tried: {why}");
+                if !is_late {
+                    // Its turn comes with the one before it.
+                    postpone(queue, &record, backoff(1)).await;
+                }
                 Kept::BackInQueue
             } else {
                 Box::pin(self.message(&record, queue, invocation_id, deadline)).await
@@ -111,7 +126,7 @@ impl Worker {
             invocation_id,
             message_id: record.id,
             tries: record.tries,
-            job: Kept::Acknowledged,
+            job: None,
             queue_error: None,
         };
         let job: Job;
@@ -119,8 +134,7 @@ impl Worker {
             Ok(Message::Sweep) => {
                 let enqueue = async |job: Job| queue.send(&job).await;
                 let swept = self.sweep(invocation_id, Some(deadline), enqueue);
-                let swept = Box::pin(swept).await;
-                swept.log(&context);
+                Box::pin(swept).await.log(&context);
                 return Kept::Acknowledged;
             }
             Ok(Message::Deliver(parsed)) => {
@@ -132,32 +146,43 @@ impl Worker {
             }
             Err(err) => (Report::failed(None, None, None, &err), Fate::Bury),
         };
-        context.job = match fate {
-            Fate::Done => Kept::Acknowledged,
-            Fate::Again => {
-                postpone(queue, record, backoff(record.tries)).await;
-                Kept::BackInQueue
-            }
-            Fate::Bury => match queue.bury(record.body, record.group).await {
-                Ok(true) => Kept::InDeadLetterQueue,
-                Ok(false) => Kept::Nowhere,
-                Err(err) => {
-                    context.queue_error = Some((&err).into());
-                    Kept::BackInQueue
-                }
-            },
-        };
+        let (kept, queue_error) = keep(fate, queue, record).await;
+        context.job = Some(kept);
+        context.queue_error = queue_error.as_ref().map(Into::into);
         report.log(&context);
-        context.job
+        kept
     }
+}
+
+/// Puts a message where it belongs.
+async fn keep(fate: Fate, queue: &Sqs, record: &Record<'_>) -> (Kept, Option<Error>) {
+    if fate == Fate::Done {
+        return (Kept::Acknowledged, None);
+    }
+    let mut queue_error = None;
+    if fate == Fate::Bury {
+        match in_margin(Box::pin(queue.bury(record.body, record.group))).await {
+            Ok(true) => return (Kept::InDeadLetterQueue, None),
+            Ok(false) => return (Kept::Nowhere, None),
+            // It must not be lost, so it is tried once more in all its length.
+            Err(err) => queue_error = Some(err),
+        }
+    }
+    postpone(queue, record, backoff(record.tries)).await;
+    (Kept::BackInQueue, queue_error)
 }
 
 /// Has a message come again soon. Should that fail, it comes when its visibility timeout is over.
 async fn postpone(queue: &Sqs, record: &Record<'_>, delay: Option<Duration>) {
     let Some(delay) = delay else { return };
-    if let Err(err) = queue.postpone(record.receipt_handle, delay).await {
-        tracing::warn!("{}", chain(&err));
+    if let Err(err) = in_margin(queue.postpone(record.receipt_handle, delay)).await {
+        tracing::warn!(message_id = record.id, "{}", chain(&err));
     }
+}
+
+/// The result of a request to the queue, which may come after the work's deadline and so has little time.
+async fn in_margin<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    within(Some(Instant::now() + QUEUE_WITHIN), "queue", request).await
 }
 
 /// An event that is not one of SQS.

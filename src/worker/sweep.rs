@@ -1,7 +1,7 @@
 //! The sweep: what no event told of is found by looking.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ pub struct Swept {
     pub drifted: usize,
     /// Refs that routes name and repositories do not have.
     pub missing_refs: usize,
-    /// Repositories that nobody looked at: the time was over, or the queue took no more jobs.
+    /// Repositories of which not every object was looked at.
     pub not_reached: usize,
     /// What could not be looked at.
     #[serde(skip)]
@@ -91,19 +91,31 @@ impl Swept {
         let mut groups = groups(table);
         // Should the time be over before the last, it is another one each time.
         fastrand::shuffle(&mut groups);
+        let mut unreachable = HashSet::new();
         let mut rest = groups.iter();
         while let Some(group) = rest.next() {
+            if unreachable.contains(group.space.url()) {
+                self.not_reached += 1;
+                continue;
+            }
             let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
             let looked = self.repository(bridge, group, deadline, enqueue);
-            match within(deadline, STAGE, looked).await {
-                Ok(()) => self.repositories += 1,
-                Err(err) => {
-                    self.failed(None, Some(group.repository), None, &err);
-                    if matches!(err, Error::Deadline { .. } | Error::Queue { .. }) {
-                        self.not_reached = 1 + rest.len();
-                        return;
-                    }
+            let Err(err) = within(deadline, STAGE, looked).await else {
+                self.repositories += 1;
+                continue;
+            };
+            self.failed(None, Some(group.repository), None, &err);
+            self.not_reached += 1;
+            match err {
+                // Each of its repositories would take as long to say the same.
+                Error::Unreachable { .. } => {
+                    unreachable.insert(group.space.url());
                 }
+                Error::Deadline { .. } | Error::Queue { .. } | Error::Bucket { .. } => {
+                    self.not_reached += rest.len();
+                    return;
+                }
+                _ => {}
             }
         }
     }
@@ -117,9 +129,10 @@ impl Swept {
     ) -> Result<(), Error> {
         let starts = group.routes.iter().map(|route| route.pattern().start());
         let starts: Vec<_> = starts.collect();
-        let refs = bridge
+        let mut refs = bridge
             .refs(group.space, group.repository, &starts, deadline)
             .await?;
+        fastrand::shuffle(&mut refs);
         for &route in &group.routes {
             let taken = |(name, _): &&(RefName, _)| route.pattern().matches(name);
             if route.pattern().exact().is_some() && !refs.iter().any(|found| taken(&found)) {
@@ -140,6 +153,8 @@ impl Swept {
                         self.objects += 1;
                         self.drifted += 1;
                     }
+                    // S3 is down: every object would say the same.
+                    Err(err) if err.is_transient() => return Err(err),
                     Err(err) => self.failed_at(route, name, &err),
                 }
             }
@@ -175,7 +190,7 @@ impl Swept {
             context: &'a C,
         }
         for failure in &self.failures {
-            failure.log(context);
+            failure.log_failure(context);
         }
         let line = Line {
             outcome: "swept",
@@ -183,12 +198,16 @@ impl Swept {
             failures: self.failures.len(),
             context,
         };
-        let drift = Metric {
-            name: "SweepDrift",
-            count: self.drifted as u64,
+        let metric = |name, count: usize| Metric {
+            name,
+            count: count as u64,
             by: &[&[]],
         };
-        telemetry::record(Level::INFO, &self.to_string(), &line, &[drift]);
+        let metrics = [
+            metric("SweepDrift", self.drifted),
+            metric("SweepNotReached", self.not_reached),
+        ];
+        telemetry::record(Level::INFO, &self.to_string(), &line, &metrics);
     }
 }
 

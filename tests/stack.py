@@ -1,0 +1,510 @@
+#!/usr/bin/env python3
+"""Deploys template.yaml onto ministack, another implementation of AWS, and follows a push through it.
+
+    python3 tests/stack.py [FOLDER]
+
+FOLDER holds the programs `receive` and `deliver`; default: target/release. ministack runs them as Lambda functions, under
+the template's own roles: what a role does not allow is refused. Everything listens on loopback, and ends with this script.
+What it needs is installed into target/stack; where that cannot be done it prints why, and succeeds.
+"""
+
+import base64
+import contextlib
+import http.client
+import http.server
+import io
+import json
+import os
+import pathlib
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VENV = ROOT / "target" / "stack"
+NEEDS = ["ministack", "boto3", "aws-sam-translator", "trustme"]
+STACK, REGION, ACCOUNT = "backlog-bridge", "us-east-1", "000000000000"
+USER, PASSWORD = "robot@example.com", "p:a@s/s"
+ROUTES = """\
+[[space]]
+name = "here"
+url = "{url}"
+credentials = "secret:backlog-bridge/git"
+
+# Nobody listens there.
+[[space]]
+name = "down"
+url = "https://127.0.0.1:1/git"
+
+[[route]]
+name = "web-main"
+space = "here"
+repository = "APP/web"
+ref = "refs/heads/main"
+object = "web/main.zip"
+
+# Its jobs fail until they are given up. The sweep leaves it alone.
+[[route]]
+name = "unreachable"
+space = "down"
+repository = "APP/down"
+ref = "refs/heads/*"
+object = "down/{{ref}}.zip"
+"""
+
+
+def prepare():
+    """Goes on inside the virtual environment. Says why not, if that cannot be."""
+    python = VENV / "bin" / "python"
+    if pathlib.Path(sys.prefix) == VENV:
+        return
+    if not (VENV / "ready").exists():
+        for command in (
+            [sys.executable, "-m", "venv", str(VENV)],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *NEEDS],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            if done.returncode:
+                print("skipped: ministack cannot be had here:", done.stderr.strip().splitlines()[-1:])
+                sys.exit(0)
+        (VENV / "ready").touch()
+    os.execv(python, [str(python), __file__, *sys.argv[1:]])
+
+
+# ── What stands in for Backlog ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class GitServer(http.server.BaseHTTPRequestHandler):
+    """`git http-backend` behind TLS and a password, at /git."""
+
+    protocol_version = "HTTP/1.1"
+    root = None
+
+    def answer(self, status, headers=(), body=b""):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self):
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def handle_request(self):
+        body = self.body()
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.headers.get("Authorization") != f"Basic {login}":
+            return self.answer(401, [("WWW-Authenticate", "Basic")])
+        url = urllib.parse.urlsplit(self.path)
+        env = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(self.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": url.path.removeprefix("/git"),
+            "QUERY_STRING": url.query,
+            "REQUEST_METHOD": self.command,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+        }
+        done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, timeout=30)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = [tuple(line.split(": ", 1)) for line in head.decode().splitlines() if ": " in line]
+        status = next((int(value.split()[0]) for name, value in headers if name == "Status"), 200)
+        self.answer(status, [(name, value) for name, value in headers if name != "Status"], content)
+
+    do_GET = do_POST = handle_request
+
+    def log_message(self, *_):
+        pass
+
+
+class Repository:
+    def __init__(self, folder):
+        self.bare = folder / "repositories" / "APP" / "web.git"
+        self.work = folder / "work"
+        self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.bare), cwd=folder)
+        self.git("clone", "--quiet", str(self.bare), str(self.work), cwd=folder)
+
+    @staticmethod
+    def git(*arguments, cwd):
+        identity = ["-c", "user.name=Robot", "-c", "user.email=robot@example.com"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def push(self, name, text):
+        (self.work / name).write_text(text)
+        self.git("add", ".", cwd=self.work)
+        self.git("commit", "--quiet", "--message", f"Add {name}", cwd=self.work)
+        self.git("push", "--quiet", "origin", "HEAD:main", cwd=self.work)
+        return self.git("rev-parse", "HEAD", cwd=self.work)
+
+
+@contextlib.contextmanager
+def git_server(folder):
+    """Its URL, and the file with the certificate to trust."""
+    import trustme
+
+    authority = trustme.CA()
+    trusted = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    GitServer.root = folder / "repositories"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitServer)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"https://localhost:{server.server_port}/git", trusted
+    finally:
+        server.shutdown()
+
+
+# ── What stands in for AWS ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def ministack(folder, trusted):
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "IOT_MTLS_ENABLED": "0",
+        # Roles and policies are looked at. The account's own key may do everything.
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        # The functions inherit these two.
+        "AWS_ENDPOINT_URL": endpoint,
+        "SSL_CERT_FILE": str(trusted),
+    }
+    with open(folder / "ministack.log", "wb") as log:
+        server = subprocess.Popen(
+            [VENV / "bin" / "ministack"], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        wait("ministack answers", 60, lambda: is_healthy(endpoint))
+        yield endpoint
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def is_healthy(endpoint):
+    try:
+        with urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait(what, seconds, look):
+    """What `look` finds, which is asked until it is something."""
+    started = time.monotonic()
+    while True:
+        if found := look():
+            say(f"{what} ({time.monotonic() - started:.1f} s)")
+            return found
+        if time.monotonic() - started > seconds:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.2)
+
+
+def say(text):
+    print(f"  {text}", flush=True)
+
+
+def check(is_so, text):
+    if not is_so:
+        raise AssertionError(text)
+    say(text)
+
+
+# ── The template ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def translated(folder, code):
+    """template.yaml as CloudFormation gets it, with the functions' code in S3."""
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse((ROOT / "template.yaml").read_text())
+    for name, uri in code.items():
+        template["Resources"][name]["Properties"]["CodeUri"] = uri
+    os.environ["AWS_DEFAULT_REGION"] = REGION
+    template = Translator({}, Parser()).translate(template, parameter_values={})
+    take_out(template)
+    (folder / "translated.json").write_text(json.dumps(template, indent=1))
+    return template
+
+
+def take_out(template):
+    """What cannot be true here."""
+    resources = template["Resources"]
+    statements = resources["SourceBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    say("taken out: OnlyOverTls of the bucket and of the queues, because ministack is spoken to without TLS")
+    statements[:] = [statement for statement in statements if statement["Sid"] != "OnlyOverTls"]
+    del resources["QueuePolicy"]
+    say("left in, but without effect: OnlyConditionalWrites, because ministack knows none of its condition keys")
+
+
+def bootstrap(program):
+    """The zip that Lambda gets: one executable file."""
+    info = zipfile.ZipInfo("bootstrap")
+    info.external_attr = 0o755 << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(info, program.read_bytes())
+    return archive.getvalue()
+
+
+def deploy(client, folder, programs):
+    s3, cloudformation = client("s3"), client("cloudformation")
+    s3.create_bucket(Bucket="code")
+    code = {}
+    for name in ("Receive", "Deliver"):
+        archive = bootstrap(programs / name.lower())
+        s3.put_object(Bucket="code", Key=f"{name}.zip", Body=archive)
+        say(f"{name.lower()}: {len(archive) / 1e6:.1f} MB as a zip")
+        code[name] = f"s3://code/{name}.zip"
+    cloudformation.create_stack(
+        StackName=STACK,
+        TemplateBody=json.dumps(translated(folder, code)),
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[{"ParameterKey": "AlarmEmail", "ParameterValue": "team@example.com"}],
+    )
+
+    def status():
+        stack = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+        if stack["StackStatus"] in ("CREATE_COMPLETE", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
+            return stack
+        return None
+
+    stack = wait("the stack is there, or not", 120, status)
+    if stack["StackStatus"] != "CREATE_COMPLETE":
+        for event in cloudformation.describe_stack_events(StackName=STACK)["StackEvents"]:
+            print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason", ""))
+        raise AssertionError(stack["StackStatus"])
+    resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
+    say(f"{stack['StackStatus']}: {len(resources)} resources")
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    return outputs, {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
+
+
+# ── What must be true ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bridge:
+    def __init__(self, client, endpoint, outputs, resources):
+        self.s3, self.sqs = client("s3"), client("sqs")
+        self.endpoint = urllib.parse.urlsplit(endpoint)
+        self.api = resources["HttpApi"]
+        self.bucket, self.queue, self.dead_letters = outputs["Bucket"], outputs["Queue"], outputs["DeadLetters"]
+
+    def post(self, path, body, content_type):
+        """What the API answers, as Backlog would be."""
+        connection = http.client.HTTPConnection(self.endpoint.hostname, self.endpoint.port, timeout=30)
+        headers = {"Content-Type": content_type}
+        connection.request("POST", f"/_aws/execute-api/{self.api}/$default{path}", body=body, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def versions(self, key):
+        found = self.s3.list_object_versions(Bucket=self.bucket, Prefix=key)
+        return [version["VersionId"] for version in found.get("Versions", [])]
+
+    def commit(self, key):
+        try:
+            return self.s3.head_object(Bucket=self.bucket, Key=key)["Metadata"].get("git-commit")
+        except self.s3.exceptions.ClientError as error:
+            assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 404, error
+            return None
+
+    def buried(self):
+        """Bodies of the messages in the dead-letter queue."""
+        found = self.sqs.receive_message(QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        return [message["Body"] for message in found.get("Messages", [])]
+
+
+def git_webhook(before, after, url):
+    """The body of a Git webhook: the one in events/, with the commits of today."""
+    body = json.loads((ROOT / "events" / "git-push-update.json").read_text())
+    body |= {"before": before, "after": after, "ref": "refs/heads/main"}
+    body["repository"]["url"] = f"{url}/APP/web"
+    body["revisions"] = [body["revisions"][0] | {"id": after}]
+    return urllib.parse.urlencode({"payload": json.dumps(body)}).encode()
+
+
+def follow(client, endpoint, folder, url):
+    programs = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target" / "release"
+    print("deploy")
+    outputs, resources = deploy(client, folder, programs)
+    bridge = Bridge(client, endpoint, outputs, resources)
+
+    print("configure")
+    bridge.s3.put_object(Bucket=bridge.bucket, Key="config/routes.toml", Body=ROUTES.format(url=url).encode())
+    say(f"routing table: {outputs['RoutingTable']}")
+    secrets = client("secretsmanager")
+    login = json.dumps({"username": USER, "password": PASSWORD})
+    secrets.put_secret_value(SecretId=outputs["GitSecret"], SecretString=login)
+    command = outputs["ShowToken"].split()
+    secret = command[command.index("--secret-id") + 1]
+    say("the token is stored anew: ministack puts punctuation into a generated one, whatever the template says")
+    secrets.put_secret_value(SecretId=secret, SecretString="a-first-token-that-is-long-enough")
+    token = secrets.get_random_password(PasswordLength=40, ExcludePunctuation=True)["RandomPassword"]
+    secrets.put_secret_value(SecretId=secret, SecretString=token)
+
+    print("a wrong token")
+    form = "application/x-www-form-urlencoded"
+    for path in ("/hooks/" + "x" * 40, "/"):
+        answer = bridge.post(path, b"payload={}", form)
+        check(answer == (404, {"error": "not found"}), f"{path}: {answer[0]} {answer[1]}")
+
+    answer = bridge.post("/hooks/a-first-token-that-is-long-enough", b"payload={}", form)
+    check(answer[0] == 400, f"the token before this one is valid: {answer[0]} {answer[1]}")
+
+    print("a webhook")
+    repository = Repository(folder)
+    first = repository.push("README.md", "Hello\n")
+    answer = bridge.post(f"/hooks/{token}", git_webhook("0" * 40, first, url), form)
+    check(answer == (202, {"accepted": ["web-main"]}), f"{answer[0]} {answer[1]}")
+    wait("the object holds the commit", 60, lambda: bridge.commit("web/main.zip") == first)
+    second = repository.push("日本.txt", "こんにちは\n")
+    answer = bridge.post(f"/hooks/{token}", git_webhook(first, second, url), form)
+    check(answer == (202, {"accepted": ["web-main"]}), f"{answer[0]} {answer[1]}")
+    wait("the object holds the next commit", 60, lambda: bridge.commit("web/main.zip") == second)
+    archive = bridge.s3.get_object(Bucket=bridge.bucket, Key="web/main.zip")
+    with zipfile.ZipFile(io.BytesIO(archive["Body"].read())) as file:
+        check(sorted(file.namelist()) == ["README.md", "日本.txt"], f"version {archive['VersionId']}: {file.namelist()}")
+    check(archive["Metadata"]["git-ref"] == "refs/heads/main", f"metadata: {archive['Metadata']}")
+    held = bridge.versions("web/main.zip")
+
+    print("jobs that nobody can handle")
+    # So that five attempts take no half an hour.
+    bridge.sqs.set_queue_attributes(QueueUrl=bridge.queue, Attributes={"VisibilityTimeout": "5"})
+    bridge.sqs.send_message(QueueUrl=bridge.queue, MessageBody="poison", MessageGroupId="g", MessageDeduplicationId="1")
+    lost = json.dumps({"route": "unreachable", "repository": "APP/down", "ref": "refs/heads/main"})
+    bridge.sqs.send_message(QueueUrl=bridge.queue, MessageBody=lost, MessageGroupId="h", MessageDeduplicationId="2")
+    wait("what is no job is among the dead letters at once", 30, lambda: "poison" in bridge.buried())
+
+    print("the sweep")
+    third = repository.push("sweep.txt", "nobody told\n")
+    say("a push without a webhook")
+    scheduler = client("scheduler")
+    name = resources["Sweep"].rsplit("/")[-1]
+    schedule = scheduler.get_schedule(Name=name)
+    check(schedule["ScheduleExpression"] == "rate(15 minutes)", f"{schedule['ScheduleExpression']}: {schedule['Target']}")
+    kept = {key: schedule[key] for key in ("Name", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**kept, ScheduleExpression="rate(1 minute)")
+    say("for this test: rate(1 minute)")
+    wait("the object holds the commit that nobody told of", 120, lambda: bridge.commit("web/main.zip") == third)
+    check(len(bridge.versions("web/main.zip")) == len(held) + 1, "one more version")
+
+    print("a job that fails for the fifth time")
+    wait("it is among the dead letters", 180, lambda: lost in bridge.buried())
+
+    print("the log")
+    show_log(client)
+
+
+def show_log(client, verbose=False):
+    """The metrics that alarms watch are in the log as alarms name them."""
+    logs, cloudwatch = client("logs"), client("cloudwatch")
+    lines = []
+    for name in ("receive", "deliver"):
+        for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{STACK}-{name}")["events"]:
+            with contextlib.suppress(json.JSONDecodeError):
+                lines += [json.loads(part) for part in event["message"].splitlines() if part.startswith("{")]
+    if verbose:
+        print(*lines, sep="\n")
+        return
+    seen = set()
+    for line in lines:
+        for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
+            for dimensions in directive["Dimensions"]:
+                for metric in directive["Metrics"]:
+                    seen.add((directive["Namespace"], metric["Name"], *((name, line[name]) for name in dimensions)))
+    if not lines:
+        say("not looked at here: ministack kept no log")
+        return
+    watched = set()
+    for alarm in cloudwatch.describe_alarms()["MetricAlarms"]:
+        of = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
+        for metric in of:
+            if metric.get("Namespace") == "BacklogBridge":
+                dimensions = ((each["Name"], each["Value"]) for each in metric["Dimensions"])
+                watched.add((metric["Namespace"], metric["MetricName"], *dimensions))
+    for metric in sorted(seen & watched):
+        say(f"watched by an alarm: {metric}")
+    drift = ("BacklogBridge", "SweepDrift", ("function", f"{STACK}-deliver"))
+    failures = ("BacklogBridge", "PermanentFailures", ("function", f"{STACK}-deliver"))
+    check({drift, failures} <= seen & watched, "the sweep and the poison were counted where alarms look")
+
+
+def main():
+    prepare()
+    import boto3
+
+    missing = [program for program in ("git",) if shutil.which(program) is None]
+    if missing:
+        print(f"skipped: there is no {missing[0]}")
+        return
+    with tempfile.TemporaryDirectory(prefix="backlog-bridge-stack-") as name:
+        folder = pathlib.Path(name)
+        with git_server(folder) as (url, trusted), ministack(folder, trusted) as endpoint:
+
+            def client(service):
+                return boto3.client(
+                    service,
+                    endpoint_url=endpoint,
+                    region_name=REGION,
+                    aws_access_key_id="test",
+                    aws_secret_access_key="test",
+                )
+
+            try:
+                follow(client, endpoint, folder, url)
+            except BaseException:
+                show_log(client, True)
+                print("".join((folder / "ministack.log").read_text(errors="replace").splitlines(True)[-60:]))
+                if "KEEP" in os.environ:
+                    shutil.copytree(folder, os.environ["KEEP"], dirs_exist_ok=True)
+                raise
+    print("the stack works")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+# The build writes the commit here.
+COMMIT_ID = "unknown"

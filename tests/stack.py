@@ -300,27 +300,36 @@ def deploy(client, folder, programs):
         s3.put_object(Bucket="code", Key=f"{name}.zip", Body=archive)
         say(f"{name.lower()}: {len(archive) / 1e6:.1f} MB as a zip")
         code[name] = f"s3://code/{name}.zip"
+    template = translated(folder, code)
+    outputs, resources = create(cloudformation, STACK, template, AlarmEmail="team@example.com")
+    return template, outputs, resources
+
+
+def parameters(**values):
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+
+
+def create(cloudformation, name, template, **values):
+    """Creates a stack. Its outputs, and what is called what."""
     cloudformation.create_stack(
-        StackName=STACK,
-        TemplateBody=json.dumps(translated(folder, code)),
+        StackName=name,
+        TemplateBody=json.dumps(template),
         Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": "AlarmEmail", "ParameterValue": "team@example.com"}],
+        Parameters=parameters(**values),
     )
 
     def status():
-        stack = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
-        if stack["StackStatus"] in ("CREATE_COMPLETE", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
-            return stack
-        return None
+        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        return None if stack["StackStatus"].endswith("IN_PROGRESS") else stack
 
-    stack = wait("the stack is there, or not", 120, status)
+    stack = wait(f"the stack {name} is there, or not", 120, status)
     if stack["StackStatus"] != "CREATE_COMPLETE":
-        for event in cloudformation.describe_stack_events(StackName=STACK)["StackEvents"]:
+        for event in cloudformation.describe_stack_events(StackName=name)["StackEvents"]:
             print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason", ""))
         raise AssertionError(stack["StackStatus"])
-    resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
+    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     say(f"{stack['StackStatus']}: {len(resources)} resources")
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     return outputs, {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 
 
@@ -344,7 +353,7 @@ class Bridge:
 
     def versions(self, key):
         found = self.s3.list_object_versions(Bucket=self.bucket, Prefix=key)
-        return [version["VersionId"] for version in found.get("Versions", [])]
+        return [version["VersionId"] for version in found.get("Versions", []) if version["Key"] == key]
 
     def commit(self, key):
         try:
@@ -371,7 +380,7 @@ def git_webhook(before, after, url):
 def follow(client, endpoint, folder, url):
     programs = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target" / "release"
     print("deploy")
-    outputs, resources = deploy(client, folder, programs)
+    template, outputs, resources = deploy(client, folder, programs)
     bridge = Bridge(client, endpoint, outputs, resources)
 
     print("configure")
@@ -396,6 +405,9 @@ def follow(client, endpoint, folder, url):
     answer = bridge.post("/hooks/a-first-token-that-is-long-enough", b"payload={}", form)
     check(answer[0] == 400, f"the token before this one is valid: {answer[0]} {answer[1]}")
 
+    print("a pipeline")
+    starts = deploy_pipeline(client, bridge.bucket, "web/main.zip", outputs["AlarmTopic"])
+
     print("a webhook")
     repository = Repository(folder)
     first = repository.push("README.md", "Hello\n")
@@ -412,13 +424,17 @@ def follow(client, endpoint, folder, url):
     check(archive["Metadata"]["git-ref"] == "refs/heads/main", f"metadata: {archive['Metadata']}")
     held = bridge.versions("web/main.zip")
 
+    bridge.s3.put_object(Bucket=bridge.bucket, Key="web/main.zip.txt", Body=b"another key")
+    wait("the rule starts the pipeline for both versions", 10, lambda: count(bridge.sqs, starts) == 2)
+
     print("jobs that nobody can handle")
     # So that five attempts take no half an hour.
     bridge.sqs.set_queue_attributes(QueueUrl=bridge.queue, Attributes={"VisibilityTimeout": "5"})
     bridge.sqs.send_message(QueueUrl=bridge.queue, MessageBody="poison", MessageGroupId="g", MessageDeduplicationId="1")
     lost = json.dumps({"route": "unreachable", "repository": "APP/down", "ref": "refs/heads/main"})
     bridge.sqs.send_message(QueueUrl=bridge.queue, MessageBody=lost, MessageGroupId="h", MessageDeduplicationId="2")
-    wait("what is no job is among the dead letters at once", 30, lambda: "poison" in bridge.buried())
+    # Before the queue itself would give it up.
+    wait("what is no job is among the dead letters at once", 15, lambda: "poison" in bridge.buried())
 
     print("the sweep")
     third = repository.push("sweep.txt", "nobody told\n")
@@ -433,33 +449,92 @@ def follow(client, endpoint, folder, url):
     wait("the object holds the commit that nobody told of", 120, lambda: bridge.commit("web/main.zip") == third)
     check(len(bridge.versions("web/main.zip")) == len(held) + 1, "one more version")
 
+    wait("the rule starts the pipeline", 10, lambda: count(bridge.sqs, starts) == 3)
+
     print("a job that fails for the fifth time")
     wait("it is among the dead letters", 180, lambda: lost in bridge.buried())
 
     print("the log")
     show_log(client)
 
+    print("the other parameters")
+    try_other_parameters(client, template)
 
-def show_log(client, verbose=False):
+
+def count(sqs, queue):
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    return int(attributes["ApproximateNumberOfMessages"])
+
+
+def deploy_pipeline(client, bucket, key, topic):
+    """pipeline.yaml as far as ministack goes. The queue that is told instead of the pipeline."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    queue = client("sqs").create_queue(QueueName="instead-of-the-pipeline")["QueueUrl"]
+    template = yaml_parse((ROOT / "pipeline.yaml").read_text())
+    say("taken out: the pipeline, because ministack knows none; the rule tells a queue instead")
+    for name in ("Pipeline", "PipelineRole", "NewVersionRole", "Failed"):
+        del template["Resources"][name]
+    target = {"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:instead-of-the-pipeline"}
+    template["Resources"]["NewVersion"]["Properties"]["Targets"] = [target]
+    template["Outputs"] = {}
+    values = {"SourceBucket": bucket, "ObjectKey": key, "AlarmTopicArn": topic}
+    create(client("cloudformation"), "web-main", template, **values)
+    return queue
+
+
+def try_other_parameters(client, template):
+    """A second bridge beside the first, with all that is left empty there."""
+    extra = [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}" for name in ("partner-a1b2c3", "other-d4e5f6")]
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd"
+    _, resources = create(
+        client("cloudformation"),
+        "second",
+        template,
+        GitSecretName="second/git",
+        ExtraGitSecrets=",".join(extra),
+        AllowedIps="192.0.2.0/24,198.51.100.7/32",
+        ExistingBucket="code",
+        BucketKmsKeyArn=key,
+        ExtraBuckets="releases,partner-sources",
+        ObjectKeys="bridge/*.zip",
+        DeliverTimeout="900",
+        SweepMinutes="60",
+    )
+    check("SourceBucket" not in resources, "an existing bucket: none is created, and no policy is written")
+    functions, iam, sqs = client("lambda"), client("iam"), client("sqs")
+    variables = functions.get_function_configuration(FunctionName="second-receive")["Environment"]["Variables"]
+    check(variables["ALLOWED_IPS"] == "192.0.2.0/24,198.51.100.7/32", f"ALLOWED_IPS: {variables['ALLOWED_IPS']}")
+    attributes = sqs.get_queue_attributes(QueueUrl=resources["Queue"], AttributeNames=["VisibilityTimeout"])["Attributes"]
+    check(attributes["VisibilityTimeout"] == "960", "900 s for a delivery: a message is invisible for 960 s")
+    policy = iam.get_role_policy(RoleName=resources["DeliverRole"], PolicyName="deliver")["PolicyDocument"]
+    found = {statement["Sid"]: statement["Resource"] for statement in policy["Statement"]}
+    for sid, expected in {
+        "ExtraGitLogins": extra,
+        "Objects": "arn:aws:s3:::code/bridge/*.zip",
+        "ObjectsOfExtraBuckets": ["arn:aws:s3:::releases/*", "arn:aws:s3:::partner-sources/*"],
+        "MissingIsNotForbiddenInExtraBuckets": ["arn:aws:s3:::releases", "arn:aws:s3:::partner-sources"],
+        "EncryptedObjects": key,
+    }.items():
+        check(found[sid] == expected, f"{sid}: {found[sid]}")
+
+
+def show_log(client):
     """The metrics that alarms watch are in the log as alarms name them."""
     logs, cloudwatch = client("logs"), client("cloudwatch")
-    lines = []
+    text, lines = "", []
     for name in ("receive", "deliver"):
         for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{STACK}-{name}")["events"]:
+            text += event["message"]
             with contextlib.suppress(json.JSONDecodeError):
                 lines += [json.loads(part) for part in event["message"].splitlines() if part.startswith("{")]
-    if verbose:
-        print(*lines, sep="\n")
-        return
     seen = set()
     for line in lines:
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
             for dimensions in directive["Dimensions"]:
                 for metric in directive["Metrics"]:
                     seen.add((directive["Namespace"], metric["Name"], *((name, line[name]) for name in dimensions)))
-    if not lines:
-        say("not looked at here: ministack kept no log")
-        return
+    check(lines and "not authorized" not in text, f"{len(lines)} lines of JSON, and no call was refused")
     watched = set()
     for alarm in cloudwatch.describe_alarms()["MetricAlarms"]:
         of = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
@@ -498,10 +573,8 @@ def main():
             try:
                 follow(client, endpoint, folder, url)
             except BaseException:
-                show_log(client, True)
+                print("what ministack and the functions said:")
                 print("".join((folder / "ministack.log").read_text(errors="replace").splitlines(True)[-60:]))
-                if "KEEP" in os.environ:
-                    shutil.copytree(folder, os.environ["KEEP"], dirs_exist_ok=True)
                 raise
     print("the stack works")
 

@@ -6,6 +6,9 @@
 //!
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
 
+mod header;
+mod previous;
+
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Seek, Write},
@@ -15,6 +18,11 @@ use std::{
 use gix::bstr::ByteSlice;
 use zip::ZipArchive;
 
+use self::header::{Headers, Payload};
+pub use self::{
+    header::GIT_FIELD,
+    previous::{Delivered, PreviousError},
+};
 use crate::{
     pack::{Blob, Objects},
     progress::Progress,
@@ -24,29 +32,6 @@ use crate::{
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 128 * 1024;
-
-/// 1980-01-01 00:00:00, the first instant that a zip can hold: the same tree gives the same entries.
-const MODIFIED: [u8; 4] = [0, 0, 0x21, 0];
-
-/// Version 2.0, or 4.5 where sizes need 64 bits.
-const VERSION: u16 = 20;
-const VERSION_ZIP64: u16 = 45;
-
-/// The system whose file modes the entries carry.
-const UNIX: u16 = 3;
-
-const UTF8_FLAG: u16 = 1 << 11;
-const STORED: u16 = 0;
-const DEFLATED: u16 = 8;
-
-/// Where a field of 16 or 32 bits says "see the zip64 field".
-const SEE_ZIP64: u32 = u32::MAX;
-
-/// Extra field: sizes and offset in 64 bits.
-const ZIP64_FIELD: u16 = 0x0001;
-
-/// Extra field of ours, in the central directory: Git's mode (4 bytes) and object id (20 bytes).
-pub const GIT_FIELD: u16 = 0x4742;
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -196,82 +181,18 @@ impl Writer {
     fn entry(&mut self, entry: &Entry, blob: Option<&Blob>, objects: &Objects) -> io::Result<()> {
         // An empty stream of two bytes would do, but readers expect no stream where there is nothing.
         let blob = blob.filter(|blob| blob.size > 0);
-        let (method, size, deflated, crc32) = match blob {
-            Some(blob) => (DEFLATED, blob.size, blob.deflated_size(), blob.crc32),
-            None => (STORED, 0, 0, 0),
-        };
-        let mut name = entry.path.clone();
-        let attributes: u32 = match entry.kind {
-            EntryKind::File => 0o100_644 << 16,
-            EntryKind::Executable => 0o100_755 << 16,
-            EntryKind::Symlink => 0o120_777 << 16,
-            EntryKind::Submodule => {
-                name.push(b'/');
-                0o040_755 << 16 | 0x10
-            }
-        };
-        let flags = if !name.is_ascii() && name.to_str().is_ok() {
-            UTF8_FLAG
-        } else {
-            0
-        };
-        let offset = self.offset;
-
-        // The part that both headers share, from the version to the length of the name.
-        let large = size >= SEE_ZIP64.into() || deflated >= SEE_ZIP64.into();
-        let far = offset >= SEE_ZIP64.into();
-        let version = if large || far { VERSION_ZIP64 } else { VERSION };
-        let shared = |version: u16| {
-            let mut header = Vec::with_capacity(28);
-            header.extend(version.to_le_bytes());
-            header.extend(flags.to_le_bytes());
-            header.extend(method.to_le_bytes());
-            header.extend(MODIFIED);
-            header.extend(crc32.to_le_bytes());
-            header.extend(if large { SEE_ZIP64 } else { narrow(deflated) }.to_le_bytes());
-            header.extend(if large { SEE_ZIP64 } else { narrow(size) }.to_le_bytes());
-            header.extend(
-                u16::try_from(name.len())
-                    .expect("paths are checked")
-                    .to_le_bytes(),
-            );
-            header
-        };
-        let mut wide = if large {
-            vec![size, deflated]
-        } else {
-            Vec::new()
-        };
-
-        let zip64 = extra_field(ZIP64_FIELD, &wide);
-        let mut local = b"PK\x03\x04".to_vec();
-        local.extend(shared(version));
-        local.extend(length(&zip64));
-        local.extend_from_slice(&name);
-        local.extend_from_slice(&zip64);
+        let payload = blob.map(|blob| Payload {
+            size: blob.size,
+            deflated: blob.deflated_size(),
+            crc32: blob.crc32,
+        });
+        let Headers { local, central } = Headers::of(entry, payload, self.offset);
         self.write(&local)?;
         if let Some(blob) = blob {
             objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
-            self.offset += deflated;
+            self.offset += blob.deflated_size();
         }
-
-        let version = if large || far { VERSION_ZIP64 } else { VERSION };
-        wide.extend(far.then_some(offset));
-        let mut extra = extra_field(ZIP64_FIELD, &wide);
-        extra.extend(GIT_FIELD.to_le_bytes());
-        extra.extend(24u16.to_le_bytes());
-        extra.extend(entry.kind.git_mode().to_le_bytes());
-        extra.extend_from_slice(entry.id.as_bytes());
-        let directory = &mut self.directory;
-        directory.extend(b"PK\x01\x02");
-        directory.extend((UNIX << 8 | version).to_le_bytes());
-        directory.extend(shared(version));
-        directory.extend(length(&extra));
-        directory.extend([0; 6]); // no comment, first disk, no internal attributes
-        directory.extend(attributes.to_le_bytes());
-        directory.extend(narrow(offset).to_le_bytes());
-        directory.extend_from_slice(&name);
-        directory.extend_from_slice(&extra);
+        self.directory.extend_from_slice(&central);
         Ok(())
     }
 
@@ -279,33 +200,12 @@ impl Writer {
         let start = self.offset;
         let directory = std::mem::take(&mut self.directory);
         self.write(&directory)?;
-        let size = self.offset - start;
-        let mut end = Vec::new();
-        if entries >= u16::MAX.into() || size >= SEE_ZIP64.into() || start >= SEE_ZIP64.into() {
-            let record = self.offset;
-            end.extend(b"PK\x06\x06");
-            end.extend(44u64.to_le_bytes()); // what follows of this record
-            end.extend((UNIX << 8 | VERSION_ZIP64).to_le_bytes());
-            end.extend(VERSION_ZIP64.to_le_bytes());
-            end.extend([0; 8]); // this disk, and the one where the directory starts
-            for number in [entries, entries, size, start] {
-                end.extend(number.to_le_bytes());
-            }
-            end.extend(b"PK\x06\x07");
-            end.extend([0; 4]); // the disk of the record above
-            end.extend(record.to_le_bytes());
-            end.extend(1u32.to_le_bytes()); // disks in all
-        }
-        let count = u16::try_from(entries).unwrap_or(u16::MAX);
-        end.extend(b"PK\x05\x06");
-        end.extend([0; 4]); // this disk, and the one where the directory starts
-        end.extend(count.to_le_bytes());
-        end.extend(count.to_le_bytes());
-        end.extend(narrow(size).to_le_bytes());
-        end.extend(narrow(start).to_le_bytes());
-        end.extend(length(comment.as_bytes()));
-        end.extend_from_slice(comment.as_bytes());
-        self.write(&end)?;
+        self.write(&header::end(
+            entries,
+            directory.len() as u64,
+            start,
+            comment,
+        ))?;
         let file = self
             .out
             .into_inner()
@@ -317,30 +217,4 @@ impl Writer {
         self.offset += bytes.len() as u64;
         self.out.write_all(bytes)
     }
-}
-
-/// The value, or the mark that sends readers to the zip64 field.
-fn narrow(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(SEE_ZIP64)
-}
-
-fn length(bytes: &[u8]) -> [u8; 2] {
-    u16::try_from(bytes.len())
-        .expect("names, extra fields and comments are short")
-        .to_le_bytes()
-}
-
-/// An extra field of 64-bit numbers; nothing if there are none.
-fn extra_field(id: u16, numbers: &[u64]) -> Vec<u8> {
-    let mut field = Vec::new();
-    if !numbers.is_empty() {
-        let bytes: Vec<u8> = numbers
-            .iter()
-            .flat_map(|number| number.to_le_bytes())
-            .collect();
-        field.extend(id.to_le_bytes());
-        field.extend(length(&bytes));
-        field.extend(bytes);
-    }
-    field
 }

@@ -5,23 +5,30 @@
 //!
 //! ```text
 //! wire ─receive─▶ pack file + index of whole objects ─resolve─▶ deltas applied, deflated into spool files ─▶ Objects
+//!                                                       ▲
+//!                            archive of an earlier delivery ─verify─▶ Stock: bases of deltas, and all that did not change
 //! ```
 
 mod delta;
 mod receive;
 mod resolve;
 mod spool;
+mod stock;
 
 use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use gix::{ObjectId, objs::Kind};
 
+pub use self::stock::{Claim, Claims, Stock, StockError};
 use crate::{config::Limits, progress::Progress};
 
 /// Bytes that are read or written at a time.
@@ -33,6 +40,9 @@ const PLAIN_BYTES_PER_ENTRY: u64 = 256;
 
 /// Objects of a pack that are neither folders nor files of the tree: the commit, and tags that point to it.
 const OTHER_OBJECTS: u64 = 1024;
+
+/// More threads than this wait for the disk.
+const MAX_THREADS: usize = 4;
 
 /// Why a pack could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +86,13 @@ impl PackError {
     }
 }
 
-/// The verified objects of one pack.
+/// The verified objects of one pack, and of the stock that it was made for.
 pub struct Objects {
     index: HashMap<ObjectId, Object>,
-    /// The pack, then one spool a thread. All are unlinked: they are gone with the process, however it ends.
-    files: Vec<File>,
+    /// This and the spools, one a thread, are unlinked: they are gone with the process, however it ends.
+    pack: File,
+    spools: Vec<File>,
+    stock: Option<Arc<Stock>>,
     /// The size of the pack in bytes.
     pack_bytes: u64,
 }
@@ -114,9 +126,29 @@ impl Blob {
 /// Where a raw deflate stream stands (no zlib header, no Adler-32).
 #[derive(Debug, Clone, Copy)]
 struct Stream {
-    file: usize,
+    place: Place,
     offset: u64,
     len: u64,
+}
+
+/// Which file a stream stands in.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The pack.
+    Pack,
+    /// A thread's spool.
+    Spool(u16),
+    /// The archive of the stock.
+    Stock,
+}
+
+impl Stream {
+    /// Of what is kept in memory.
+    const NONE: Self = Self {
+        place: Place::Pack,
+        offset: 0,
+        len: 0,
+    };
 }
 
 impl Objects {
@@ -135,7 +167,23 @@ impl Objects {
     ) -> Result<Self, PackError> {
         let budget = Budget::new(limits);
         let received = receive::receive(wire, &budget, progress)?;
-        resolve::resolve(received, &budget, progress)
+        resolve::resolve(received, None, &budget, progress)
+    }
+
+    /// Like [`receive`](Self::receive), of a pack that leaves out what is in `stock`, and whose deltas may stand on that.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError`], as for any pack.
+    pub fn receive_onto(
+        stock: Arc<Stock>,
+        wire: &mut dyn Read,
+        limits: &Limits,
+        progress: &Progress,
+    ) -> Result<Self, PackError> {
+        let budget = Budget::new(limits);
+        let received = receive::receive(wire, &budget, progress)?;
+        resolve::resolve(received, Some(stock), &budget, progress)
     }
 
     /// The bytes of commit `id`, without Git's object header.
@@ -150,8 +198,13 @@ impl Objects {
         self.plain(Kind::Tree, id)
     }
 
+    fn object(&self, id: &gix::oid) -> Option<&Object> {
+        let in_stock = || self.stock.as_ref()?.get(id);
+        self.index.get(id).or_else(in_stock)
+    }
+
     fn plain(&self, kind: Kind, id: &gix::oid) -> Option<&[u8]> {
-        match self.index.get(id)? {
+        match self.object(id)? {
             Object::Plain(found, bytes) if *found == kind => Some(bytes),
             _ => None,
         }
@@ -160,7 +213,7 @@ impl Objects {
     /// The blob `id`.
     #[must_use]
     pub fn blob(&self, id: &gix::oid) -> Option<&Blob> {
-        match self.index.get(id)? {
+        match self.object(id)? {
             Object::Blob(blob) => Some(blob),
             Object::Plain(..) => None,
         }
@@ -178,16 +231,21 @@ impl Objects {
         buffer: &mut [u8],
     ) -> io::Result<()> {
         let Stream {
-            file,
+            place,
             mut offset,
             len,
         } = blob.stream;
+        let file = match (place, &self.stock) {
+            (Place::Spool(n), _) => &self.spools[usize::from(n)],
+            (Place::Stock, Some(stock)) => stock.file(),
+            (Place::Pack | Place::Stock, _) => &self.pack,
+        };
         let end = offset + len;
         while offset < end {
             let n = buffer
                 .len()
                 .min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-            self.files[file].read_exact_at(&mut buffer[..n], offset)?;
+            file.read_exact_at(&mut buffer[..n], offset)?;
             to.write_all(&buffer[..n])?;
             offset += n as u64;
         }

@@ -2,6 +2,8 @@
 //!
 //! Nothing is expanded before it is known to be allowed: a dozen objects can name ten thousand million paths.
 
+mod folders;
+
 use gix::{
     ObjectId,
     bstr::{BStr, BString, ByteSlice},
@@ -9,10 +11,11 @@ use gix::{
     validate::path::{self, component},
 };
 
+pub use self::folders::Folders;
 use crate::{config::Limits, pack::Objects, push::CommitId};
 
 /// The longest path in bytes, as Linux has it.
-const MAX_PATH_BYTES: usize = 4096;
+pub const MAX_PATH_BYTES: usize = 4096;
 
 /// What Git itself refuses to check out on any system. Names that only Windows refuses (`aux.c`, `a:b.png`) are ordinary
 /// elsewhere.
@@ -112,6 +115,13 @@ impl EntryKind {
             Self::Symlink => 0o120_000,
             Self::Submodule => 0o160_000,
         }
+    }
+
+    /// What [`git_mode`](Self::git_mode) was asked of.
+    #[must_use]
+    pub fn from_git_mode(mode: u32) -> Option<Self> {
+        let kinds = [Self::File, Self::Executable, Self::Symlink, Self::Submodule];
+        kinds.into_iter().find(|kind| kind.git_mode() == mode)
     }
 }
 

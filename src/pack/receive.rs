@@ -14,7 +14,7 @@ use gix::{
 };
 
 use super::{
-    Budget, CHUNK, Digest, OTHER_OBJECTS, Object, PackError, Stream,
+    Budget, CHUNK, Digest, OTHER_OBJECTS, Object, PackError, Place, Stream,
     delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
     within,
 };
@@ -310,7 +310,7 @@ impl Inflater {
             return Err(PackError::damaged("an object is shorter than announced"));
         }
         Ok(Stream {
-            file: 0,
+            place: Place::Pack,
             offset: start + Self::ZLIB_HEADER_LEN,
             len: self.zlib.total_in() - Self::ZLIB_HEADER_LEN - Self::ADLER32_LEN,
         })

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -20,9 +20,11 @@ use flate2::{Decompress, FlushDecompress, Status};
 use gix::{ObjectId, objs::Kind};
 
 use super::{
-    Blob, Budget, CHUNK, Digest, Object, Objects, PackError, Stream, delta,
+    Blob, Budget, CHUNK, Digest, MAX_THREADS, Object, Objects, PackError, Place, Stock, Stream,
+    delta,
     receive::{Base, Delta, Received},
     spool::{SAMPLE_BYTES, Spool},
+    stock::most_deflated,
 };
 use crate::progress::Progress;
 
@@ -33,12 +35,10 @@ const WAITING_BYTES: usize = 8 << 20;
 /// large result, however many threads there are. In bytes.
 const LARGE: u64 = 4 << 20;
 
-/// More threads than this wait for the disk.
-const MAX_THREADS: usize = 4;
-
-/// Applies every delta of `received`.
+/// Applies every delta of `received`, to objects of the pack or of `stock`.
 pub(super) fn resolve(
     received: Received,
+    stock: Option<Arc<Stock>>,
     budget: &Budget<'_>,
     progress: &Progress,
 ) -> Result<Objects, PackError> {
@@ -57,9 +57,16 @@ pub(super) fn resolve(
             Base::Id(id) => by_id.entry(id).or_default().push(n),
         }
     }
-    let roots: Vec<(u64, ObjectId)> = whole
+    let in_stock = |id: &ObjectId| stock.as_ref().is_some_and(|stock| stock.get(id).is_some());
+    let outside = by_id
+        .keys()
+        .filter(|id| !index.contains_key(*id) && in_stock(id));
+    let outside: Vec<_> = outside.map(|id| (None, *id)).collect();
+    let roots: Vec<(Option<u64>, ObjectId)> = whole
         .into_iter()
         .filter(|(offset, id)| by_offset.contains_key(offset) || by_id.contains_key(id))
+        .map(|(offset, id)| (Some(offset), id))
+        .chain(outside)
         .collect();
     let is_poor = |object: &Object| match object {
         Object::Blob(blob) => blob.stream.len > blob.size && blob.size > 0,
@@ -72,6 +79,7 @@ pub(super) fn resolve(
         .collect();
     let work = Work {
         pack: &pack,
+        stock: stock.as_deref(),
         index: &index,
         deltas: &deltas,
         by_offset,
@@ -92,7 +100,7 @@ pub(super) fn resolve(
         .min(work.roots.len() + work.poor.len());
     let results: Vec<Result<(File, Resolved), PackError>> = thread::scope(|scope| {
         let work = &work;
-        let workers: Vec<_> = (1..=threads)
+        let workers: Vec<_> = (0..u16::try_from(threads).expect("a few"))
             .map(|n| scope.spawn(move || Resolver::new(work, n)?.run()))
             .collect();
         workers
@@ -107,10 +115,10 @@ pub(super) fn resolve(
         .count();
     drop(work);
 
-    let mut files = vec![pack];
+    let mut spools = Vec::new();
     for result in results {
         let (spool, objects) = result?;
-        files.push(spool);
+        spools.push(spool);
         index.extend(objects);
     }
     if missing > 0 {
@@ -120,15 +128,11 @@ pub(super) fn resolve(
     }
     Ok(Objects {
         index,
-        files,
+        pack,
+        spools,
+        stock,
         pack_bytes,
     })
-}
-
-/// The longest stream that a sensible deflater makes of `size` bytes. Without this limit a stream could be padded with
-/// empty blocks, and copied to as many paths as the tree has.
-fn most_deflated(size: u64) -> u64 {
-    size + size / 1000 + 64
 }
 
 type Resolved = Vec<(ObjectId, Object)>;
@@ -136,13 +140,14 @@ type Resolved = Vec<(ObjectId, Object)>;
 /// What all threads share.
 struct Work<'a> {
     pack: &'a File,
+    stock: Option<&'a Stock>,
     index: &'a HashMap<ObjectId, Object>,
     deltas: &'a [Delta],
     /// Deltas by their base.
     by_offset: HashMap<u64, Vec<usize>>,
     by_id: HashMap<ObjectId, Vec<usize>>,
-    /// Whole objects that are somebody's base.
-    roots: Vec<(u64, ObjectId)>,
+    /// Objects that are somebody's base and no delta themselves: their offset in the pack, unless they are in the stock.
+    roots: Vec<(Option<u64>, ObjectId)>,
     next_root: AtomicUsize,
     /// Blobs whose streams are no smaller than what they hold.
     poor: Vec<ObjectId>,
@@ -155,9 +160,16 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn children(&self, offset: u64, id: &ObjectId) -> Vec<usize> {
+    /// A whole object of the pack, or one of the stock.
+    fn root(&self, id: &ObjectId) -> &Object {
+        let in_stock = || self.stock.and_then(|stock| stock.get(id));
+        let root = self.index.get(id).or_else(in_stock);
+        root.expect("roots were found there")
+    }
+
+    fn children(&self, offset: Option<u64>, id: &ObjectId) -> Vec<usize> {
         let at = |found: Option<&Vec<usize>>| found.cloned().unwrap_or_default();
-        let mut children = at(self.by_offset.get(&offset));
+        let mut children = at(offset.and_then(|offset| self.by_offset.get(&offset)));
         children.extend(at(self.by_id.get(id)));
         children
     }
@@ -182,12 +194,12 @@ struct Ancestor {
 }
 
 impl<'a> Resolver<'a> {
-    fn new(work: &'a Work<'a>, file: usize) -> Result<Self, PackError> {
+    fn new(work: &'a Work<'a>, spool: u16) -> Result<Self, PackError> {
         Ok(Self {
             work,
             zlib: Decompress::new(false),
             buffer: vec![0; CHUNK].into(),
-            spool: Spool::new(file)?,
+            spool: Spool::new(spool)?,
             objects: Vec::new(),
         })
     }
@@ -210,10 +222,10 @@ impl<'a> Resolver<'a> {
         Ok((self.spool.finish()?, self.objects))
     }
 
-    fn family(&mut self, offset: u64, root: ObjectId) -> Result<(), PackError> {
+    fn family(&mut self, offset: Option<u64>, root: ObjectId) -> Result<(), PackError> {
         let work = self.work;
         let mut one_at_a_time = None;
-        let (kind, root_size) = match &work.index[&root] {
+        let (kind, root_size) = match work.root(&root) {
             Object::Plain(kind, bytes) => (*kind, bytes.len() as u64),
             Object::Blob(blob) => (Kind::Blob, blob.size),
         };
@@ -247,7 +259,7 @@ impl<'a> Resolver<'a> {
             }
             let id = self.accept(kind, &bytes)?;
             work.progress.add_object();
-            let waiting = work.children(delta.offset, &id);
+            let waiting = work.children(Some(delta.offset), &id);
             if !waiting.is_empty() {
                 let held: usize = path
                     .iter()
@@ -323,25 +335,29 @@ impl<'a> Resolver<'a> {
     }
 
     fn whole(&mut self, id: ObjectId) -> Result<Vec<u8>, PackError> {
-        match &self.work.index[&id] {
+        match self.work.root(&id) {
             Object::Plain(_, bytes) => Ok(bytes.to_vec()),
             Object::Blob(blob) => self.inflate(blob.stream, blob.size),
         }
     }
 
-    /// Inflates a stream of the pack that was seen to hold `size` bytes.
+    /// Inflates a stream of the pack or the stock that was seen to hold `size` bytes.
     fn inflate(&mut self, stream: Stream, size: u64) -> Result<Vec<u8>, PackError> {
         let mut out = Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
         let Stream {
-            mut offset, len, ..
+            place,
+            mut offset,
+            len,
         } = stream;
+        let file = match (place, self.work.stock) {
+            (Place::Stock, Some(stock)) => stock.file(),
+            _ => self.work.pack,
+        };
         let end = offset + len;
         self.zlib.reset(false);
         while offset < end {
             let n = CHUNK.min(usize::try_from(end - offset).unwrap_or(CHUNK));
-            self.work
-                .pack
-                .read_exact_at(&mut self.buffer[..n], offset)
+            file.read_exact_at(&mut self.buffer[..n], offset)
                 .map_err(PackError::Disk)?;
             offset += n as u64;
             let before = self.zlib.total_in();
@@ -377,11 +393,7 @@ impl<'a> Resolver<'a> {
             (id, Object::Blob(blob))
         } else {
             self.work.budget.keep(bytes.len() as u64)?;
-            let (id, Blob { .. }) = digest.finish(Stream {
-                file: 0,
-                offset: 0,
-                len: 0,
-            })?;
+            let (id, Blob { .. }) = digest.finish(Stream::NONE)?;
             (id, Object::Plain(kind, bytes.into()))
         };
         self.objects.push((id, object));

@@ -7,15 +7,15 @@ use std::{
 
 use flate2::{Compress, CompressError, Compression, FlushCompress, Status};
 
-use super::{CHUNK, PackError, Stream};
+use super::{CHUNK, PackError, Place, Stream};
 
 /// How much of a blob is deflated to see whether it is worth it, in bytes. Fits into [`CHUNK`] however badly it goes.
 pub(super) const SAMPLE_BYTES: usize = CHUNK / 2;
 
 /// Where one thread puts the deflate streams that it makes.
 pub(super) struct Spool {
-    /// Its place in [`Objects::files`](super::Objects::files).
-    file: usize,
+    /// Its place in [`Objects::spools`](super::Objects::spools).
+    number: u16,
     writer: BufWriter<File>,
     offset: u64,
     deflater: Compress,
@@ -26,9 +26,9 @@ impl Spool {
     /// As Git's own default: streams made here are as good as those that are copied.
     const LEVEL: Compression = Compression::new(6);
 
-    pub(super) fn new(file: usize) -> Result<Self, PackError> {
+    pub(super) fn new(number: u16) -> Result<Self, PackError> {
         Ok(Self {
-            file,
+            number,
             writer: BufWriter::with_capacity(CHUNK, tempfile::tempfile().map_err(PackError::Disk)?),
             offset: 0,
             deflater: Compress::new(Self::LEVEL, false),
@@ -53,7 +53,7 @@ impl Spool {
             }
         }
         let stream = Stream {
-            file: self.file,
+            place: Place::Spool(self.number),
             offset: self.offset,
             len: self.deflater.total_out(),
         };

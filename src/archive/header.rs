@@ -1,0 +1,199 @@
+//! The records of a zip, as this program writes them: byte for byte the same for the same entry at the same place.
+//!
+//! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
+
+use gix::bstr::ByteSlice;
+
+use crate::snapshot::{Entry, EntryKind};
+
+/// 1980-01-01 00:00:00, the first instant that a zip can hold: the same tree gives the same entries.
+const MODIFIED: [u8; 4] = [0, 0, 0x21, 0];
+
+/// Version 2.0, or 4.5 where sizes need 64 bits.
+const VERSION: u16 = 20;
+const VERSION_ZIP64: u16 = 45;
+
+/// The system whose file modes the entries carry.
+const UNIX: u16 = 3;
+
+const UTF8_FLAG: u16 = 1 << 11;
+const STORED: u16 = 0;
+const DEFLATED: u16 = 8;
+
+/// Where a field of 16 or 32 bits says "see the zip64 field".
+pub(super) const SEE_ZIP64: u32 = u32::MAX;
+
+/// Extra field: sizes and offset in 64 bits.
+const ZIP64_FIELD: u16 = 0x0001;
+
+/// Extra field of ours, in the central directory: Git's mode (4 bytes) and object id (20 bytes).
+pub const GIT_FIELD: u16 = 0x4742;
+
+/// The length of what [`GIT_FIELD`] holds, in bytes.
+pub(super) const GIT_FIELD_LEN: u16 = 24;
+
+/// The length of a directory's entry without its name and extra fields, in bytes.
+pub(super) const CENTRAL_LEN: usize = 46;
+
+/// The length of the end record without the comment, in bytes; and of the two records before it that zip64 needs.
+pub(super) const END_LEN: usize = 22;
+pub(super) const END_ZIP64_LEN: usize = 56 + 20;
+
+/// What stands behind an entry's local header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Payload {
+    /// Inflated size in bytes; never zero.
+    pub(super) size: u64,
+    /// Size of the deflate stream in bytes.
+    pub(super) deflated: u64,
+    /// CRC-32 of the inflated bytes.
+    pub(super) crc32: u32,
+}
+
+impl Payload {
+    /// What an entry says that holds nothing.
+    pub(super) const NOTHING: Self = Self {
+        size: 0,
+        deflated: 0,
+        crc32: 0,
+    };
+}
+
+/// The two headers of an entry.
+pub(super) struct Headers {
+    /// Stands before the entry's data.
+    pub(super) local: Vec<u8>,
+    /// Stands in the central directory.
+    pub(super) central: Vec<u8>,
+}
+
+impl Headers {
+    /// The headers of `entry`, whose local header is `offset` bytes behind the start of the zip. `payload` is `None` for
+    /// what holds nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the path is longer than a zip can say.
+    pub(super) fn of(entry: &Entry, payload: Option<Payload>, offset: u64) -> Self {
+        let method = if payload.is_some() { DEFLATED } else { STORED };
+        let Payload {
+            size,
+            deflated,
+            crc32,
+        } = payload.unwrap_or(Payload::NOTHING);
+        let mut name = entry.path.clone();
+        let attributes: u32 = match entry.kind {
+            EntryKind::File => 0o100_644 << 16,
+            EntryKind::Executable => 0o100_755 << 16,
+            EntryKind::Symlink => 0o120_777 << 16,
+            EntryKind::Submodule => {
+                name.push(b'/');
+                0o040_755 << 16 | 0x10
+            }
+        };
+        let flags = if !name.is_ascii() && name.to_str().is_ok() {
+            UTF8_FLAG
+        } else {
+            0
+        };
+
+        // The part that both headers share, from the version to the length of the name.
+        let large = size >= SEE_ZIP64.into() || deflated >= SEE_ZIP64.into();
+        let far = offset >= SEE_ZIP64.into();
+        let version = if large || far { VERSION_ZIP64 } else { VERSION };
+        let mut shared = Vec::with_capacity(28);
+        shared.extend(version.to_le_bytes());
+        shared.extend(flags.to_le_bytes());
+        shared.extend(method.to_le_bytes());
+        shared.extend(MODIFIED);
+        shared.extend(crc32.to_le_bytes());
+        shared.extend(if large { SEE_ZIP64 } else { narrow(deflated) }.to_le_bytes());
+        shared.extend(if large { SEE_ZIP64 } else { narrow(size) }.to_le_bytes());
+        shared.extend(length(&name));
+        let mut wide = if large {
+            vec![size, deflated]
+        } else {
+            Vec::new()
+        };
+
+        let zip64 = extra_field(ZIP64_FIELD, &wide);
+        let mut local = b"PK\x03\x04".to_vec();
+        local.extend(&shared);
+        local.extend(length(&zip64));
+        local.extend_from_slice(&name);
+        local.extend_from_slice(&zip64);
+
+        wide.extend(far.then_some(offset));
+        let mut extra = extra_field(ZIP64_FIELD, &wide);
+        extra.extend(GIT_FIELD.to_le_bytes());
+        extra.extend(GIT_FIELD_LEN.to_le_bytes());
+        extra.extend(entry.kind.git_mode().to_le_bytes());
+        extra.extend_from_slice(entry.id.as_bytes());
+        let mut central = b"PK\x01\x02".to_vec();
+        central.extend((UNIX << 8 | version).to_le_bytes());
+        central.extend(&shared);
+        central.extend(length(&extra));
+        central.extend([0; 6]); // no comment, first disk, no internal attributes
+        central.extend(attributes.to_le_bytes());
+        central.extend(narrow(offset).to_le_bytes());
+        central.extend_from_slice(&name);
+        central.extend_from_slice(&extra);
+        Self { local, central }
+    }
+}
+
+/// What comes behind the central directory, which has `size` bytes and begins `start` bytes behind the start of the zip.
+pub(super) fn end(entries: u64, size: u64, start: u64, comment: &str) -> Vec<u8> {
+    let mut end = Vec::new();
+    if entries >= u16::MAX.into() || size >= SEE_ZIP64.into() || start >= SEE_ZIP64.into() {
+        let record = start + size;
+        end.extend(b"PK\x06\x06");
+        end.extend(44u64.to_le_bytes()); // what follows of this record
+        end.extend((UNIX << 8 | VERSION_ZIP64).to_le_bytes());
+        end.extend(VERSION_ZIP64.to_le_bytes());
+        end.extend([0; 8]); // this disk, and the one where the directory starts
+        for number in [entries, entries, size, start] {
+            end.extend(number.to_le_bytes());
+        }
+        end.extend(b"PK\x06\x07");
+        end.extend([0; 4]); // the disk of the record above
+        end.extend(record.to_le_bytes());
+        end.extend(1u32.to_le_bytes()); // disks in all
+    }
+    let count = u16::try_from(entries).unwrap_or(u16::MAX);
+    end.extend(b"PK\x05\x06");
+    end.extend([0; 4]); // this disk, and the one where the directory starts
+    end.extend(count.to_le_bytes());
+    end.extend(count.to_le_bytes());
+    end.extend(narrow(size).to_le_bytes());
+    end.extend(narrow(start).to_le_bytes());
+    end.extend(length(comment.as_bytes()));
+    end.extend_from_slice(comment.as_bytes());
+    end
+}
+
+/// The value, or the mark that sends readers to the zip64 field.
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(SEE_ZIP64)
+}
+
+fn length(bytes: &[u8]) -> [u8; 2] {
+    u16::try_from(bytes.len())
+        .expect("names, extra fields and comments are short")
+        .to_le_bytes()
+}
+
+/// An extra field of 64-bit numbers; nothing if there are none.
+fn extra_field(id: u16, numbers: &[u64]) -> Vec<u8> {
+    let mut field = Vec::new();
+    if !numbers.is_empty() {
+        let bytes: Vec<u8> = numbers
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        field.extend(id.to_le_bytes());
+        field.extend(length(&bytes));
+        field.extend(bytes);
+    }
+    field
+}

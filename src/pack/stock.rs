@@ -1,0 +1,282 @@
+//! The objects of a commit that was delivered before: what a pack need not hold.
+//!
+//! Trees are in memory. Blobs are deflate streams in the archive of that delivery, which stays on disk. A stock exists only
+//! after every one of them was inflated and compared with its id.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Mutex, PoisonError},
+    thread, vec,
+};
+
+use flate2::{Decompress, FlushDecompress, Status};
+use gix::{ObjectId, objs::Kind};
+
+use super::{Blob, Budget, CHUNK, Digest, MAX_THREADS, Object, PackError, Place, Stream, within};
+use crate::{config::Limits, progress::Progress};
+
+/// Why there is no stock.
+#[derive(Debug, thiserror::Error)]
+pub enum StockError {
+    /// A blob is not what it is said to be.
+    #[error("the blob {id} is damaged: {why}")]
+    Damaged {
+        /// Its id.
+        id: ObjectId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A limit is exceeded, the disk does not work, or the work was stopped.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+}
+
+/// Verified objects of a commit that was delivered before.
+pub struct Stock {
+    /// The archive of that delivery.
+    file: File,
+    index: HashMap<ObjectId, Object>,
+}
+
+/// What an archive says of one of its blobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Its id.
+    pub id: ObjectId,
+    /// Inflated size in bytes.
+    pub size: u64,
+    /// CRC-32 of the inflated bytes.
+    pub crc32: u32,
+    /// Where its deflate stream begins, in bytes from the start of the archive.
+    pub offset: u64,
+    /// The length of the deflate stream in bytes. Zero for what is empty.
+    pub deflated: u64,
+}
+
+/// A stock before anything of it is believed.
+pub struct Claims<'a> {
+    stock: Stock,
+    trees: u64,
+    budget: Budget<'a>,
+}
+
+impl Stock {
+    pub(super) fn get(&self, id: &gix::oid) -> Option<&Object> {
+        self.index.get(id)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl<'a> Claims<'a> {
+    /// Nothing yet, of about `objects` blobs and trees in the archive `file`.
+    #[must_use]
+    pub fn new(file: File, objects: usize, limits: &'a Limits) -> Self {
+        // No more than a tree may have, whatever the archive says.
+        let most = usize::try_from(limits.entries).unwrap_or(usize::MAX);
+        Self {
+            stock: Stock {
+                file,
+                index: HashMap::with_capacity(objects.min(most)),
+            },
+            trees: 0,
+            budget: Budget::new(limits),
+        }
+    }
+
+    /// Adds a tree, and says its id.
+    ///
+    /// # Errors
+    ///
+    /// [`StockError`] if the trees take more memory than a pack's may.
+    pub fn add_tree(&mut self, bytes: Vec<u8>) -> Result<ObjectId, StockError> {
+        self.budget.keep(bytes.len() as u64)?;
+        self.trees += 1;
+        let most = self.budget.limits.entries.into();
+        within("the number of folders", self.trees, "MAX_ENTRIES", most)?;
+        let mut digest = Digest::new(Kind::Tree, bytes.len() as u64);
+        digest.update(&bytes);
+        let (id, _) = digest.finish(Stream::NONE)?;
+        let tree = Object::Plain(Kind::Tree, bytes.into());
+        self.stock.index.insert(id, tree);
+        Ok(id)
+    }
+
+    /// Adds a blob. Of several claims for one blob, the first counts.
+    ///
+    /// # Errors
+    ///
+    /// [`StockError`] if it is larger than allowed, alone or together with the others, or its stream is longer than any
+    /// sensible one.
+    pub fn add_blob(&mut self, claim: &Claim) -> Result<(), StockError> {
+        self.budget.inflate(claim.size)?;
+        if claim.deflated > most_deflated(claim.size) {
+            return Err(damaged(claim.id, "its deflate stream is padded"));
+        }
+        let stream = Stream {
+            place: Place::Stock,
+            offset: claim.offset,
+            len: claim.deflated,
+        };
+        self.stock.index.entry(claim.id).or_insert_with(|| {
+            Object::Blob(Blob {
+                size: claim.size,
+                crc32: claim.crc32,
+                is_lfs_pointer: false,
+                stream,
+            })
+        });
+        Ok(())
+    }
+
+    /// Inflates every blob and compares it with its id, its size and its CRC-32.
+    ///
+    /// # Errors
+    ///
+    /// [`StockError`] for the first that is something else.
+    ///
+    /// # Panics
+    ///
+    /// Never, unless a thread does.
+    pub fn verify(self, progress: &Progress) -> Result<Stock, StockError> {
+        let Stock { file, mut index } = self.stock;
+        let blobs = index.iter_mut().filter_map(|(id, object)| match object {
+            Object::Blob(blob) => Some((id, blob)),
+            Object::Plain(..) => None,
+        });
+        let mut blobs: Vec<(&ObjectId, &mut Blob)> = blobs.collect();
+        // As they stand on disk.
+        blobs.sort_unstable_by_key(|(_, blob)| blob.stream.offset);
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads.min(MAX_THREADS).min(blobs.len());
+        let queue = Mutex::new(blobs.into_iter());
+        thread::scope(|scope| {
+            let checkers: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| Checker::new(&file).run(&queue, progress)))
+                .collect();
+            checkers
+                .into_iter()
+                .try_for_each(|checker| checker.join().expect("a checker does not panic"))
+        })?;
+        Ok(Stock { file, index })
+    }
+}
+
+/// The longest stream that a sensible deflater makes of `size` bytes. Without this limit a stream could be padded with
+/// empty blocks, and copied to as many paths as the tree has.
+pub(super) fn most_deflated(size: u64) -> u64 {
+    size.saturating_add(size / 1000 + 64)
+}
+
+/// One thread's tools.
+struct Checker<'a> {
+    file: &'a File,
+    zlib: Decompress,
+    deflated: Box<[u8]>,
+    inflated: Box<[u8]>,
+}
+
+impl<'a> Checker<'a> {
+    fn new(file: &'a File) -> Self {
+        Self {
+            file,
+            zlib: Decompress::new(false),
+            deflated: vec![0; CHUNK].into(),
+            inflated: vec![0; CHUNK].into(),
+        }
+    }
+
+    fn run(
+        mut self,
+        queue: &Mutex<vec::IntoIter<(&ObjectId, &mut Blob)>>,
+        progress: &Progress,
+    ) -> Result<(), StockError> {
+        loop {
+            // A list of references is whole, whatever became of another thread.
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((id, blob)) = next else {
+                return Ok(());
+            };
+            let found = self.read(*id, blob, progress)?;
+            if found.0 != *id || found.1.crc32 != blob.crc32 {
+                return Err(damaged(*id, "it does not match"));
+            }
+            *blob = found.1;
+        }
+    }
+
+    /// What really stands where `blob` is said to stand.
+    fn read(
+        &mut self,
+        id: ObjectId,
+        blob: &Blob,
+        progress: &Progress,
+    ) -> Result<(ObjectId, Blob), StockError> {
+        let mut digest = Digest::new(Kind::Blob, blob.size);
+        let Stream {
+            mut offset, len, ..
+        } = blob.stream;
+        if blob.size == 0 && len == 0 {
+            return Ok(digest.finish(blob.stream)?);
+        }
+        let end = offset + len;
+        let (mut from, mut to) = (0, 0);
+        self.zlib.reset(false);
+        loop {
+            if from == to && offset < end {
+                if progress.is_stopped() {
+                    return Err(PackError::Stopped.into());
+                }
+                (from, to) = (0, CHUNK.min(usize::try_from(end - offset).unwrap_or(CHUNK)));
+                self.file
+                    .read_exact_at(&mut self.deflated[..to], offset)
+                    .map_err(PackError::Disk)?;
+                offset += to as u64;
+            }
+            let (before_in, before_out) = (self.zlib.total_in(), self.zlib.total_out());
+            let status = self
+                .zlib
+                .decompress(
+                    &self.deflated[from..to],
+                    &mut self.inflated,
+                    FlushDecompress::None,
+                )
+                .map_err(|err| damaged(id, err))?;
+            let consumed =
+                usize::try_from(self.zlib.total_in() - before_in).expect("within the buffer");
+            let produced =
+                usize::try_from(self.zlib.total_out() - before_out).expect("within the buffer");
+            if self.zlib.total_out() > blob.size {
+                return Err(damaged(id, "it is longer than it says"));
+            }
+            digest.update(&self.inflated[..produced]);
+            from += consumed;
+            match status {
+                Status::StreamEnd => break,
+                Status::Ok | Status::BufError if consumed == 0 && produced == 0 => {
+                    return Err(damaged(id, "its deflate stream does not go on"));
+                }
+                Status::Ok | Status::BufError => {}
+            }
+        }
+        if self.zlib.total_in() != len || self.zlib.total_out() != blob.size {
+            return Err(damaged(id, "its sizes are not what it says"));
+        }
+        Ok(digest.finish(blob.stream)?)
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "errors and texts are made for it"
+)]
+fn damaged(id: ObjectId, why: impl ToString) -> StockError {
+    StockError::Damaged {
+        id,
+        why: why.to_string(),
+    }
+}

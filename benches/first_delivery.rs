@@ -178,7 +178,9 @@ fn fetch_and_archive(url: &str) {
         .expect("a branch");
     let started = Instant::now();
     let objects = connection
-        .fetch(&tip, |wire| Objects::receive(wire, &limits, &progress))
+        .fetch(&tip, None, |wire| {
+            Objects::receive(wire, &limits, &progress)
+        })
         .unwrap()
         .unwrap();
     let fetched = started.elapsed();

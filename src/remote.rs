@@ -16,6 +16,7 @@ use gix::{
     progress::Discard,
     protocol::{
         Command, Handshake, LsRefsCommand,
+        command::Feature,
         fetch::{Arguments, Response},
         handshake::Ref,
         ls_refs::RefPrefixes,
@@ -327,7 +328,30 @@ impl Connection {
         Ok(refs.into_iter().filter_map(tip).collect())
     }
 
+    /// Whether the server can leave out of a pack what is in a commit that we have without its history.
+    #[must_use]
+    pub fn can_fetch_changes(&self) -> bool {
+        let features = self.features();
+        let has = |name: &str| features.iter().any(|(feature, _)| *feature == name);
+        // Protocol v2 has thin packs always.
+        let is_v2 = self.handshake.server_protocol_version == Protocol::V2;
+        has("shallow") && (is_v2 || has("thin-pack"))
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        let version = self.handshake.server_protocol_version;
+        let mut features = Command::Fetch.default_features(version, &self.handshake.capabilities);
+        // The fetch needs no filter; and what is not asked for cannot surprise.
+        features.retain(|(name, _)| *name != "filter");
+        features.push(("agent", Some(AGENT.into())));
+        features
+    }
+
     /// Fetches `tip` without its history, and hands the pack to `receive` as it comes.
+    ///
+    /// With `have`, a commit that we have without its history, the pack leaves out what is in that one, and its deltas may
+    /// stand on it. A server that does not know the commit sends everything. Only where
+    /// [`can_fetch_changes`](Self::can_fetch_changes).
     ///
     /// # Errors
     ///
@@ -335,19 +359,23 @@ impl Connection {
     pub fn fetch<T>(
         &mut self,
         tip: &Tip,
+        have: Option<CommitId>,
         receive: impl FnOnce(&mut dyn Read) -> T,
     ) -> Result<T, Error> {
         let remote = self.remote.clone();
         let version = self.handshake.server_protocol_version;
-        let mut features = Command::Fetch.default_features(version, &self.handshake.capabilities);
-        // The fetch needs no filter; and what is not asked for cannot surprise.
-        features.retain(|(name, _)| *name != "filter");
-        features.push(("agent", Some(AGENT.into())));
+        let features = self.features();
         let fail = |err: gix::Error| remote.error(err);
         Response::check_required_features(version, &features).map_err(fail)?;
         let mut arguments = Arguments::new(version, features, false);
         arguments.want(tip.object);
+        if let Some(have) = have {
+            arguments.have(have.object_id());
+            // Without this the server believes that we have all of its history too.
+            arguments.shallow(have.object_id());
+        }
         if arguments.can_use_deepen() {
+            // With a commit to start from too: otherwise the server sends the history in between.
             arguments.deepen(1);
         }
         self.time_limit.set(remote.time_left());

@@ -109,7 +109,9 @@ fn one_connection_asks_for_one_commit_and_nothing_else() {
         let tip = connection.tip(&main_ref()).unwrap().unwrap();
         let (limits, progress) = (Limits::default(), Progress::default());
         let objects = connection
-            .fetch(&tip, |wire| Objects::receive(wire, &limits, &progress))
+            .fetch(&tip, None, |wire| {
+                Objects::receive(wire, &limits, &progress)
+            })
             .unwrap()
             .unwrap();
         assert!(
@@ -298,7 +300,7 @@ fn a_redirect_is_not_followed_and_the_login_goes_nowhere_else() {
                 server.fault_once(op, Fault::Redirect(to.clone()));
                 let result = from.connect().and_then(|mut connection| {
                     let tip = connection.tip(&main_ref())?.expect("the ref is there");
-                    connection.fetch(&tip, |wire| wire.read_to_end(&mut Vec::new()).is_ok())
+                    connection.fetch(&tip, None, |wire| wire.read_to_end(&mut Vec::new()).is_ok())
                 });
                 let error = result.expect_err("a redirect is no answer");
                 let (kind, transient, text) = fault_of(&error);

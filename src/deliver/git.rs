@@ -130,7 +130,9 @@ impl<'a> Git<'a> {
         self.run(move |connection| {
             let started = Instant::now();
             let objects = connection
-                .fetch(&tip, |wire| Objects::receive(wire, &limits, &progress))?
+                .fetch(&tip, None, |wire| {
+                    Objects::receive(wire, &limits, &progress)
+                })?
                 .map_err(|err| pack_error(err, connection.remote(), commit))?;
             let fetching = started.elapsed();
             progress.begin(Stage::Archive);

@@ -47,6 +47,8 @@ pub struct Current {
     pub etag: String,
     /// Its version id.
     pub version_id: String,
+    /// Its size in bytes.
+    pub bytes: u64,
     /// What it holds; `None` if we did not write it.
     pub holds: Option<Holding>,
 }
@@ -188,29 +190,30 @@ impl S3 {
     ///
     /// [`Error::Bucket`] if S3 cannot be asked or the file cannot be written.
     pub async fn get(&self, at: Address<'_>, file: std::fs::File) -> Result<(), Error> {
-        let answer = self
-            .client
-            .get_object()
-            .bucket(at.bucket)
-            .key(at.key)
-            .send()
-            .await;
-        let mut body = answer.map_err(|err| error("read", at, err))?.body;
-        let broken = |source: crate::error::Source| Error::Bucket {
-            action: "read",
-            bucket: at.bucket.into(),
-            key: at.key.into(),
-            advice: "",
-            transient: true,
-            source,
-        };
-        let mut file = tokio::fs::File::from_std(file);
-        while let Some(bytes) = body.next().await {
-            file.write_all(&bytes.map_err(|err| broken(err.into()))?)
-                .await
-                .map_err(|err| broken(err.into()))?;
-        }
-        file.flush().await.map_err(|err| broken(err.into()))
+        let request = self.client.get_object().bucket(at.bucket).key(at.key);
+        let answer = request.send().await;
+        let body = answer.map_err(|err| error("read", at, err))?.body;
+        save(body, at, u64::MAX, file).await
+    }
+
+    /// Writes one version of the object, which has `bytes` bytes, to `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked, the version is gone or has another size, or the file cannot be written.
+    pub async fn get_version(
+        &self,
+        at: Address<'_>,
+        version_id: &str,
+        bytes: u64,
+        file: std::fs::File,
+    ) -> Result<(), Error> {
+        let request = self.client.get_object().bucket(at.bucket).key(at.key);
+        let answer = request.version_id(version_id).send().await;
+        let body = answer
+            .map_err(|err| error("read the current version of", at, err))?
+            .body;
+        save(body, at, bytes, file).await
     }
 
     /// Reads an object of at most [`MAX_TEXT_BYTES`], unless it is still the one with the entity tag `known`.
@@ -339,6 +342,35 @@ fn is_refusal(err: &SdkError<PutObjectError>) -> bool {
     matches!(status(err), Some(409 | 412)) || err.code() == Some("NoSuchKey")
 }
 
+/// Writes at most `most` bytes of an answer to `file`.
+async fn save(
+    mut body: ByteStream,
+    at: Address<'_>,
+    most: u64,
+    file: std::fs::File,
+) -> Result<(), Error> {
+    let broken = |source: crate::error::Source| Error::Bucket {
+        action: "read",
+        bucket: at.bucket.into(),
+        key: at.key.into(),
+        advice: "",
+        transient: true,
+        source,
+    };
+    let mut file = tokio::fs::File::from_std(file);
+    let mut left = most;
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|err| broken(err.into()))?;
+        left = left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| broken("there is more than its head says".into()))?;
+        file.write_all(&bytes)
+            .await
+            .map_err(|err| broken(err.into()))?;
+    }
+    file.flush().await.map_err(|err| broken(err.into()))
+}
+
 /// The archive as a request body. The SDK cannot send it twice; whoever calls tries again with a new one.
 async fn body(archive: &Archive) -> Result<ByteStream, Box<dyn std::error::Error + Send + Sync>> {
     let mut file = archive.file.try_clone()?;
@@ -355,6 +387,10 @@ impl Current {
     fn from_head(head: HeadObjectOutput, at: Address<'_>) -> Result<Self, Error> {
         Ok(Self {
             version_id: version_id(head.version_id(), at)?,
+            bytes: head
+                .content_length()
+                .and_then(|length| length.try_into().ok())
+                .unwrap_or_default(),
             holds: head.metadata().and_then(Holding::from_metadata),
             etag: head.e_tag.unwrap_or_default(),
         })

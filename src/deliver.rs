@@ -2,6 +2,7 @@
 //! and a real S3.
 
 mod git;
+mod previous;
 mod run;
 pub mod step;
 
@@ -48,6 +49,8 @@ pub struct Delivery {
     pub archive_bytes: Option<u64>,
     /// The size of all packs that were received, in bytes.
     pub fetched_bytes: Option<u64>,
+    /// Why everything was fetched, though the object held an earlier commit of the ref.
+    pub full_fetch: Option<String>,
     /// What people should know, one sentence each.
     pub warnings: Vec<String>,
     /// The time each stage took in all rounds together.
@@ -64,6 +67,7 @@ impl Delivery {
             entries: None,
             archive_bytes: None,
             fetched_bytes: None,
+            full_fetch: None,
             warnings: Vec::new(),
             stages: Vec::new(),
         }

@@ -65,6 +65,9 @@ pub struct Report {
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
+    /// Why everything was fetched, though the object held an earlier commit of the ref. In the log only.
+    #[serde(skip)]
+    pub full_fetch: Option<String>,
     /// What people should know, one sentence each.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -128,6 +131,7 @@ impl Report {
             fetched_bytes: delivery.fetched_bytes,
             took: Some(started.elapsed()),
             error: delivery.result.as_ref().err().map(Into::into),
+            full_fetch: delivery.full_fetch,
             warnings: delivery.warnings,
             stages: delivery.stages,
             ..Self::about(Some(&to.route), Some(&to.repository), Some(&to.ref_name))
@@ -208,6 +212,8 @@ impl Report {
             context: &'a C,
             #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
             stages_ms: serde_json::Map<String, serde_json::Value>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            full_fetch: Option<&'a str>,
             #[serde(skip_serializing_if = "<[String]>::is_empty")]
             warnings: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -222,6 +228,7 @@ impl Report {
             stages_ms: stages
                 .map(|(stage, time)| (stage.name().to_owned(), millis(time).into()))
                 .collect(),
+            full_fetch: self.full_fetch.as_deref(),
             warnings: &self.warnings[..shown],
             further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
         };

@@ -31,6 +31,8 @@ const SUMMARY: &str = "codepipeline-artifact-revision-summary";
 pub struct Holding {
     /// The commit.
     pub commit: CommitId,
+    /// The commit's tree, if it says so.
+    pub tree: Option<ObjectId>,
     /// The repository, such as `APP/web`.
     pub repository: String,
     /// The ref, such as `refs/heads/main`.
@@ -68,6 +70,9 @@ impl Holding {
         };
         Some(Self {
             commit: metadata.get(COMMIT)?.parse().ok()?,
+            tree: metadata
+                .get(TREE)
+                .and_then(|id| ObjectId::from_hex(id.as_bytes()).ok()),
             repository: text(REPOSITORY)?,
             ref_name: text(REF)?,
             delivery_id: text(DELIVERY_ID)?,
@@ -169,6 +174,8 @@ mod tests {
             let holding = Holding::from_metadata(&metadata).unwrap();
             assert_eq!(holding.repository, repository.as_str(), "{case}");
             assert_eq!(holding.ref_name, ref_name.as_str(), "{case}");
+            let tree = holding.tree.map(|tree| tree.to_string());
+            assert_eq!(tree.as_ref(), Some(&metadata[TREE]), "{case}");
         }
     }
 

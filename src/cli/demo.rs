@@ -270,6 +270,9 @@ fn conclude(report: &Report) {
         (_, Some(fault)) => say!("  failed, {took}: {}", fault.message),
         (outcome, None) => say!("  {outcome}, {took}"),
     }
+    if let Some(why) = &report.full_fetch {
+        say!("  fetched everything, not only what changed: {why}");
+    }
     for warning in &report.warnings {
         say!("  warning: {warning}");
     }

@@ -94,6 +94,9 @@ fn summarize(report: &Report) {
             }
         },
     }
+    if let Some(why) = &report.full_fetch {
+        eprintln!("{subject}fetched everything, not only what changed: {why}");
+    }
     for warning in &report.warnings {
         note!("{subject}warning: {warning}");
     }

@@ -1,6 +1,7 @@
 //! The Git side of a delivery: a connection that goes to a blocking thread and back, and what is made of a fetch.
 
 use std::{
+    io::Read,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,8 +9,8 @@ use std::{
 use crate::{
     archive::{Archive, ArchiveError},
     config::Limits,
-    error::Error,
-    pack::{Objects, PackError},
+    error::{Error, chain},
+    pack::{Objects, PackError, Stock},
     progress::{Progress, Stage},
     push::{CommitId, RepositoryName},
     remote::{Connection, Remote, Tip},
@@ -18,14 +19,29 @@ use crate::{
     snapshot::{Snapshot, SnapshotError},
 };
 
+/// A commit that was delivered before, with all its objects.
+#[derive(Clone)]
+pub(super) struct Base {
+    pub(super) commit: CommitId,
+    pub(super) stock: Arc<Stock>,
+}
+
+/// Why a base was of no use.
+pub(super) struct Useless {
+    /// In words.
+    pub(super) why: String,
+    /// The size of the pack that came nevertheless, in bytes.
+    pub(super) fetched_bytes: u64,
+}
+
 /// An archive that is ready, and what it was made of.
 pub(super) struct Built {
     pub(super) snapshot: Snapshot,
     pub(super) archive: Archive,
     /// The size of the pack in bytes.
     pub(super) fetched_bytes: u64,
-    /// How long it took until the pack was there and verified.
-    pub(super) fetching: Duration,
+    /// How long it took after the pack was there and verified.
+    pub(super) archiving: Duration,
 }
 
 /// A repository's server, with the login that it takes. The connection goes to a blocking thread and back for each use.
@@ -128,27 +144,118 @@ impl<'a> Git<'a> {
     ) -> Result<Built, Error> {
         let commit = tip.commit;
         self.run(move |connection| {
-            let started = Instant::now();
             let objects = connection
                 .fetch(&tip, None, |wire| {
                     Objects::receive(wire, &limits, &progress)
                 })?
                 .map_err(|err| pack_error(err, connection.remote(), commit))?;
-            let fetching = started.elapsed();
+            let started = Instant::now();
             progress.begin(Stage::Archive);
+            let remote = connection.remote();
             let snapshot = Snapshot::of(commit, &objects, &limits)
-                .map_err(|err| snapshot_error(err, connection.remote(), commit))?;
-            let archive = Archive::write(&snapshot, &objects, &progress)
-                .map_err(|err| archive_error(err, connection.remote()))?;
-            let fetched_bytes = objects.pack_bytes();
-            Ok(Built {
-                snapshot,
-                archive,
-                fetched_bytes,
-                fetching,
-            })
+                .map_err(|err| snapshot_error(err, remote, commit))?;
+            Built::of(snapshot, &objects, started, remote, &progress)
         })
         .await
+    }
+
+    /// Fetches what a commit has and `base` has not, and makes the commit's archive of both.
+    ///
+    /// A base that turns out to be useless costs the connection: what may be left of an answer is of no interest.
+    ///
+    /// # Errors
+    ///
+    /// What a fetch of everything could not change.
+    pub(super) async fn build_on(
+        &mut self,
+        base: Base,
+        tip: Tip,
+        limits: Limits,
+        progress: Arc<Progress>,
+    ) -> Result<Result<Built, Useless>, Error> {
+        let built = self
+            .run(move |connection| {
+                if !connection.can_fetch_changes() {
+                    let why = "the Git server cannot send changes only".into();
+                    return Ok(Err(Useless {
+                        why,
+                        fetched_bytes: 0,
+                    }));
+                }
+                build_on(connection, &base, &tip, &limits, &progress)
+            })
+            .await;
+        match built {
+            Err(err @ (Error::Fetch { .. } | Error::Unreachable { .. })) => {
+                // The connection is gone already.
+                let why = chain(&err);
+                Ok(Err(Useless {
+                    why,
+                    fetched_bytes: 0,
+                }))
+            }
+            Ok(Err(useless)) => {
+                self.connection = None;
+                Ok(Err(useless))
+            }
+            built => built,
+        }
+    }
+}
+
+fn build_on(
+    connection: &mut Connection,
+    base: &Base,
+    tip: &Tip,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Result<Built, Useless>, Error> {
+    let commit = tip.commit;
+    let receive = |wire: &mut dyn Read| {
+        Objects::receive_onto(Arc::clone(&base.stock), wire, limits, progress)
+    };
+    let objects = match connection.fetch(tip, Some(base.commit), receive)? {
+        Ok(objects) => objects,
+        // Maybe the server sent what nobody asked for. If the commit is too large, a fetch of everything says so.
+        Err(err @ PackError::Limit { .. }) => {
+            let why = chain(&err);
+            return Ok(Err(Useless {
+                why,
+                fetched_bytes: 0,
+            }));
+        }
+        Err(err) => return Err(pack_error(err, connection.remote(), commit)),
+    };
+    let started = Instant::now();
+    progress.begin(Stage::Archive);
+    let remote = connection.remote();
+    match Snapshot::of(commit, &objects, limits) {
+        Ok(snapshot) => Built::of(snapshot, &objects, started, remote, progress).map(Ok),
+        Err(err @ SnapshotError::Missing { .. }) => Ok(Err(Useless {
+            why: chain(&err),
+            fetched_bytes: objects.pack_bytes(),
+        })),
+        // All that was looked at is what its id says, so this is true of the commit, however it came.
+        Err(err) => Err(snapshot_error(err, remote, commit)),
+    }
+}
+
+impl Built {
+    fn of(
+        snapshot: Snapshot,
+        objects: &Objects,
+        started: Instant,
+        remote: &Remote,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        let archive = Archive::write(&snapshot, objects, progress)
+            .map_err(|err| archive_error(err, remote))?;
+        Ok(Self {
+            snapshot,
+            archive,
+            fetched_bytes: objects.pack_bytes(),
+            archiving: started.elapsed(),
+        })
     }
 }
 

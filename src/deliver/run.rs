@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     Bridge, Delivery, Outcome,
-    git::{Built, Git, archive_error},
+    git::{Base, Built, Git, Useless, archive_error},
+    previous::Previous,
     step::{Action, Hints, Holder, Saw, Steps, Verdict},
     within,
 };
@@ -31,6 +32,8 @@ pub(super) struct Run<'a> {
     git: Git<'a>,
     progress: &'a Arc<Progress>,
     steps: Steps,
+    /// The current version, if it is one of ours.
+    previous: Option<Previous>,
     /// The tip that was read last.
     tip: Option<Tip>,
     /// The archive that was built last. A round that was lost to a fault of S3 need not fetch again.
@@ -66,6 +69,7 @@ impl<'a> Run<'a> {
             git,
             progress,
             steps: Steps::new(hints),
+            previous: None,
             tip: None,
             built: None,
             tried: None,
@@ -165,16 +169,13 @@ impl<'a> Run<'a> {
     /// Who wrote the current version?
     fn examine(&mut self, current: Current) -> (String, Holder) {
         let replaced = self.replaces.take();
-        let Current {
-            etag,
-            version_id,
-            holds,
-        } = current;
-        let holder = match holds {
+        self.previous = None;
+        let holder = match &current.holds {
             Some(holding)
                 if holding.repository == self.to.repository.as_str()
                     && holding.ref_name == self.to.ref_name.as_str() =>
             {
+                self.previous = Some(Previous::of(&current, holding));
                 if self.tried.as_ref() == Some(&holding.delivery_id) {
                     self.steps.found_own_write(holding.commit);
                     self.replaces = replaced;
@@ -189,8 +190,8 @@ impl<'a> Run<'a> {
             }
             Some(holding) if self.is_routed_here(&holding.repository, &holding.ref_name) => {
                 Holder::Other {
-                    repository: holding.repository,
-                    ref_name: holding.ref_name,
+                    repository: holding.repository.clone(),
+                    ref_name: holding.ref_name.clone(),
                 }
             }
             Some(holding) => {
@@ -205,8 +206,8 @@ impl<'a> Run<'a> {
                 Holder::Nobody
             }
         };
-        self.delivery.version_id = Some(version_id);
-        (etag, holder)
+        self.delivery.version_id = Some(current.version_id);
+        (current.etag, holder)
     }
 
     fn is_routed_here(&self, repository: &str, ref_name: &str) -> bool {
@@ -229,15 +230,47 @@ impl<'a> Run<'a> {
         }
         self.built = None;
         let tip = self.tip.expect("the tip was read before");
-        let started = Instant::now();
-        let built = self
-            .git
-            .build(tip, self.bridge.limits, Arc::clone(self.progress))
-            .await?;
-        self.archiving = started.elapsed().saturating_sub(built.fetching);
-        *self.delivery.fetched_bytes.get_or_insert(0) += built.fetched_bytes;
+        let (limits, progress) = (self.bridge.limits, self.progress);
+        let built = match self.build_on_previous(tip).await? {
+            Some(built) => built,
+            None => self.git.build(tip, limits, Arc::clone(progress)).await?,
+        };
+        self.archiving = built.archiving;
+        self.count_fetched(built.fetched_bytes);
         self.built = Some(built);
         Ok(())
+    }
+
+    /// Builds on the current version, if there is one of ours that can be used; otherwise takes note why not.
+    async fn build_on_previous(&mut self, tip: Tip) -> Result<Option<Built>, Error> {
+        let Some(previous) = self.previous.clone() else {
+            return Ok(None);
+        };
+        let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
+        let useless = match previous.stock(self.bridge, self.at, &progress).await {
+            Ok(stock) => {
+                let base = Base {
+                    commit: previous.commit,
+                    stock: stock.into(),
+                };
+                match self.git.build_on(base, tip, limits, progress).await? {
+                    Ok(built) => return Ok(Some(built)),
+                    Err(useless) => useless,
+                }
+            }
+            Err(why) => Useless {
+                why,
+                fetched_bytes: 0,
+            },
+        };
+        self.count_fetched(useless.fetched_bytes);
+        self.delivery.full_fetch = Some(useless.why);
+        self.progress.begin(Stage::Fetch);
+        Ok(None)
+    }
+
+    fn count_fetched(&mut self, bytes: u64) {
+        *self.delivery.fetched_bytes.get_or_insert(0) += bytes;
     }
 
     /// Whether the ref points elsewhere by now. Before protocol v2, a server gives only what its refs lead to: a commit

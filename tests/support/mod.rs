@@ -24,3 +24,4 @@ pub mod service;
 pub mod sqs;
 pub mod tls;
 pub mod upstream;
+pub mod world;

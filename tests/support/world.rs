@@ -1,0 +1,139 @@
+//! A repository, a bucket, and a bridge between them: `main` of `APP/web` is delivered to one object, again and again.
+
+use std::sync::Arc;
+
+use backlog_bridge::{
+    bucket::S3,
+    config::Limits,
+    deliver::{Bridge, Delivery, Outcome},
+    error::chain,
+    route::{Destination, Origin, RouteTable},
+};
+
+use super::{
+    git_server::GitServer,
+    oracle::{assert_readable_by_others, assert_zip_equals, expected_entries},
+    s3::{ACCESS_KEY, SECRET_KEY, StoredVersion, TestS3},
+    upstream::{Repository, Upstream},
+};
+
+pub const MAIN: &str = "refs/heads/main";
+pub const BUCKET: &str = "sources";
+pub const KEY: &str = "web/main.zip";
+
+pub struct World {
+    pub upstream: Upstream,
+    pub repository: Repository,
+    pub s3: TestS3,
+    pub bridge: Bridge,
+}
+
+impl World {
+    /// On a repository that is read from disk.
+    pub async fn new() -> Self {
+        let upstream = Upstream::new();
+        let url = format!("file://{}", upstream.root().display());
+        Self::at(upstream, &url, Origin::CommandLine).await
+    }
+
+    async fn at(upstream: Upstream, url: &str, origin: Origin) -> Self {
+        let repository = upstream.repository("APP/web");
+        let s3 = TestS3::start().await;
+        let routes = format!(
+            "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n"
+        );
+        let table = RouteTable::parse("routes.toml", &routes, Some(BUCKET), origin).unwrap();
+        let bridge = Bridge {
+            s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
+            table: table.into(),
+            logins: Arc::default(),
+            limits: Limits::default(),
+        };
+        Self {
+            upstream,
+            repository,
+            s3,
+            bridge,
+        }
+    }
+
+    /// Runs a test on a server with TLS, in a process that must trust it.
+    pub fn on_a_server(test: impl AsyncFnOnce(Self, GitServer)) {
+        let upstream = Upstream::new();
+        let server = GitServer::start(upstream.root(), None);
+        let url = server.space_url();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let world = Self::at(upstream, &url, Origin::Deployed).await;
+            test(world, server).await;
+        });
+    }
+
+    pub fn destination(&self) -> Destination {
+        let route = &self.bridge.table.routes()[0];
+        let space = self.bridge.table.space_of(route);
+        route.destination(space, &MAIN.parse().unwrap()).unwrap()
+    }
+
+    pub async fn deliver(&self) -> Delivery {
+        let to = self.destination();
+        self.bridge.deliver(&to, None, &Arc::default()).await
+    }
+
+    /// Delivers the tip, which must become a new version, and compares that with what git says of the tip.
+    pub async fn publish(&self, case: &str) -> Delivery {
+        let delivery = self.deliver().await;
+        match &delivery.result {
+            Ok(Outcome::Published) => {}
+            Ok(other) => panic!("{case}: {other:?}"),
+            Err(err) => panic!("{case}: {}", chain(err)),
+        }
+        self.assert_newest_is_the_tip(case);
+        delivery
+    }
+
+    /// Like [`publish`](Self::publish), and only what changed may be fetched.
+    pub async fn publish_the_change(&self, case: &str) -> Delivery {
+        let delivery = self.publish(case).await;
+        assert_eq!(delivery.full_fetch, None, "{case}");
+        delivery
+    }
+
+    pub fn assert_newest_is_the_tip(&self, case: &str) {
+        let tip = self.repository.resolve(MAIN).expect(case);
+        let newest = self.newest();
+        assert_eq!(newest.metadata["git-commit"], tip, "{case}");
+        let tree = self.repository.resolve(&format!("{tip}^{{tree}}"));
+        assert_eq!(Some(&newest.metadata["git-tree"]), tree.as_ref(), "{case}");
+        let expected = expected_entries(&self.repository, &tip);
+        assert_zip_equals(&newest.bytes.unwrap(), &expected, &tip);
+    }
+
+    /// Lets every zip reader of this machine read the newest version.
+    pub fn assert_newest_is_readable_by_others(&self) {
+        let zip = self.newest().bytes.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &zip).unwrap();
+        let tip = self.repository.resolve(MAIN).unwrap();
+        let count = expected_entries(&self.repository, &tip).len();
+        let readers = assert_readable_by_others(file.path(), count);
+        println!("read by {readers:?}");
+    }
+
+    pub fn newest(&self) -> StoredVersion {
+        self.s3.newest(BUCKET, KEY).unwrap()
+    }
+
+    /// Makes a new version of the newest one, with other bytes or metadata, as nobody should.
+    pub async fn tamper(&self, with: impl FnOnce(&mut StoredVersion)) {
+        let mut version = self.newest();
+        with(&mut version);
+        let client = self.s3.client();
+        let mut put = client.put_object().bucket(BUCKET).key(KEY);
+        for (name, value) in version.metadata {
+            put = put.metadata(name, value);
+        }
+        let bytes = version.bytes.unwrap();
+        put.body(bytes.into()).send().await.unwrap();
+    }
+}

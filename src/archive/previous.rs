@@ -322,3 +322,265 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, io::Write};
+
+    use flate2::{Compression, write::DeflateEncoder};
+    use gix::objs::Kind;
+
+    use super::*;
+
+    const DELIVERY_ID: &str = "0123456789abcdef0123456789abcdef";
+
+    /// A zip in the making, which is as the program writes it unless a test says otherwise.
+    #[derive(Default)]
+    struct Zip {
+        bytes: Vec<u8>,
+        directory: Vec<u8>,
+        entries: Vec<Entry>,
+    }
+
+    impl Zip {
+        fn of(files: &[(&str, EntryKind, &[u8])]) -> Self {
+            let mut zip = Self::default();
+            for (path, kind, content) in files {
+                zip.add(path, *kind, content);
+            }
+            zip
+        }
+
+        fn add(&mut self, path: &str, kind: EntryKind, content: &[u8]) {
+            let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, Kind::Blob, content).unwrap();
+            let path = path.into();
+            let entry = Entry { path, kind, id };
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(content).unwrap();
+            let stream = encoder.finish().unwrap();
+            let payload = (!content.is_empty()).then(|| Payload {
+                size: content.len() as u64,
+                deflated: stream.len() as u64,
+                crc32: crc32fast::hash(content),
+            });
+            self.push(entry, payload, &stream);
+        }
+
+        fn push(&mut self, entry: Entry, payload: Option<Payload>, stream: &[u8]) {
+            let headers = Headers::of(&entry, payload, self.bytes.len() as u64);
+            self.bytes.extend(headers.local);
+            if payload.is_some() {
+                self.bytes.extend(stream);
+            }
+            self.directory.extend(headers.central);
+            self.entries.push(entry);
+        }
+
+        fn delivered(&self) -> Delivered {
+            let hash = |tree: Vec<u8>| {
+                let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, Kind::Tree, &tree);
+                Ok::<_, Infallible>(id.unwrap())
+            };
+            let mut folders = Folders::new();
+            for entry in &self.entries {
+                folders.add(entry, hash).unwrap();
+            }
+            Delivered {
+                commit: "ab".repeat(20).parse().unwrap(),
+                tree: folders.finish(hash).unwrap(),
+                delivery_id: DELIVERY_ID.into(),
+            }
+        }
+
+        fn finish(&self) -> Vec<u8> {
+            let (count, size) = (self.entries.len() as u64, self.directory.len() as u64);
+            self.finish_as(count, size, self.bytes.len() as u64)
+        }
+
+        fn finish_as(&self, entries: u64, size: u64, start: u64) -> Vec<u8> {
+            let comment = comment(self.delivered().commit, DELIVERY_ID);
+            let end = header::end(entries, size, start, &comment);
+            [&self.bytes[..], &self.directory, &end].concat()
+        }
+    }
+
+    fn read(delivered: &Delivered, bytes: &[u8]) -> Result<(), String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        match delivered.stock(&file, &Limits::default(), &Progress::default()) {
+            Ok(_) => Ok(()),
+            Err(err) => Err(crate::error::chain(&err)),
+        }
+    }
+
+    fn sample() -> Zip {
+        Zip::of(&[
+            ("README.md", EntryKind::File, b"# web"),
+            ("empty", EntryKind::File, b""),
+            ("run.sh", EntryKind::Executable, b"#!/bin/sh"),
+            ("src/a", EntryKind::Symlink, b"b"),
+            ("src/lib", EntryKind::Submodule, b""),
+            ("\u{8a2d}\u{8a08}/x", EntryKind::File, b"x"),
+        ])
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for zip in [sample(), Zip::default()] {
+            assert_eq!(read(&zip.delivered(), &zip.finish()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_byte_may_be_another() {
+        let zip = sample();
+        let (delivered, bytes) = (zip.delivered(), zip.finish());
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut altered = bytes.clone();
+                altered[at] ^= 1 << bit;
+                if read(&delivered, &altered).is_ok() {
+                    // The last bits of a deflate stream may mean nothing.
+                    let next = &altered[at + 1..];
+                    assert!(next.starts_with(b"PK"), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_byte_may_be_missing_or_too_much() {
+        let zip = sample();
+        let (delivered, bytes) = (zip.delivered(), zip.finish());
+        for at in 0..bytes.len() {
+            assert!(read(&delivered, &bytes[..at]).is_err(), "cut at {at}");
+            assert!(read(&delivered, &bytes[at + 1..]).is_err(), "from {at}");
+            let mut more = bytes.clone();
+            more.insert(at, 0);
+            assert!(read(&delivered, &more).is_err(), "more at {at}");
+        }
+    }
+
+    #[test]
+    fn no_end_may_lie() {
+        let zip = sample();
+        let delivered = zip.delivered();
+        let (count, size, start) = (6, zip.directory.len() as u64, zip.bytes.len() as u64);
+        assert_eq!(read(&delivered, &zip.finish_as(count, size, start)), Ok(()));
+        for (case, count, size, start) in [
+            ("fewer entries", 5, size, start),
+            ("more entries", 7, size, start),
+            (
+                "as many as there can be",
+                u64::from(u16::MAX) - 1,
+                size,
+                start,
+            ),
+            ("more than are allowed", 1 << 60, size, start),
+            ("zip64 without need", count, size, u64::from(u32::MAX)),
+            ("a directory of another size", count, size - 1, start + 1),
+            ("a directory elsewhere", count, size, start - 1),
+            ("a directory behind the end", count, size, start + 10_000),
+            ("a sum beyond all numbers", count, 1 << 62, (1 << 62) * 2),
+        ] {
+            let bytes = zip.finish_as(count, size, start);
+            assert!(read(&delivered, &bytes).is_err(), "{case}");
+        }
+    }
+
+    #[test]
+    fn no_entry_may_reach_into_another_or_leave_a_gap() {
+        let inner = sample();
+        let first = inner.directory.len() / 2;
+        // Two entries of the directory for one place.
+        let mut overlap = Zip::of(&[("a", EntryKind::File, b"a"), ("b", EntryKind::File, b"b")]);
+        let entry = overlap.directory.len() / 2;
+        let copy = overlap.directory[..entry].to_vec();
+        overlap.directory[entry..].copy_from_slice(&copy);
+        let mut gap = Zip::of(&[("a", EntryKind::File, b"a")]);
+        gap.bytes.push(0);
+        gap.add("b", EntryKind::File, b"b");
+        let mut tail = Zip::of(&[("a", EntryKind::File, b"a")]);
+        tail.bytes.push(0);
+        let mut more = sample();
+        more.directory.extend_from_slice(&inner.directory[..first]);
+        let mut far = Zip::default();
+        let huge = Payload {
+            size: 5 << 30,
+            deflated: 5 << 30,
+            crc32: 0,
+        };
+        let id = ObjectId::empty_blob(gix::hash::Kind::Sha1);
+        let (path, kind) = ("far".into(), EntryKind::File);
+        far.push(Entry { path, kind, id }, Some(huge), b"short");
+        let mut wrapping = Zip::default();
+        let most = Payload {
+            size: u64::MAX,
+            deflated: u64::MAX,
+            crc32: 0,
+        };
+        let path = "wrapping".into();
+        wrapping.push(Entry { path, kind, id }, Some(most), b"short");
+        for (case, zip) in [
+            ("overlap", overlap),
+            ("a gap", gap),
+            ("a gap at the end", tail),
+            ("a longer directory", more),
+            ("data of 5 GiB that is not there", far),
+            ("data without end", wrapping),
+        ] {
+            assert!(read(&zip.delivered(), &zip.finish()).is_err(), "{case}");
+        }
+    }
+
+    #[test]
+    fn odd_names_are_read_as_they_are_or_not_at_all() {
+        let long = "n".repeat(MAX_PATH_BYTES);
+        let too_long = "n".repeat(MAX_PATH_BYTES + 2);
+        for (path, is_read) in [
+            ("a/b", true),
+            ("../a", true), // A tree may say so. It is the snapshot that refuses it.
+            ("/", true),
+            ("", true),
+            (long.as_str(), true),
+            (too_long.as_str(), false),
+        ] {
+            let zip = Zip::of(&[(path, EntryKind::File, b"a")]);
+            let result = read(&zip.delivered(), &zip.finish());
+            assert_eq!(result.is_ok(), is_read, "{path:.20}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_zip_of_more_than_65535_entries_is_read_and_limits_hold_for_it() {
+        let mut zip = Zip::default();
+        for n in 0..70_000 {
+            zip.add(&format!("{n:05}"), EntryKind::File, b"");
+        }
+        let delivered = zip.delivered();
+        let bytes = zip.finish();
+        assert_eq!(read(&delivered, &bytes), Ok(()));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let limits = Limits {
+            entries: 69_999,
+            ..Limits::default()
+        };
+        let result = delivered.stock(&file, &limits, &Progress::default());
+        let entries = 70_000;
+        assert!(
+            matches!(result, Err(PreviousError::Entries { entries: found }) if found == entries)
+        );
+    }
+
+    #[test]
+    fn many_deep_folders_end_at_the_limit() {
+        let mut zip = Zip::default();
+        for n in 0..400 {
+            let path = format!("{n:03}/{}", "a/".repeat(1000));
+            zip.add(&path, EntryKind::File, b"");
+        }
+        let text = read(&zip.delivered(), &zip.finish()).unwrap_err();
+        assert!(text.contains("MAX_ENTRIES"), "{text}");
+    }
+}

@@ -280,3 +280,196 @@ fn damaged(id: ObjectId, why: impl ToString) -> StockError {
         why: why.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::DeflateEncoder};
+
+    use super::*;
+
+    fn deflate(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn blob_id(bytes: &[u8]) -> ObjectId {
+        gix::objs::compute_hash(gix::hash::Kind::Sha1, Kind::Blob, bytes).unwrap()
+    }
+
+    /// A file that begins with 10 bytes of something else, and what is true of the stream behind them.
+    fn stored(bytes: &[u8]) -> (File, Claim) {
+        let mut file = tempfile::tempfile().unwrap();
+        let stream = deflate(bytes);
+        file.write_all(b"0123456789").unwrap();
+        file.write_all(&stream).unwrap();
+        file.write_all(b"and what comes next").unwrap();
+        let claim = Claim {
+            id: blob_id(bytes),
+            size: bytes.len() as u64,
+            crc32: crc32fast::hash(bytes),
+            offset: 10,
+            deflated: stream.len() as u64,
+        };
+        (file, claim)
+    }
+
+    fn verify(file: File, claims: &[Claim], limits: &Limits) -> Result<Stock, String> {
+        let mut all = Claims::new(file, claims.len(), limits);
+        for claim in claims {
+            all.add_blob(claim).map_err(|err| err.to_string())?;
+        }
+        all.verify(&Progress::default())
+            .map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn what_is_true_is_believed() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n";
+        let long = "many lines\n".repeat(50_000);
+        for (case, text, is_pointer) in [
+            ("a text", "hello", false),
+            ("more than a buffer", long.as_str(), false),
+            ("a pointer", pointer, true),
+            ("nothing", "", false),
+        ] {
+            let (file, claim) = stored(text.as_bytes());
+            let stock = verify(file, &[claim], &Limits::default()).unwrap();
+            let Some(Object::Blob(blob)) = stock.get(&claim.id) else {
+                panic!("{case}: it is not there")
+            };
+            assert_eq!(blob.is_lfs_pointer, is_pointer, "{case}");
+            assert_eq!((blob.size, blob.crc32), (claim.size, claim.crc32), "{case}");
+        }
+    }
+
+    #[test]
+    fn no_lie_is_believed() {
+        type Lie = fn(&mut Claim);
+        let text = "a line that is there again and again\n".repeat(4000);
+        let cases: &[(&str, Lie, &str)] = &[
+            (
+                "the id",
+                |claim| claim.id = blob_id(b"else"),
+                "does not match",
+            ),
+            ("the CRC-32", |claim| claim.crc32 ^= 1, "does not match"),
+            (
+                "a smaller size",
+                |claim| claim.size -= 1,
+                "longer than it says",
+            ),
+            ("no size", |claim| claim.size = 0, "padded"),
+            ("a larger size", |claim| claim.size += 1, "sizes are not"),
+            (
+                "a shorter stream",
+                |claim| claim.deflated -= 1,
+                "does not go on",
+            ),
+            ("no stream", |claim| claim.deflated = 0, "does not go on"),
+            (
+                "a longer stream",
+                |claim| claim.deflated += 1,
+                "sizes are not",
+            ),
+            ("another place", |claim| claim.offset -= 1, ""),
+            (
+                "behind the end",
+                |claim| claim.offset = 1 << 40,
+                "temporary file",
+            ),
+            (
+                "a padded stream",
+                |claim| claim.deflated = claim.size * 2,
+                "padded",
+            ),
+        ];
+        for (case, lie, says) in cases {
+            let (file, mut claim) = stored(text.as_bytes());
+            lie(&mut claim);
+            match verify(file, &[claim], &Limits::default()) {
+                Ok(_) => panic!("{case}: it was believed"),
+                Err(text) => assert!(text.contains(says), "{case}: {text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_without_end_stops_at_the_size_that_it_says() {
+        // 64 MiB of zeros, which are 64 KiB deflated.
+        let (file, mut claim) = stored(&vec![0; 64 << 20]);
+        claim.size = claim.deflated;
+        let Err(text) = verify(file, &[claim], &Limits::default()) else {
+            panic!("it was believed")
+        };
+        assert!(text.contains("longer than it says"), "{text}");
+    }
+
+    #[test]
+    fn limits_come_before_any_reading() {
+        for (case, limits, says) in [
+            (
+                "one file",
+                Limits {
+                    blob_bytes: 4,
+                    ..Limits::default()
+                },
+                "MAX_BLOB_BYTES",
+            ),
+            (
+                "all files",
+                Limits {
+                    tree_bytes: 0,
+                    entries: 0,
+                    ..Limits::default()
+                },
+                "MAX_TREE_BYTES",
+            ),
+        ] {
+            let (file, claim) = stored(&vec![b'a'; 1 << 20]);
+            // Nothing of this is there.
+            let claims = vec![
+                Claim {
+                    offset: 1 << 40,
+                    ..claim
+                };
+                20
+            ];
+            let Err(text) = verify(file, &claims, &limits) else {
+                panic!("{case}: it was believed")
+            };
+            assert!(text.contains(says), "{case}: {text}");
+        }
+    }
+
+    #[test]
+    fn trees_have_limits_too() {
+        let limits = Limits {
+            entries: 2,
+            ..Limits::default()
+        };
+        let mut claims = Claims::new(tempfile::tempfile().unwrap(), 0, &limits);
+        let empty = claims.add_tree(Vec::new()).unwrap();
+        assert_eq!(empty, ObjectId::empty_tree(gix::hash::Kind::Sha1));
+        claims.add_tree(Vec::new()).unwrap();
+        let err = claims.add_tree(Vec::new()).unwrap_err();
+        assert!(err.to_string().contains("number of folders"), "{err}");
+        let mut claims = Claims::new(tempfile::tempfile().unwrap(), 0, &limits);
+        let err = claims.add_tree(vec![0; 9 << 20]).unwrap_err();
+        assert!(err.to_string().contains("size of all folders"), "{err}");
+    }
+
+    #[test]
+    fn a_stop_is_heard() {
+        let (file, claim) = stored(b"hello");
+        let limits = Limits::default();
+        let mut claims = Claims::new(file, 1, &limits);
+        claims.add_blob(&claim).unwrap();
+        let progress = Progress::default();
+        progress.stop();
+        let result = claims.verify(&progress);
+        assert!(matches!(result, Err(StockError::Pack(PackError::Stopped))));
+    }
+}

@@ -80,15 +80,24 @@ impl Place {
 
     /// The zip of the only version of an object.
     fn zip(&self, key: &str) -> PathBuf {
-        let folder = self.path("backlog-bridge-store/sources").join(key);
-        let version =
-            fs::read_dir(&folder).unwrap_or_else(|err| panic!("{}: {err}", folder.display()));
-        let versions: Vec<_> = version.map(|entry| entry.unwrap().path()).collect();
+        let versions = self.versions(key);
         let [version] = versions.as_slice() else {
             panic!("one version, not {versions:?}")
         };
+        version.clone()
+    }
+
+    /// The zips of all versions, the newest last.
+    fn versions(&self, key: &str) -> Vec<PathBuf> {
+        let folder = self.path("backlog-bridge-store/sources").join(key);
+        let version =
+            fs::read_dir(&folder).unwrap_or_else(|err| panic!("{}: {err}", folder.display()));
         let name = Path::new(key).file_name().unwrap();
-        version.join(name)
+        let mut versions: Vec<_> = version
+            .map(|entry| entry.unwrap().path().join(name))
+            .collect();
+        versions.sort_unstable();
+        versions
     }
 }
 
@@ -179,6 +188,31 @@ fn sync_prints_a_line_an_object_and_the_zip_is_there() {
         (gone.code, &gone.only_line()["outcome"]),
         (Some(0), &"branch_gone".into())
     );
+}
+
+#[test]
+fn sync_says_why_it_fetches_everything_and_is_quiet_otherwise() {
+    let place = Place::new();
+    let said = "web-main: fetched everything, not only what changed: ";
+    let newest = || place.versions("web/main.zip").pop().unwrap();
+    for (n, is_damaged) in [false, false, true, false].into_iter().enumerate() {
+        if is_damaged {
+            let zip = newest();
+            let mut bytes = fs::read(&zip).unwrap();
+            bytes[0] ^= 1;
+            fs::write(&zip, bytes).unwrap();
+        }
+        let text = format!("{n}");
+        let commit = place
+            .repository
+            .commit_on(MAIN, &[("a", text.as_str().into())]);
+        let ran = place.run(&["sync"], &[]);
+        assert_eq!(ran.only_line()["commit"], commit, "{ran:?}");
+        assert_eq!(ran.stderr.contains(said), is_damaged, "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1 + usize::from(is_damaged));
+        let entries = expected_entries(&place.repository, &commit);
+        assert_zip_file_equals(&newest(), &entries, &commit);
+    }
 }
 
 #[test]

@@ -521,15 +521,17 @@ mod tests {
         };
         let path = "wrapping".into();
         wrapping.push(Entry { path, kind, id }, Some(most), b"short");
-        for (case, zip) in [
-            ("overlap", overlap),
-            ("a gap", gap),
-            ("a gap at the end", tail),
-            ("a longer directory", more),
-            ("data of 5 GiB that is not there", far),
-            ("data without end", wrapping),
+        let reaches = "reaches into the directory";
+        for (case, zip, says) in [
+            ("overlap", overlap, "header"),
+            ("a gap", gap, "header"),
+            ("a gap at the end", tail, "more than its entries"),
+            ("a longer directory", more, "more than its entries"),
+            ("data of 5 GiB that is not there", far, reaches),
+            ("data without end", wrapping, reaches),
         ] {
-            assert!(read(&zip.delivered(), &zip.finish()).is_err(), "{case}");
+            let text = read(&zip.delivered(), &zip.finish()).expect_err(case);
+            assert!(text.contains(says), "{case}: {text}");
         }
     }
 

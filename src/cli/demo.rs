@@ -240,11 +240,11 @@ fn explain(stage: Stage, report: &Report) -> String {
         Stage::Head => "what does the object hold?".into(),
         Stage::Tip => "where does the ref point?".into(),
         Stage::Fetch => format!(
-            "depth 1, one ref: {}, every object checked",
+            "one commit, of it what is new: {}, every object checked",
             HumanBytes(report.fetched_bytes.unwrap_or_default())
         ),
         Stage::Archive => format!(
-            "{} entries, {}, deflate streams copied from the pack",
+            "{} entries, {}, deflate streams copied, not made anew",
             HumanCount(report.entries.unwrap_or_default() as u64),
             HumanBytes(report.archive_bytes.unwrap_or_default())
         ),

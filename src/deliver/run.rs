@@ -133,6 +133,7 @@ impl<'a> Run<'a> {
     async fn carry_out(&mut self, action: Action) -> Result<Saw, Error> {
         match action {
             Action::Head => {
+                self.previous = None;
                 let current = self.bridge.s3.head(self.at).await?;
                 Ok(Saw::Head(current.map(|current| self.examine(current))))
             }
@@ -169,7 +170,6 @@ impl<'a> Run<'a> {
     /// Who wrote the current version?
     fn examine(&mut self, current: Current) -> (String, Holder) {
         let replaced = self.replaces.take();
-        self.previous = None;
         let holder = match &current.holds {
             Some(holding)
                 if holding.repository == self.to.repository.as_str()

@@ -76,9 +76,13 @@ def prepare():
             [sys.executable, "-m", "venv", str(VENV)],
             [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pyyaml", "pytest"],
         ):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            if done.returncode:
-                print("skipped: PyYAML cannot be had here:", done.stderr.strip().splitlines()[-1:])
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                why = (done.stderr or done.stdout).strip().splitlines()[-1:] if done.returncode else None
+            except subprocess.TimeoutExpired:
+                why = "it takes too long"
+            if why is not None:
+                print("skipped: PyYAML cannot be had here:", why)
                 sys.exit(0)
         (VENV / "ready").touch()
     os.execv(python, [str(python), __file__, *sys.argv[1:]])

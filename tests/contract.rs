@@ -115,6 +115,7 @@ fn calls(service: &Service) -> BTreeMap<&'static str, usize> {
     // A HEAD is allowed by the same action as a GET.
     let s3 = [
         ("s3:GetObject", vec![S3Op::GetObject, S3Op::HeadObject]),
+        ("s3:GetObjectVersion", vec![S3Op::GetObjectVersion]),
         ("s3:PutObject", vec![S3Op::PutObject]),
         (
             "s3: something else",
@@ -160,7 +161,7 @@ async fn each_role_allows_the_calls_that_its_function_makes_and_no_other() {
     service.push(MAIN, &[]).await;
     let received = calls(&service);
 
-    // A delivery, a failure that passes, one that does not, and a sweep that finds something.
+    // A failure that passes, a delivery, a failure that does not pass, and a sweep that finds something.
     service.repository.commit_on(MAIN, &[("a", "a".into())]);
     service.git.fault(GitOp::Handshake, GitFault::Status(503));
     let messages = service.sqs.receive(1);

@@ -189,7 +189,7 @@ async fn an_archive_that_cannot_be_had_is_done_without() {
         ("access is denied", Fault::Status(403), "access was denied"),
     ] {
         expect_full_fetch(case, says, async |world| {
-            world.s3.fail_once(Op::GetObject, fault);
+            world.s3.fail_once(Op::GetObjectVersion, fault);
         })
         .await;
     }
@@ -202,7 +202,7 @@ async fn a_version_that_vanishes_meanwhile_is_replaced_by_the_tip() {
     let first = world.publish("first").await;
     world.repository.commit_on(MAIN, &[("b.txt", "b".into())]);
     let client = world.s3.client();
-    world.s3.before(Op::GetObject, move || async move {
+    world.s3.before(Op::GetObjectVersion, move || async move {
         let delete = client.delete_object().bucket(BUCKET).key(KEY);
         let delete = delete.version_id(first.version_id.unwrap());
         delete.send().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_version_that_somebody_replaces_meanwhile_is_built_on_once_more() {
         world.destination(),
         world.repository.clone(),
     );
-    world.s3.before(Op::GetObject, move || async move {
+    world.s3.before(Op::GetObjectVersion, move || async move {
         let delivery = rival.deliver(&to, None, &std::sync::Arc::default()).await;
         assert_eq!(delivery.result.unwrap(), Outcome::Published);
         repository.commit_on(MAIN, &[("c.txt", "c".into())]);
@@ -247,7 +247,7 @@ async fn a_version_of_another_ref_is_not_built_on() {
     world.repository.commit_on(MAIN, &[("b.txt", "b".into())]);
     let delivery = world.publish("second").await;
     assert_eq!(delivery.full_fetch, None, "there was nothing to build on");
-    assert_eq!(world.s3.count(Op::GetObject), 0);
+    assert_eq!(world.s3.count(Op::GetObjectVersion), 0);
     assert!(delivery.warnings[0].contains("refs/heads/gone"));
 }
 

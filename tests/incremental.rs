@@ -312,7 +312,7 @@ fn of_a_large_tree_git_sends_a_hundredth_and_the_rest_is_copied() {
                 );
                 assert!(wire <= first.fetched_bytes.unwrap() / 100, "{case}: {wire}");
                 assert_eq!(
-                    world.s3.count(Op::GetObject),
+                    world.s3.count(Op::GetObjectVersion),
                     if commits == 1 { 1 } else { 2 }
                 );
 

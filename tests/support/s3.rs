@@ -41,6 +41,8 @@ pub const SECRET_KEY: &str = "test-secret-key";
 pub enum Op {
     PutObject,
     GetObject,
+    /// A certain version of it: in IAM, an action of its own.
+    GetObjectVersion,
     HeadObject,
     DeleteObject,
     ListObjectsV2,
@@ -312,6 +314,7 @@ fn operation(request: &Request<Incoming>) -> Op {
     match (request.method().as_str(), of_object) {
         ("PUT", true) if has("partNumber") => Op::UploadPart,
         ("PUT", true) => Op::PutObject,
+        ("GET", true) if has("versionId") => Op::GetObjectVersion,
         ("GET", true) if !has("uploadId") => Op::GetObject,
         ("HEAD", true) => Op::HeadObject,
         ("DELETE", true) if has("uploadId") => Op::AbortMultipartUpload,

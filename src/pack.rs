@@ -171,19 +171,23 @@ impl Objects {
     }
 
     /// Like [`receive`](Self::receive), of a pack that leaves out what is in `stock`, and whose deltas may stand on that.
+    /// `stock` is asked for once the pack is there: both may be got ready at the same time.
     ///
     /// # Errors
     ///
-    /// [`PackError`], as for any pack.
-    pub fn receive_onto(
-        stock: Arc<Stock>,
+    /// [`PackError`], as for any pack; the inner error is that of `stock`.
+    pub fn receive_onto<E>(
+        stock: impl FnOnce() -> Result<Arc<Stock>, E>,
         wire: &mut dyn Read,
         limits: &Limits,
         progress: &Progress,
-    ) -> Result<Self, PackError> {
+    ) -> Result<Result<Self, E>, PackError> {
         let budget = Budget::new(limits);
         let received = receive::receive(wire, &budget, progress)?;
-        resolve::resolve(received, Some(stock), &budget, progress)
+        match stock() {
+            Ok(stock) => resolve::resolve(received, Some(stock), &budget, progress).map(Ok),
+            Err(err) => Ok(Err(err)),
+        }
     }
 
     /// The bytes of commit `id`, without Git's object header.

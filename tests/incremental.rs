@@ -3,13 +3,21 @@
 
 mod support;
 
-use std::{collections::HashMap, env, io::Cursor};
+use std::{
+    collections::HashMap,
+    env,
+    io::Cursor,
+    time::{Duration, Instant},
+};
 
 use flate2::{Compress, Compression, FlushCompress};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use support::{
     generate::{Size, large_repository, noise, random_push, source},
-    git_server::Op::{Fetch, Handshake, LsRefs},
+    git_server::{
+        Fault as GitFault,
+        Op::{Fetch, Handshake, LsRefs},
+    },
     s3::Op,
     tls::trusting,
     upstream::{Content, Repository},
@@ -401,4 +409,24 @@ fn random_pushes_are_delivered_by_the_change_one_upon_the_other() {
         Ok(())
     };
     runner.run(&vec(random_push(), 1..4), deliver).unwrap();
+}
+
+#[test]
+fn the_old_version_is_read_while_the_git_server_works() {
+    trusting(|| {
+        World::on_a_server(async |world, server| {
+            world.repository.commit_on(MAIN, &[("a", "a".into())]);
+            world.publish("first").await;
+            world.repository.commit_on(MAIN, &[("b", "b".into())]);
+            let time = Duration::from_millis(1_500);
+            server.fault(Fetch, GitFault::Delay(time));
+            world
+                .s3
+                .before(Op::GetObjectVersion, move || tokio::time::sleep(time));
+            let started = Instant::now();
+            world.publish_the_change("both take their time").await;
+            let took = started.elapsed();
+            assert!(took >= time && took < time * 2, "{took:?}");
+        });
+    });
 }

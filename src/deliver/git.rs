@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{runtime::Handle, sync::watch};
+
 use crate::{
     archive::{Archive, ArchiveError},
     config::Limits,
@@ -19,11 +21,26 @@ use crate::{
     snapshot::{Snapshot, SnapshotError},
 };
 
-/// A commit that was delivered before, with all its objects.
+/// A commit that was delivered before, with all its objects once they are there.
 #[derive(Clone)]
 pub(super) struct Base {
     pub(super) commit: CommitId,
-    pub(super) stock: Arc<Stock>,
+    pub(super) stock: watch::Receiver<StockOrNot>,
+}
+
+/// The objects of a [`Base`], or why they cannot be had; `None` while they are read and verified.
+pub(super) type StockOrNot = Option<Result<Arc<Stock>, String>>;
+
+impl Base {
+    /// Waits for the objects. Only on a thread that may block.
+    fn stock(&self) -> Result<Arc<Stock>, String> {
+        let mut stock = self.stock.clone();
+        let there = Handle::current().block_on(stock.wait_for(Option::is_some));
+        match there.ok().as_deref() {
+            Some(Some(stock)) => stock.clone(),
+            _ => Err("the work was given up".into()),
+        }
+    }
 }
 
 /// Why a base was of no use.
@@ -211,18 +228,15 @@ fn build_on(
     progress: &Progress,
 ) -> Result<Result<Built, Useless>, Error> {
     let commit = tip.commit;
-    let receive = |wire: &mut dyn Read| {
-        Objects::receive_onto(Arc::clone(&base.stock), wire, limits, progress)
-    };
+    let receive =
+        |wire: &mut dyn Read| Objects::receive_onto(|| base.stock(), wire, limits, progress);
+    let useless = |why, fetched_bytes| Useless { why, fetched_bytes };
     let objects = match connection.fetch(tip, Some(base.commit), receive)? {
-        Ok(objects) => objects,
+        Ok(Ok(objects)) => objects,
+        Ok(Err(why)) => return Ok(Err(useless(why, 0))),
         // Maybe the server sent what nobody asked for. If the commit is too large, a fetch of everything says so.
         Err(err @ PackError::Limit { .. }) => {
-            let why = chain(&err);
-            return Ok(Err(Useless {
-                why,
-                fetched_bytes: 0,
-            }));
+            return Ok(Err(useless(chain(&err), 0)));
         }
         Err(err) => return Err(pack_error(err, connection.remote(), commit)),
     };
@@ -231,10 +245,9 @@ fn build_on(
     let remote = connection.remote();
     match Snapshot::of(commit, &objects, limits) {
         Ok(snapshot) => Built::of(snapshot, &objects, started, remote, progress).map(Ok),
-        Err(err @ SnapshotError::Missing { .. }) => Ok(Err(Useless {
-            why: chain(&err),
-            fetched_bytes: objects.pack_bytes(),
-        })),
+        Err(err @ SnapshotError::Missing { .. }) => {
+            Ok(Err(useless(chain(&err), objects.pack_bytes())))
+        }
         // All that was looked at is what its id says, so this is true of the commit, however it came.
         Err(err) => Err(snapshot_error(err, remote, commit)),
     }

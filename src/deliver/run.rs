@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+
 use super::{
     Bridge, Delivery, Outcome,
-    git::{Base, Built, Git, Useless, archive_error},
+    git::{Base, Built, Git, archive_error},
     previous::Previous,
     step::{Action, Hints, Holder, Saw, Steps, Verdict},
     within,
@@ -247,21 +249,20 @@ impl<'a> Run<'a> {
             return Ok(None);
         };
         let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
-        let useless = match previous.stock(self.bridge, self.at, &progress).await {
-            Ok(stock) => {
-                let base = Base {
-                    commit: previous.commit,
-                    stock: stock.into(),
-                };
-                match self.git.build_on(base, tip, limits, progress).await? {
-                    Ok(built) => return Ok(Some(built)),
-                    Err(useless) => useless,
-                }
-            }
-            Err(why) => Useless {
-                why,
-                fetched_bytes: 0,
-            },
+        // The version is read and verified while the Git server finds out what has changed.
+        let (there, stock) = watch::channel(None);
+        let base = Base {
+            commit: previous.commit,
+            stock,
+        };
+        let stock = async {
+            let stock = previous.stock(self.bridge, self.at, &progress).await;
+            there.send(Some(stock.map(Arc::new))).ok();
+        };
+        let building = self.git.build_on(base, tip, limits, Arc::clone(&progress));
+        let useless = match tokio::join!(building, stock).0? {
+            Ok(built) => return Ok(Some(built)),
+            Err(useless) => useless,
         };
         self.count_fetched(useless.fetched_bytes);
         self.delivery.full_fetch = Some(useless.why);

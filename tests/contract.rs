@@ -275,7 +275,12 @@ fn times_and_sizes_fit_into_each_other() {
     );
     assert!(
         default("DeliverTmp") * mib > tree + pack,
-        "/tmp holds the pack and the archive"
+        "/tmp holds the archive and the pack"
+    );
+    let archives = 2 * tree + 100 * mib;
+    assert!(
+        default("DeliverTmp") * mib > archives,
+        "and the archive with the one before it, and their headers"
     );
     let memory = 64 * mib + 2 * blob + 200 * default("MaxEntries");
     assert!(

@@ -54,7 +54,7 @@ pub struct Current {
 }
 
 /// What must be true of the object for a write to take place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Condition {
     /// There is no object.
     Absent,

@@ -25,7 +25,7 @@ pub const MAX_ROUNDS: u32 = 8;
 pub const SETTLE_WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 
 /// What an event said of the push.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Hints {
     /// Commits that the push brought.
     pub commits: Vec<CommitId>,
@@ -47,7 +47,7 @@ impl Hints {
 }
 
 /// Who wrote the object's current version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A delivery of this repository and ref.
     Us(CommitId),
@@ -63,7 +63,7 @@ pub enum Holder {
 }
 
 /// What was seen when an action was carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Saw {
     /// [`Action::Head`]: the entity tag and the holder, or no object.
     Head(Option<(String, Holder)>),
@@ -82,7 +82,7 @@ pub enum Saw {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Read what the object holds.
     Head,
@@ -104,7 +104,7 @@ pub enum Action {
 }
 
 /// How a delivery ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The object holds this commit, and this delivery wrote it.
     Published(CommitId),
@@ -126,7 +126,7 @@ pub enum Verdict {
 }
 
 /// One delivery in progress.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Steps {
     /// `None` if nobody pushed: a person or the sweep asked.
     hints: Option<Hints>,
@@ -138,7 +138,7 @@ pub struct Steps {
     stored: Option<CommitId>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum State {
     Starting,
     Heading,

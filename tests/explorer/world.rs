@@ -1,0 +1,275 @@
+//! Small models of S3, Git and the queue around the product's step function, and everything that can happen next.
+
+use std::collections::HashMap;
+
+use backlog_bridge::deliver::step::Hints;
+
+use crate::{
+    machine::{Commit, GONE, Machine, Node, id},
+    rules::{Faults, Lag, Late, Mutant, Rules, WORKERS},
+    state::{IN_THE_AIR, QUEUE, State, Version, Worker, Write},
+    story::{Move, SWEEP, Violation, name, violation},
+};
+
+pub(crate) type After = Result<State, Violation>;
+
+/// The world of one search.
+pub(crate) struct World {
+    pub(crate) rules: Rules,
+    pub(crate) machine: Machine,
+    starts: HashMap<u8, Node>,
+}
+
+impl World {
+    pub(crate) fn new(rules: Rules) -> Self {
+        assert!(rules.workers <= WORKERS, "room for {WORKERS} workers");
+        Self {
+            rules,
+            machine: Machine::default(),
+            starts: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn first(&self) -> State {
+        let commit = self.rules.tip(0);
+        State {
+            pushed: 0,
+            shown: 0,
+            newest: (commit != GONE).then(|| Version {
+                commit,
+                etag: self.etag(0, commit),
+                observed: 0,
+            }),
+            versions: 1,
+            coming: 0,
+            queue: [0; QUEUE],
+            workers: [None; WORKERS],
+            air: [None; IN_THE_AIR],
+            left: self.rules.faults,
+        }
+    }
+
+    fn etag(&self, version: u8, commit: Commit) -> u8 {
+        if self.rules.mutant == Some(Mutant::TagOfCommit) {
+            100 + commit
+        } else {
+            version
+        }
+    }
+
+    /// Everything that can happen next. Nothing, if all is over.
+    pub(crate) fn moves(&mut self, state: &State, out: &mut Vec<(Move, After)>) {
+        out.clear();
+        self.pushes(state, out);
+        self.messages(state, out);
+        for slot in 0..WORKERS {
+            if let Some(worker) = state.workers[slot] {
+                self.worker(state, slot, worker, out);
+            }
+        }
+        for slot in 0..IN_THE_AIR {
+            if let Some(write) = state.air[slot] {
+                let mut next = *state;
+                next.air[slot] = None;
+                out.push((Move::Vanish, Ok(next)));
+                let what = if self.holds(&next, write.condition) {
+                    Move::Land(write.commit)
+                } else {
+                    Move::LandRefused
+                };
+                out.push((what, self.put(&mut next, write).map(|_| next)));
+            }
+        }
+        for (_, after) in out.iter_mut() {
+            if let Ok(state) = after {
+                state.tidy(self.rules.fifo);
+            }
+        }
+    }
+
+    fn pushes(&self, state: &State, out: &mut Vec<(Move, After)>) {
+        let rules = &self.rules;
+        if state.pushed < rules.pushes() {
+            let mut next = *state;
+            next.pushed += 1;
+            if rules.lag == Lag::None {
+                next.shown = next.pushed;
+            }
+            let (event, commit) = (next.pushed, rules.tip(next.pushed));
+            if rules.has_event(event) {
+                if next.left.lost > 0 {
+                    let mut next = next;
+                    next.left.lost -= 1;
+                    out.push((Move::PushUnheard(commit), Ok(next)));
+                }
+                if rules.any_order && rules.fifo {
+                    next.coming |= 1 << event;
+                } else {
+                    next.enqueue(event, false);
+                }
+            }
+            out.push((Move::Push(commit), Ok(next)));
+        }
+        for event in 1..=state.pushed {
+            if state.coming & (1 << event) != 0 {
+                let mut next = *state;
+                next.coming &= !(1 << event);
+                next.enqueue(event, false);
+                out.push((Move::Arrive(event), Ok(next)));
+            }
+            if state.left.doubled > 0 && rules.has_event(event) {
+                let mut next = *state;
+                next.left.doubled -= 1;
+                next.enqueue(event, false);
+                out.push((Move::Double(event), Ok(next)));
+            }
+        }
+        if state.left.sweeps > 0 && state.pushed > 0 {
+            let mut next = *state;
+            next.left.sweeps -= 1;
+            next.enqueue(SWEEP, false);
+            out.push((Move::Sweep, Ok(next)));
+        }
+        if state.shown < state.pushed {
+            let mut next = *state;
+            next.shown += 1;
+            out.push((Move::CatchUp, Ok(next)));
+        }
+    }
+
+    fn messages(&mut self, state: &State, out: &mut Vec<(Move, After)>) {
+        let busy = state.workers.iter().flatten();
+        let locked = self.rules.fifo && busy.clone().any(|worker| !worker.expired);
+        let fenced =
+            self.rules.late == Late::BeforeItComesAgain && state.air.iter().any(Option::is_some);
+        if busy.count() == self.rules.workers || locked || fenced {
+            return;
+        }
+        let slot = state.workers.iter().position(Option::is_none);
+        let slot = slot.expect("one is idle");
+        for place in 0..QUEUE {
+            let message = state.queue[place];
+            let known = state.queue[..place].contains(&message);
+            if message == 0 || known || (self.rules.fifo && place > 0) {
+                continue;
+            }
+            let mut next = *state;
+            next.queue[place] = 0;
+            next.workers[slot] = Some(Worker {
+                node: self.start(message),
+                message,
+                built: GONE,
+                observed: 0,
+                read: 0,
+                held: 0,
+                expired: false,
+                aside: 0,
+            });
+            out.push((Move::Take(message), Ok(next)));
+        }
+    }
+
+    fn start(&mut self, message: u8) -> Node {
+        let (rules, machine) = (&self.rules, &mut self.machine);
+        *self.starts.entry(message).or_insert_with(|| {
+            let known = |commit| (commit != GONE).then(|| id(commit));
+            machine.start((message != SWEEP).then(|| {
+                if rules.hints {
+                    Hints {
+                        commits: vec![id(rules.tip(message))],
+                        before: known(rules.tip(message - 1)),
+                    }
+                } else {
+                    Hints::default()
+                }
+            }))
+        })
+    }
+
+    pub(crate) fn holds(&self, state: &State, condition: Option<u8>) -> bool {
+        self.rules.mutant == Some(Mutant::UnconditionalPut)
+            || state.newest.map(|newest| newest.etag) == condition
+    }
+
+    /// A write, atomic and under its condition. Says whether it took place.
+    pub(crate) fn put(&self, state: &mut State, write: Write) -> Result<bool, Violation> {
+        if !self.holds(state, write.condition) {
+            return Ok(false);
+        }
+        if let Some(newest) = state.newest {
+            if newest.observed > write.observed {
+                return Err(violation(
+                    "I3 monotone",
+                    format!(
+                        "{} replaces {}, whose tip was read later",
+                        name(write.commit),
+                        name(newest.commit)
+                    ),
+                ));
+            }
+            if newest.commit == write.commit {
+                return Err(violation(
+                    "I2 no repeat",
+                    format!("{} is stored right after itself", name(write.commit)),
+                ));
+            }
+        }
+        state.newest = Some(Version {
+            commit: write.commit,
+            etag: self.etag(state.versions, write.commit),
+            observed: write.observed,
+        });
+        state.versions += 1;
+        Ok(true)
+    }
+
+    /// What must be true once nothing more can happen; the last sweep is a part of it.
+    pub(crate) fn at_the_end(&mut self, state: &State) -> Result<(), Violation> {
+        let over = state.pushed == self.rules.pushes()
+            && state.shown == state.pushed
+            && state.queue == [0; QUEUE]
+            && state.coming == 0
+            && state.workers == [None; WORKERS];
+        if !over {
+            return Err(violation("end", format!("nothing can happen in {state:?}")));
+        }
+        let tip = self.rules.tip(state.pushed);
+        if !self.rules.sweep_heals {
+            converged(state, tip, "every message is handled")?;
+        }
+        let swept = self.sweep(*state)?;
+        converged(&swept, tip, "the sweep is over")
+    }
+
+    /// The sweep looks at the object, and a delivery follows if it differs from its ref. Nothing disturbs it.
+    fn sweep(&mut self, mut state: State) -> Result<State, Violation> {
+        let tip = self.rules.tip(state.pushed);
+        let differs = state.newest.map(|newest| newest.commit) != Some(tip);
+        if !differs || tip == GONE || self.rules.mutant == Some(Mutant::IdleSweep) {
+            return Ok(state);
+        }
+        state.left = Faults::default();
+        state.enqueue(SWEEP, false);
+        let mut moves = Vec::new();
+        loop {
+            self.moves(&state, &mut moves);
+            match moves.pop() {
+                Some((_, next)) => state = next?,
+                None => return Ok(state),
+            }
+        }
+    }
+}
+
+fn converged(state: &State, tip: Commit, when: &str) -> Result<(), Violation> {
+    let holds = state.newest.map_or(GONE, |newest| newest.commit);
+    if tip == GONE || holds == tip {
+        return Ok(());
+    }
+    let text = format!(
+        "{when}, and the newest version holds {} while the ref points to {}",
+        name(holds),
+        name(tip)
+    );
+    Err(violation("I1 converge", text))
+}

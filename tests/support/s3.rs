@@ -66,6 +66,8 @@ pub enum Fault {
     Unversioned,
     /// It is done, and then the connection is cut.
     ApplyThenDrop,
+    /// It is done, and no answer ever comes.
+    ApplyThenHang,
     /// It is not done, and the connection is cut.
     Drop,
     /// It is not done, and no answer ever comes.
@@ -80,6 +82,8 @@ type Hook = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>
 struct Plan {
     faults: VecDeque<(Op, Fault)>,
     hooks: VecDeque<(Op, Hook)>,
+    /// Requests that still go well, of any operation; what happens to the one after them, and who is told of it.
+    nth: Option<(usize, Fault, oneshot::Sender<()>)>,
     counts: HashMap<Op, usize>,
 }
 
@@ -145,6 +149,23 @@ impl TestS3 {
     pub fn fail_once(&self, op: Op, fault: Fault) -> &Self {
         self.plan().faults.push_back((op, fault));
         self
+    }
+
+    /// Lets the n-th request from now on fail, of any operation, the first being 1. The receiver hears when it has.
+    pub fn fail_nth(&self, nth: usize, fault: Fault) -> oneshot::Receiver<()> {
+        assert!(nth > 0, "the first request is number 1");
+        let (failed, hears) = oneshot::channel();
+        self.plan().nth = Some((nth - 1, fault, failed));
+        hears
+    }
+
+    /// What was planned and has not happened yet does not happen any more.
+    pub fn heal(&self) {
+        let counts = std::mem::take(&mut self.plan().counts);
+        *self.plan() = Plan {
+            counts,
+            ..Plan::default()
+        };
     }
 
     /// Runs `hook` before the next request of this operation is answered: the last moment at which the world can change.
@@ -216,18 +237,28 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, StdError> {
     let op = operation(&request);
-    let (hook, fault) = {
+    let (hook, fault, failed) = {
         let mut plan = plan.lock().expect("no test panics while it plans");
         *plan.counts.entry(op).or_default() += 1;
         let hook = take(&mut plan.hooks, op);
-        (hook, take(&mut plan.faults, op))
+        let planned = take(&mut plan.faults, op);
+        match plan.nth.take() {
+            Some((0, fault, failed)) => (hook, Some(fault), Some(failed)),
+            nth => {
+                plan.nth = nth.map(|(left, fault, failed)| (left - 1, fault, failed));
+                (hook, planned, None)
+            }
+        }
     };
     if let Some(hook) = hook {
         hook().await;
     }
     match fault {
         None => Ok(Service::call(&s3, request).await?),
-        Some(Fault::Status(status)) => refuse(request, status, code_of(status)).await,
+        Some(Fault::Status(status)) => {
+            tell(failed);
+            refuse(request, status, code_of(status)).await
+        }
         Some(Fault::Code(status, code)) => refuse(request, status, code).await,
         Some(Fault::Unversioned) => {
             let mut answer = Service::call(&s3, request).await?;
@@ -236,10 +267,22 @@ async fn answer(
         }
         Some(Fault::ApplyThenDrop) => {
             Service::call(&s3, request).await?;
+            tell(failed);
             Err("cut after it was done".into())
         }
-        Some(Fault::Drop) => Err("cut before it was done".into()),
-        Some(Fault::Hang) => future::pending().await,
+        Some(Fault::ApplyThenHang) => {
+            Service::call(&s3, request).await?;
+            tell(failed);
+            future::pending().await
+        }
+        Some(Fault::Drop) => {
+            tell(failed);
+            Err("cut before it was done".into())
+        }
+        Some(Fault::Hang) => {
+            tell(failed);
+            future::pending().await
+        }
         Some(Fault::Corrupt) => {
             let (head, body) = request.into_parts();
             let mut bytes = body.collect().await?.to_bytes().to_vec();
@@ -252,6 +295,11 @@ async fn answer(
             Ok(s3.call(request).await?)
         }
     }
+}
+
+fn tell(failed: Option<oneshot::Sender<()>>) {
+    // Whoever does not want to hear it has gone.
+    failed.map(|failed| failed.send(()).ok());
 }
 
 fn take<T>(planned: &mut VecDeque<(Op, T)>, op: Op) -> Option<T> {

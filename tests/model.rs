@@ -1,0 +1,527 @@
+//! Random lives of a repository and its objects, on the product's worker, a Git repository on disk and the embedded S3.
+//!
+//! `MODEL_RUNS=500` runs longer, `MODEL_SEED=7` begins with another seed.
+
+mod support;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    ops::AddAssign,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use backlog_bridge::{
+    bucket::S3,
+    config::Limits,
+    progress::Progress,
+    queue::Job,
+    report::Report,
+    table::LiveTable,
+    worker::{Fate, Worker},
+};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use support::{
+    oracle::{assert_zip_equals, expected_entries},
+    s3::{ACCESS_KEY, Fault, Op as S3Op, SECRET_KEY, StoredVersion, TestS3},
+    upstream::{Content, Repository, Upstream},
+};
+
+const RUNS: u64 = 40;
+const THREADS: u64 = 4;
+const BUCKET: &str = "sources";
+const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
+const KEYS: [&str; 3] = ["main.zip", "develop.zip", "all.zip"];
+/// Route name, branch, key. A table may drop a route, add one, or swap two objects.
+const TABLES: [&[(&str, usize, usize)]; 3] = [
+    &[("main", 0, 0), ("develop", 1, 1)],
+    &[("main", 0, 0), ("all", 0, 2)],
+    &[("main", 0, 1), ("develop", 1, 0), ("all", 0, 2)],
+];
+const TIME: Duration = Duration::from_secs(20);
+/// With an answer that never comes, every run waits for it.
+const SHORT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+enum Op {
+    Push {
+        branch: usize,
+        heard: bool,
+    },
+    /// To where it was so many changes ago.
+    Force {
+        branch: usize,
+        back: usize,
+    },
+    DeleteBranch {
+        branch: usize,
+    },
+    Deliver {
+        nth: usize,
+    },
+    DeliverTwo {
+        nth: usize,
+        other: usize,
+    },
+    Kill {
+        nth: usize,
+        after_ms: u64,
+    },
+    Double {
+        nth: usize,
+    },
+    Fail {
+        op: S3Op,
+        fault: Fault,
+    },
+    PushDuring {
+        op: S3Op,
+        branch: usize,
+    },
+    PersonDeletes {
+        key: usize,
+    },
+    PersonWrites {
+        key: usize,
+    },
+    Table {
+        which: usize,
+    },
+    Sweep,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let branch = 0..BRANCHES.len();
+    let key = 0..KEYS.len();
+    let faults = prop_oneof![
+        Just(Fault::Status(403)),
+        Just(Fault::Status(409)),
+        Just(Fault::Status(412)),
+        Just(Fault::Status(500)),
+        Just(Fault::Status(503)),
+        Just(Fault::ApplyThenDrop),
+        Just(Fault::Drop),
+        Just(Fault::Hang),
+        Just(Fault::ApplyThenHang),
+    ];
+    let of_put = faults.prop_map(|fault| Op::Fail {
+        op: S3Op::PutObject,
+        fault,
+    });
+    let of_head = prop_oneof![Just(403), Just(500), Just(503)].prop_map(|status| Op::Fail {
+        op: S3Op::HeadObject,
+        fault: Fault::Status(status),
+    });
+    let moment = prop_oneof![Just(S3Op::HeadObject), Just(S3Op::PutObject)];
+    let op = prop_oneof![
+        6 => (branch.clone(), prop::bool::weighted(0.8)).prop_map(|(branch, heard)| Op::Push { branch, heard }),
+        4 => (branch.clone(), 1..4_usize).prop_map(|(branch, back)| Op::Force { branch, back }),
+        1 => branch.clone().prop_map(|branch| Op::DeleteBranch { branch }),
+        8 => (0..8_usize).prop_map(|nth| Op::Deliver { nth }),
+        4 => (0..8_usize, 0..8_usize).prop_map(|(nth, other)| Op::DeliverTwo { nth, other }),
+        3 => (0..8_usize, 0..100_u64).prop_map(|(nth, after_ms)| Op::Kill { nth, after_ms }),
+        2 => (0..8_usize).prop_map(|nth| Op::Double { nth }),
+        4 => of_put,
+        1 => of_head,
+        3 => (moment, branch).prop_map(|(op, branch)| Op::PushDuring { op, branch }),
+        1 => key.clone().prop_map(|key| Op::PersonDeletes { key }),
+        1 => key.prop_map(|key| Op::PersonWrites { key }),
+        1 => (0..TABLES.len()).prop_map(|which| Op::Table { which }),
+        1 => Just(Op::Sweep),
+    ];
+    vec(op, 4..32)
+}
+
+/// What the runs did, so that a test that does nothing is noticed.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    steps: usize,
+    published: usize,
+    already_current: usize,
+    failed: usize,
+    killed: usize,
+    swept: usize,
+    versions: usize,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.published += other.published;
+        self.already_current += other.already_current;
+        self.failed += other.failed;
+        self.killed += other.killed;
+        self.swept += other.swept;
+        self.versions += other.versions;
+    }
+}
+
+/// Every change of a ref, in order.
+type Changes = Arc<Mutex<Vec<(usize, Option<String>)>>>;
+
+struct World {
+    upstream: Upstream,
+    repository: Repository,
+    s3: TestS3,
+    worker: Worker,
+    table: usize,
+    table_file: PathBuf,
+    changes: Changes,
+    waiting: Vec<Job>,
+    time: Duration,
+    count: Count,
+}
+
+impl World {
+    async fn new() -> Self {
+        let upstream = Upstream::new();
+        let repository = upstream.repository("APP/web");
+        let s3 = TestS3::start().await;
+        let table_file = upstream.root().join("routes.toml");
+        let client = S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY);
+        let mut world = Self {
+            worker: Worker {
+                s3: client,
+                table: Arc::new(LiveTable::in_file(table_file.clone(), Some(BUCKET.into()))),
+                logins: Arc::default(),
+                limits: Limits::default(),
+            },
+            upstream,
+            repository,
+            s3,
+            table: 0,
+            table_file,
+            changes: Changes::default(),
+            waiting: Vec::new(),
+            time: TIME,
+            count: Count::default(),
+        };
+        world.use_table(0);
+        world
+    }
+
+    fn use_table(&mut self, which: usize) {
+        let url = self.upstream.root().display();
+        let mut text = format!("[[space]]\nurl = \"file://{url}\"\n");
+        for &(name, branch, key) in TABLES[which] {
+            let (branch, key) = (BRANCHES[branch], KEYS[key]);
+            write!(
+                text,
+                "[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"{branch}\"\nobject = \"{key}\"\n"
+            )
+            .unwrap();
+        }
+        fs::write(&self.table_file, text).unwrap();
+        self.table = which;
+    }
+
+    fn tip(&self, branch: usize) -> Option<String> {
+        let changes = self.changes.lock().unwrap();
+        tip_at(&changes, changes.len(), branch)
+    }
+
+    /// The jobs that `receive` would make of a push; the events of this model name no commits.
+    fn tell(&mut self, branch: usize) {
+        for &(route, of, _) in TABLES[self.table] {
+            if of == branch {
+                self.waiting.push(Job {
+                    route: route.into(),
+                    repository: "APP/web".parse().unwrap(),
+                    ref_name: BRANCHES[branch].parse().unwrap(),
+                    hints: Vec::new(),
+                    before: None,
+                    deleted: false,
+                    request_id: "model".into(),
+                    swept: false,
+                });
+            }
+        }
+    }
+
+    fn take(&mut self, nth: usize) -> Option<Job> {
+        let count = self.waiting.len();
+        (count > 0).then(|| self.waiting.remove(nth % count))
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::new(Progress::until(Instant::now() + self.time))
+    }
+
+    async fn step(&mut self, op: Op) {
+        self.count.steps += 1;
+        match op {
+            Op::Push { branch, heard } => {
+                push(&self.repository, &self.changes, branch);
+                if heard {
+                    self.tell(branch);
+                }
+            }
+            Op::Force { branch, back } => self.force(branch, back),
+            Op::DeleteBranch { branch } => {
+                if self.tip(branch).is_some() {
+                    self.repository.delete_ref(BRANCHES[branch]);
+                    self.changes.lock().unwrap().push((branch, None));
+                }
+            }
+            Op::Deliver { nth } => {
+                if let Some(job) = self.take(nth) {
+                    let handled = self.worker.deliver(&job, 1, &self.progress()).await;
+                    self.check(&handled.report, handled.fate);
+                    self.handled(job, handled.fate, &handled.report);
+                }
+            }
+            Op::DeliverTwo { nth, other } => {
+                if let (Some(one), Some(two)) = (self.take(nth), self.take(other)) {
+                    let (a, b) = (self.progress(), self.progress());
+                    let (first, second) = tokio::join!(
+                        self.worker.deliver(&one, 1, &a),
+                        self.worker.deliver(&two, 1, &b)
+                    );
+                    self.handled(one, first.fate, &first.report);
+                    self.handled(two, second.fate, &second.report);
+                }
+            }
+            Op::Kill { nth, after_ms } => {
+                if let Some(job) = self.take(nth) {
+                    let progress = self.progress();
+                    let work = self.worker.deliver(&job, 1, &progress);
+                    let killed = tokio::time::timeout(Duration::from_millis(after_ms), work);
+                    if killed.await.is_err() {
+                        self.count.killed += 1;
+                        // A write that was on its way arrives, or never will.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    self.waiting.push(job);
+                }
+            }
+            Op::Double { nth } => {
+                if let Some(job) = self.take(nth) {
+                    self.waiting.extend([job.clone(), job]);
+                }
+            }
+            Op::Fail { op, fault } => {
+                if matches!(fault, Fault::Hang | Fault::ApplyThenHang) {
+                    self.time = SHORT;
+                }
+                self.s3.fail_once(op, fault);
+            }
+            Op::PushDuring { op, branch } => {
+                let (repository, changes) = (self.repository.clone(), Arc::clone(&self.changes));
+                self.s3.before(
+                    op,
+                    move || async move { push(&repository, &changes, branch) },
+                );
+            }
+            Op::PersonDeletes { key } => {
+                let client = self.s3.client();
+                let delete = client.delete_object().bucket(BUCKET).key(KEYS[key]);
+                delete.send().await.unwrap();
+            }
+            Op::PersonWrites { key } => {
+                let client = self.s3.client();
+                let put = client.put_object().bucket(BUCKET).key(KEYS[key]);
+                let put = put.body(b"by hand".to_vec().into()).send();
+                // It may be this request that has to fail.
+                tokio::time::timeout(SHORT, put).await.ok();
+            }
+            Op::Table { which } => self.use_table(which),
+            Op::Sweep => {
+                let jobs = self.sweep().await;
+                self.waiting.extend(jobs);
+            }
+        }
+    }
+
+    fn force(&mut self, branch: usize, back: usize) {
+        let changes = self.changes.lock().unwrap().clone();
+        let of_branch = changes.iter().filter(|(of, _)| *of == branch);
+        let earlier = of_branch.rev().skip(back).find_map(|(_, tip)| tip.clone());
+        if let Some(commit) = earlier {
+            self.repository.set_ref(BRANCHES[branch], &commit);
+            self.changes.lock().unwrap().push((branch, Some(commit)));
+            self.tell(branch);
+        }
+    }
+
+    fn handled(&mut self, job: Job, fate: Fate, report: &Report) {
+        match report.outcome {
+            "published" => self.count.published += 1,
+            "already_current" => self.count.already_current += 1,
+            "failed" => self.count.failed += 1,
+            _ => {}
+        }
+        let transient = report.error.as_ref().map(|fault| fault.transient);
+        let expected = match transient {
+            None => Fate::Done,
+            Some(true) => Fate::Again,
+            Some(false) if job.swept => Fate::Done,
+            Some(false) => Fate::Bury,
+        };
+        assert_eq!(fate, expected, "{report:?}");
+        if fate == Fate::Again {
+            self.waiting.push(job);
+        }
+    }
+
+    /// I5, while nobody else delivers: what is acknowledged as delivered is what the ref points to.
+    fn check(&self, report: &Report, fate: Fate) {
+        if fate == Fate::Done && matches!(report.outcome, "published" | "already_current") {
+            let branch = BRANCHES
+                .iter()
+                .position(|branch| report.ref_name.as_deref() == Some(*branch));
+            let newest = self.newest(report.object_key.as_deref().unwrap());
+            assert_eq!(newest, self.tip(branch.unwrap()), "I5: {report:?}");
+        }
+    }
+
+    fn newest(&self, key: &str) -> Option<String> {
+        let newest = self.s3.newest(BUCKET, key)?;
+        newest.metadata.get("git-commit").cloned()
+    }
+
+    async fn sweep(&mut self) -> Vec<Job> {
+        let jobs = Mutex::new(Vec::new());
+        let enqueue = async |job| {
+            jobs.lock().unwrap().push(job);
+            Ok(())
+        };
+        self.worker.sweep("model", None, enqueue).await;
+        let jobs = jobs.into_inner().unwrap();
+        self.count.swept += jobs.len();
+        jobs
+    }
+
+    /// One clean sweep, and then the invariants.
+    async fn conclude(mut self) -> Count {
+        self.s3.heal();
+        self.time = TIME;
+        for job in self.sweep().await {
+            let handled = self.worker.deliver(&job, 1, &self.progress()).await;
+            assert!(handled.report.error.is_none(), "{:?}", handled.report);
+            self.handled(job, handled.fate, &handled.report);
+        }
+        for &(route, branch, key) in TABLES[self.table] {
+            let Some(tip) = self.tip(branch) else {
+                continue;
+            };
+            let newest = self.s3.newest(BUCKET, KEYS[key]);
+            let newest = newest.unwrap_or_else(|| panic!("I1: {route} has no object"));
+            assert_eq!(
+                newest.metadata.get("git-commit"),
+                Some(&tip),
+                "I1: {route} at the end"
+            );
+            let expected = expected_entries(&self.repository, &tip);
+            assert_zip_equals(&newest.bytes.unwrap(), &expected, &tip);
+        }
+        assert_eq!(self.sweep().await, [], "a second sweep finds nothing");
+        let changes = self.changes.lock().unwrap().clone();
+        for key in KEYS {
+            let mut versions = self.s3.versions(BUCKET, key);
+            versions.reverse();
+            self.count.versions += versions.len();
+            check_versions(key, &versions, &changes);
+        }
+        self.count
+    }
+}
+
+fn push(repository: &Repository, changes: &Changes, branch: usize) {
+    let mut changes = changes.lock().unwrap();
+    let text = format!("change {}", changes.len());
+    let commit = repository.commit_on(BRANCHES[branch], &[("a.txt", Content::from(&*text))]);
+    changes.push((branch, Some(commit)));
+}
+
+/// The tip after so many changes.
+fn tip_at(changes: &[(usize, Option<String>)], time: usize, branch: usize) -> Option<String> {
+    let mut before = changes[..time].iter().rev();
+    before.find(|(of, _)| *of == branch)?.1.clone()
+}
+
+/// I2, and I3: there are times, none before the one of the version before, at which each version was its ref's tip.
+fn check_versions(key: &str, versions: &[StoredVersion], changes: &[(usize, Option<String>)]) {
+    let mut time = 0;
+    let mut before = None;
+    for version in versions {
+        let held = version
+            .metadata
+            .get("git-commit")
+            .map(|commit| (version.metadata["git-ref"].clone(), commit.clone()));
+        if let Some((ref_name, commit)) = &held {
+            assert_ne!(before, held, "I2: {key} holds {commit} twice in a row");
+            let branch = BRANCHES.iter().position(|branch| branch == ref_name);
+            let branch = branch.expect("a branch of this test");
+            let was_tip = |time: &usize| tip_at(changes, *time, branch).as_ref() == Some(commit);
+            time = (time..=changes.len())
+                .find(was_tip)
+                .unwrap_or_else(|| panic!("I3: {key} holds {commit} after a later tip"));
+        }
+        before = held;
+    }
+}
+
+fn live(ops: Vec<Op>) -> Count {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::new().await;
+        push(&world.repository, &world.changes, 0);
+        for op in ops {
+            world.step(op).await;
+        }
+        world.conclude().await
+    })
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().unwrap())
+}
+
+#[test]
+fn whatever_happens_one_sweep_later_every_object_is_its_refs_tip() {
+    let (first, runs) = (number("MODEL_SEED", 0), number("MODEL_RUNS", RUNS));
+    let started = Instant::now();
+    let total = Mutex::new(Count::default());
+    thread::scope(|scope| {
+        for of in 0..THREADS {
+            let total = &total;
+            scope.spawn(move || {
+                for seed in (first..first + runs).filter(|seed| seed % THREADS == of) {
+                    let mut bytes = [0; 32];
+                    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+                    let config = Config {
+                        cases: 1,
+                        failure_persistence: None,
+                        max_shrink_iters: 40,
+                        ..Config::default()
+                    };
+                    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+                    let mut runner = TestRunner::new_with_rng(config, rng);
+                    let result = runner.run(&ops(), |ops| {
+                        *total.lock().unwrap() += live(ops);
+                        Ok(())
+                    });
+                    result.unwrap_or_else(|err| panic!("MODEL_SEED={seed}: {err}"));
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap();
+    println!(
+        "seeds {first} to {}: {total:?}, {:.0?}",
+        first + runs - 1,
+        started.elapsed()
+    );
+    assert!(total.published > 0 && total.failed > 0 && total.killed > 0);
+}

@@ -187,6 +187,23 @@ impl GitServer {
         lock(&self.state.hooks).push(Hook { op, left: nth, run });
     }
 
+    /// Lets the n-th request of a kind from now on go wrong, the first being 1, unless `is_wanted` says no when it comes.
+    pub fn fault_at(
+        &self,
+        op: Op,
+        nth: usize,
+        fault: Fault,
+        is_wanted: impl FnOnce() -> bool + Send + 'static,
+    ) {
+        let state = Arc::clone(&self.state);
+        self.before(op, nth, move || {
+            if is_wanted() {
+                let once = true;
+                lock(&state.faults).insert(0, Planned { op, fault, once });
+            }
+        });
+    }
+
     /// Ignores that a client asks for protocol v2.
     pub fn speak_v0_only(&self, yes: bool) {
         self.state.v0_only.store(yes, Ordering::Relaxed);

@@ -29,7 +29,7 @@ use support::{
 use tempfile::TempDir;
 
 const WORKERS: usize = 3;
-const PUSHES: usize = 50;
+const PUSHES: usize = 120;
 const BUCKET: &str = "sources";
 const TABLE: &str = "config/routes.toml";
 const USER: &str = "robot@example.com";
@@ -142,21 +142,29 @@ impl World {
     }
 
     /// Kills and stops workers, and lets requests fail.
-    async fn trouble(&self, mut rng: Rng, over: &AtomicBool, count: &Count) {
+    async fn trouble(&self, mut rng: Rng, over: &AtomicBool, count: &Count, is_long: bool) {
         while !over.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(rng.u64(50..500))).await;
             let lambda = &self.lambdas[rng.usize(..WORKERS)];
             match rng.u8(..16) {
                 0..=5 => {
+                    if !is_ours(lambda.pid()) {
+                        continue;
+                    }
                     lambda.kill();
                     count.kills.fetch_add(1, Relaxed);
                 }
                 6..=10 => {
                     let pid = lambda.pid();
+                    if !is_ours(pid) {
+                        continue;
+                    }
                     signal("-STOP", pid);
                     let longest = if rng.u8(..4) == 0 { 4000 } else { 700 };
                     tokio::time::sleep(Duration::from_millis(rng.u64(50..longest))).await;
-                    signal("-CONT", pid);
+                    if is_ours(pid) {
+                        signal("-CONT", pid);
+                    }
                     count.stops.fetch_add(1, Relaxed);
                 }
                 11..=14 => {
@@ -170,11 +178,13 @@ impl World {
                     self.s3.fail_once(S3Op::PutObject, fault);
                     count.faults.fetch_add(1, Relaxed);
                 }
-                _ => {
+                // A job that fails rests for ten seconds, and then for a minute.
+                _ if is_long => {
                     let op = [GitOp::LsRefs, GitOp::Fetch][rng.usize(..2)];
                     self.git.fault_once(op, GitFault::Status(503));
                     count.faults.fetch_add(1, Relaxed);
                 }
+                _ => {}
             }
         }
     }
@@ -216,6 +226,15 @@ struct Count {
     stops: AtomicUsize,
     faults: AtomicUsize,
     invocations: AtomicUsize,
+}
+
+/// Whether it runs, and no stranger has its number by now.
+fn is_ours(pid: u32) -> bool {
+    let asked = Command::new("ps")
+        .args(["-o", "ppid=", "-p", &pid.to_string()])
+        .output();
+    let parent = String::from_utf8(asked.expect("ps is installed").stdout);
+    parent.is_ok_and(|parent| parent.trim() == std::process::id().to_string())
 }
 
 fn signal(signal: &str, pid: u32) {
@@ -287,7 +306,10 @@ async fn live(seed: u64, pushes: usize) {
             }
             calm.store(true, Relaxed);
         };
-        tokio::join!(pushing, world.trouble(trouble, &calm, &count));
+        tokio::join!(
+            pushing,
+            world.trouble(trouble, &calm, &count, pushes > PUSHES)
+        );
         world.s3.heal();
         world.git.clear_faults();
         world.empty_queue().await;

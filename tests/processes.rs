@@ -18,7 +18,7 @@ use std::{
 use backlog_bridge::queue::Job;
 use fastrand::Rng;
 use support::{
-    git_server::{Fault as GitFault, GitServer, Op as GitOp},
+    git_server::GitServer,
     lambda::Lambda,
     oracle::{assert_zip_equals, expected_entries},
     s3::{ACCESS_KEY, Fault, Op as S3Op, SECRET_KEY, StoredVersion, TestS3},
@@ -48,7 +48,7 @@ const END: Duration = Duration::from_mins(5);
 
 struct World {
     repository: Repository,
-    git: GitServer,
+    _git: GitServer,
     s3: TestS3,
     queue: TestSqs,
     /// Where the workers put temporary files.
@@ -99,7 +99,7 @@ impl World {
         }
         Self {
             repository,
-            git,
+            _git: git,
             s3,
             queue,
             folder,
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Kills and stops workers, and lets requests fail.
-    async fn trouble(&self, mut rng: Rng, over: &AtomicBool, count: &Count, is_long: bool) {
+    async fn trouble(&self, mut rng: Rng, over: &AtomicBool, count: &Count) {
         while !over.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(rng.u64(50..500))).await;
             let lambda = &self.lambdas[rng.usize(..WORKERS)];
@@ -167,7 +167,9 @@ impl World {
                     }
                     count.stops.fetch_add(1, Relaxed);
                 }
-                11..=14 => {
+                // Of the put alone, which is tried again at once: a job that failed rests for ten seconds and for a minute,
+                // and all would be quiet.
+                _ => {
                     let faults = [
                         Fault::Status(503),
                         Fault::Status(409),
@@ -178,13 +180,6 @@ impl World {
                     self.s3.fail_once(S3Op::PutObject, fault);
                     count.faults.fetch_add(1, Relaxed);
                 }
-                // A job that fails rests for ten seconds, and then for a minute.
-                _ if is_long => {
-                    let op = [GitOp::LsRefs, GitOp::Fetch][rng.usize(..2)];
-                    self.git.fault_once(op, GitFault::Status(503));
-                    count.faults.fetch_add(1, Relaxed);
-                }
-                _ => {}
             }
         }
     }
@@ -306,12 +301,8 @@ async fn live(seed: u64, pushes: usize) {
             }
             calm.store(true, Relaxed);
         };
-        tokio::join!(
-            pushing,
-            world.trouble(trouble, &calm, &count, pushes > PUSHES)
-        );
+        tokio::join!(pushing, world.trouble(trouble, &calm, &count));
         world.s3.heal();
-        world.git.clear_faults();
         world.empty_queue().await;
         // The schedule sends this to a group of its own.
         world.queue.put(r#"{"sweep":true}"#, "sweep");

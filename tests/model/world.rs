@@ -1,8 +1,4 @@
-//! Random lives of a repository and its objects, on the product's worker, a Git repository on disk and the embedded S3.
-//!
-//! `MODEL_RUNS=500` runs longer, `MODEL_SEED=7` begins with another seed.
-
-mod support;
+//! A repository, a bucket and a worker, what can happen to them, and what must be true of them.
 
 use std::{
     fmt::Write as _,
@@ -10,7 +6,6 @@ use std::{
     ops::AddAssign,
     path::PathBuf,
     sync::{Arc, Mutex},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -23,24 +18,21 @@ use backlog_bridge::{
     table::LiveTable,
     worker::{Fate, Worker},
 };
-use proptest::{
-    collection::vec,
-    prelude::*,
-    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
-};
-use support::{
-    oracle::{assert_zip_equals, expected_entries},
-    s3::{ACCESS_KEY, Fault, Op as S3Op, SECRET_KEY, StoredVersion, TestS3},
-    upstream::{Content, Repository, Upstream},
+
+use crate::{
+    Op,
+    support::{
+        oracle::{assert_zip_equals, expected_entries},
+        s3::{ACCESS_KEY, Fault, SECRET_KEY, StoredVersion, TestS3},
+        upstream::{Content, Repository, Upstream},
+    },
 };
 
-const RUNS: u64 = 40;
-const THREADS: u64 = 4;
 const BUCKET: &str = "sources";
-const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
-const KEYS: [&str; 3] = ["main.zip", "develop.zip", "all.zip"];
+pub(crate) const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
+pub(crate) const KEYS: [&str; 3] = ["main.zip", "develop.zip", "all.zip"];
 /// Route name, branch, key. A table may drop a route, add one, or swap two objects.
-const TABLES: [&[(&str, usize, usize)]; 3] = [
+pub(crate) const TABLES: [&[(&str, usize, usize)]; 3] = [
     &[("main", 0, 0), ("develop", 1, 1)],
     &[("main", 0, 0), ("all", 0, 2)],
     &[("main", 0, 1), ("develop", 1, 0), ("all", 0, 2)],
@@ -49,106 +41,16 @@ const TIME: Duration = Duration::from_secs(20);
 /// With an answer that never comes, every run waits for it.
 const SHORT: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone)]
-enum Op {
-    Push {
-        branch: usize,
-        heard: bool,
-    },
-    /// To where it was so many changes ago.
-    Force {
-        branch: usize,
-        back: usize,
-    },
-    DeleteBranch {
-        branch: usize,
-    },
-    Deliver {
-        nth: usize,
-    },
-    DeliverTwo {
-        nth: usize,
-        other: usize,
-    },
-    Kill {
-        nth: usize,
-        after_ms: u64,
-    },
-    Double {
-        nth: usize,
-    },
-    Fail {
-        op: S3Op,
-        fault: Fault,
-    },
-    PushDuring {
-        op: S3Op,
-        branch: usize,
-    },
-    PersonDeletes {
-        key: usize,
-    },
-    PersonWrites {
-        key: usize,
-    },
-    Table {
-        which: usize,
-    },
-    Sweep,
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let branch = 0..BRANCHES.len();
-    let key = 0..KEYS.len();
-    let faults = prop_oneof![
-        Just(Fault::Status(403)),
-        Just(Fault::Status(409)),
-        Just(Fault::Status(412)),
-        Just(Fault::Status(500)),
-        Just(Fault::Status(503)),
-        Just(Fault::ApplyThenDrop),
-        Just(Fault::Drop),
-        Just(Fault::Hang),
-        Just(Fault::ApplyThenHang),
-    ];
-    let of_put = faults.prop_map(|fault| Op::Fail {
-        op: S3Op::PutObject,
-        fault,
-    });
-    let of_head = prop_oneof![Just(403), Just(500), Just(503)].prop_map(|status| Op::Fail {
-        op: S3Op::HeadObject,
-        fault: Fault::Status(status),
-    });
-    let moment = prop_oneof![Just(S3Op::HeadObject), Just(S3Op::PutObject)];
-    let op = prop_oneof![
-        6 => (branch.clone(), prop::bool::weighted(0.8)).prop_map(|(branch, heard)| Op::Push { branch, heard }),
-        4 => (branch.clone(), 1..4_usize).prop_map(|(branch, back)| Op::Force { branch, back }),
-        1 => branch.clone().prop_map(|branch| Op::DeleteBranch { branch }),
-        8 => (0..8_usize).prop_map(|nth| Op::Deliver { nth }),
-        4 => (0..8_usize, 0..8_usize).prop_map(|(nth, other)| Op::DeliverTwo { nth, other }),
-        3 => (0..8_usize, 0..100_u64).prop_map(|(nth, after_ms)| Op::Kill { nth, after_ms }),
-        2 => (0..8_usize).prop_map(|nth| Op::Double { nth }),
-        4 => of_put,
-        1 => of_head,
-        3 => (moment, branch).prop_map(|(op, branch)| Op::PushDuring { op, branch }),
-        1 => key.clone().prop_map(|key| Op::PersonDeletes { key }),
-        1 => key.prop_map(|key| Op::PersonWrites { key }),
-        1 => (0..TABLES.len()).prop_map(|which| Op::Table { which }),
-        1 => Just(Op::Sweep),
-    ];
-    vec(op, 4..32)
-}
-
 /// What the runs did, so that a test that does nothing is noticed.
 #[derive(Debug, Default, Clone, Copy)]
-struct Count {
-    steps: usize,
-    published: usize,
-    already_current: usize,
-    failed: usize,
-    killed: usize,
-    swept: usize,
-    versions: usize,
+pub(crate) struct Count {
+    pub(crate) steps: usize,
+    pub(crate) published: usize,
+    pub(crate) already_current: usize,
+    pub(crate) failed: usize,
+    pub(crate) killed: usize,
+    pub(crate) swept: usize,
+    pub(crate) versions: usize,
 }
 
 impl AddAssign for Count {
@@ -164,23 +66,23 @@ impl AddAssign for Count {
 }
 
 /// Every change of a ref, in order.
-type Changes = Arc<Mutex<Vec<(usize, Option<String>)>>>;
+pub(crate) type Changes = Arc<Mutex<Vec<(usize, Option<String>)>>>;
 
-struct World {
+pub(crate) struct World {
     upstream: Upstream,
-    repository: Repository,
+    pub(crate) repository: Repository,
     s3: TestS3,
     worker: Worker,
     table: usize,
     table_file: PathBuf,
-    changes: Changes,
+    pub(crate) changes: Changes,
     waiting: Vec<Job>,
     time: Duration,
     count: Count,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let upstream = Upstream::new();
         let repository = upstream.repository("APP/web");
         let s3 = TestS3::start().await;
@@ -254,7 +156,7 @@ impl World {
         Arc::new(Progress::until(Instant::now() + self.time))
     }
 
-    async fn step(&mut self, op: Op) {
+    pub(crate) async fn step(&mut self, op: Op) {
         self.count.steps += 1;
         match op {
             Op::Push { branch, heard } => {
@@ -399,7 +301,7 @@ impl World {
     }
 
     /// One clean sweep, and then the invariants.
-    async fn conclude(mut self) -> Count {
+    pub(crate) async fn conclude(mut self) -> Count {
         self.s3.heal();
         self.time = TIME;
         for job in self.sweep().await {
@@ -433,7 +335,7 @@ impl World {
     }
 }
 
-fn push(repository: &Repository, changes: &Changes, branch: usize) {
+pub(crate) fn push(repository: &Repository, changes: &Changes, branch: usize) {
     let mut changes = changes.lock().unwrap();
     let text = format!("change {}", changes.len());
     let commit = repository.commit_on(BRANCHES[branch], &[("a.txt", Content::from(&*text))]);
@@ -466,62 +368,4 @@ fn check_versions(key: &str, versions: &[StoredVersion], changes: &[(usize, Opti
         }
         before = held;
     }
-}
-
-fn live(ops: Vec<Op>) -> Count {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut world = World::new().await;
-        push(&world.repository, &world.changes, 0);
-        for op in ops {
-            world.step(op).await;
-        }
-        world.conclude().await
-    })
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().unwrap())
-}
-
-#[test]
-fn whatever_happens_one_sweep_later_every_object_is_its_refs_tip() {
-    let (first, runs) = (number("MODEL_SEED", 0), number("MODEL_RUNS", RUNS));
-    let started = Instant::now();
-    let total = Mutex::new(Count::default());
-    thread::scope(|scope| {
-        for of in 0..THREADS {
-            let total = &total;
-            scope.spawn(move || {
-                for seed in (first..first + runs).filter(|seed| seed % THREADS == of) {
-                    let mut bytes = [0; 32];
-                    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-                    let config = Config {
-                        cases: 1,
-                        failure_persistence: None,
-                        max_shrink_iters: 40,
-                        ..Config::default()
-                    };
-                    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-                    let mut runner = TestRunner::new_with_rng(config, rng);
-                    let result = runner.run(&ops(), |ops| {
-                        *total.lock().unwrap() += live(ops);
-                        Ok(())
-                    });
-                    result.unwrap_or_else(|err| panic!("MODEL_SEED={seed}: {err}"));
-                }
-            });
-        }
-    });
-    let total = total.into_inner().unwrap();
-    println!(
-        "seeds {first} to {}: {total:?}, {:.0?}",
-        first + runs - 1,
-        started.elapsed()
-    );
-    assert!(total.published > 0 && total.failed > 0 && total.killed > 0);
 }

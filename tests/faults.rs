@@ -284,6 +284,16 @@ async fn run(
             .map_or_else(|err| err.kind() == "deadline", |_| true);
         assert!(happened || fine, "{case}: {:?}", delivery.result);
         assert_tells_no_secret(&delivery, case);
+        if delivery.result.is_ok() {
+            // I5: nobody else delivers, so this is what is there when the message is acknowledged.
+            let newest = world.s3.newest(BUCKET, KEY).unwrap();
+            let tip = world.repository.resolve(MAIN);
+            assert_eq!(
+                newest.metadata.get("git-commit"),
+                tip.as_ref(),
+                "{case}: I5"
+            );
+        }
         happened
     }
 }

@@ -167,6 +167,13 @@ impl World {
                     }
                     count.stops.fetch_add(1, Relaxed);
                 }
+                // A write that arrives when its message has come again, to another worker.
+                11 | 12 => {
+                    let late = VISIBILITY + Duration::from_millis(rng.u64(200..1500));
+                    self.s3
+                        .before(S3Op::PutObject, move || tokio::time::sleep(late));
+                    count.late.fetch_add(1, Relaxed);
+                }
                 // Of the put alone, which is tried again at once: a job that failed rests for ten seconds and for a minute,
                 // and all would be quiet.
                 _ => {
@@ -220,6 +227,7 @@ struct Count {
     kills: AtomicUsize,
     stops: AtomicUsize,
     faults: AtomicUsize,
+    late: AtomicUsize,
     invocations: AtomicUsize,
 }
 
@@ -321,10 +329,11 @@ async fn live(seed: u64, pushes: usize) {
     let versions = conclude(&world);
     let starts: usize = world.lambdas.iter().map(Lambda::starts).sum();
     println!(
-        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
+        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {} late writes, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
         count.kills.load(Relaxed),
         count.stops.load(Relaxed),
         count.faults.load(Relaxed),
+        count.late.load(Relaxed),
         count.invocations.load(Relaxed),
         started.elapsed()
     );

@@ -13,7 +13,11 @@ pub use self::sweep::Swept;
 use crate::{
     bucket::S3,
     config::Limits,
-    deliver::{Bridge, step::Hints, within},
+    deliver::{
+        Bridge,
+        step::{Hints, SETTLE_WAITS},
+        within,
+    },
     error::Error,
     progress::Progress,
     queue::Job,
@@ -31,8 +35,27 @@ const SWEPT_TRIES: u32 = 3;
 /// held up meanwhile, since there is nothing to deliver.
 const MISSING_TRIES: u32 = 3;
 
-/// The try after which there is no other, whatever the failure.
-pub const LAST_TRY: u32 = u32::MAX;
+/// How a job comes to a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    /// How often it was tried, with this time.
+    pub tries: u32,
+    /// How long ago it was made.
+    pub age: Duration,
+}
+
+impl Attempt {
+    /// The first, of a job that was made just now.
+    pub const FIRST: Self = Self {
+        tries: 1,
+        age: Duration::ZERO,
+    };
+    /// The one after which there is no other, whatever the failure.
+    pub const LAST: Self = Self {
+        tries: u32::MAX,
+        age: Duration::ZERO,
+    };
+}
 
 /// How long a job that failed rests before it comes again, by how often it was tried. Later ones rest for the queue's
 /// visibility timeout.
@@ -72,8 +95,8 @@ pub struct Handled {
 }
 
 impl Worker {
-    /// Handles a job that is tried for the `tries`-th time.
-    pub async fn deliver(&self, job: &Job, tries: u32, progress: &Arc<Progress>) -> Handled {
+    /// Handles a job.
+    pub async fn deliver(&self, job: &Job, attempt: Attempt, progress: &Arc<Progress>) -> Handled {
         let mut report = match self.destination(job, progress.deadline()).await {
             Ok(Some((table, to))) => {
                 let started = Instant::now();
@@ -81,11 +104,12 @@ impl Worker {
                     .route(&to.route)
                     .is_some_and(|route| route.pattern().exact().is_none());
                 let bridge = self.bridge(table);
-                let delivery = Box::pin(bridge.deliver(&to, hints(job), progress)).await;
+                let delivery =
+                    Box::pin(bridge.deliver(&to, hints(job, attempt.age), progress)).await;
                 let is_missing = matches!(delivery.result, Err(Error::RefNotFound { .. }));
                 let mut report = Report::of(&to, delivery, started);
                 if is_missing && !job.swept {
-                    told_of_missing_ref(&mut report, is_glob, tries);
+                    told_of_missing_ref(&mut report, is_glob, attempt.tries);
                 }
                 report
             }
@@ -102,7 +126,7 @@ impl Worker {
                 &err,
             ),
         };
-        let fate = fate(&report, job, tries);
+        let fate = fate(&report, job, attempt.tries);
         report.given_up = fate != Fate::Again;
         Handled { report, fate }
     }
@@ -176,10 +200,12 @@ fn may_be_mended(err: Error) -> Error {
     }
 }
 
-fn hints(job: &Job) -> Option<Hints> {
-    // Nobody pushed what the sweep found; and after a deletion there is no commit to wait for.
+fn hints(job: &Job, age: Duration) -> Option<Hints> {
+    // Nobody pushed what the sweep found; after a deletion there is no commit to wait for; and a server that lags had its
+    // time while the job waited.
+    let may_lag = age < SETTLE_WAITS.iter().sum::<Duration>();
     let is_push = !job.swept && !job.deleted;
-    is_push.then(|| Hints {
+    (is_push && may_lag).then(|| Hints {
         commits: job.hints.clone(),
         before: job.before,
     })
@@ -189,7 +215,7 @@ fn fate(report: &Report, job: &Job, tries: u32) -> Fate {
     match &report.error {
         None => Fate::Done,
         Some(fault) if fault.transient => {
-            if tries == LAST_TRY || job.swept && tries >= SWEPT_TRIES {
+            if tries == Attempt::LAST.tries || job.swept && tries >= SWEPT_TRIES {
                 Fate::Done
             } else {
                 Fate::Again

@@ -10,7 +10,7 @@ use backlog_bridge::{
     report::Report,
     route::RouteTable,
     webhook::{Ignored, Webhook},
-    worker::{LAST_TRY, Worker, batch},
+    worker::{Attempt, Worker, batch},
 };
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub(super) async fn run(
     };
     for job in &jobs {
         let progress = Arc::default();
-        let handled = worker.deliver(job, LAST_TRY, &progress);
+        let handled = worker.deliver(job, Attempt::LAST, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());

@@ -13,7 +13,7 @@ use crate::{
     progress::Progress,
     queue::Job,
     report::Report,
-    worker::{Fate, Worker, backoff},
+    worker::{Attempt, Fate, Worker, backoff},
 };
 
 /// How long a job may take, as in a Lambda function with the template's timeout.
@@ -48,9 +48,14 @@ struct Shared {
 /// What waits behind the job that runs, by group.
 #[derive(Default)]
 struct Groups {
-    waiting: HashMap<String, VecDeque<Job>>,
+    waiting: HashMap<String, VecDeque<Waiting>>,
     /// Jobs that were given up when the queue was stopped.
     left: usize,
+}
+
+struct Waiting {
+    job: Job,
+    since: Instant,
 }
 
 /// What became of a job.
@@ -101,6 +106,8 @@ impl LocalQueue {
         }
         for job in jobs {
             let group = job.group();
+            let since = Instant::now();
+            let job = Waiting { job, since };
             if let Some(waiting) = groups.waiting.get_mut(&group) {
                 waiting.push_back(job);
             } else {
@@ -134,7 +141,7 @@ impl Shared {
     }
 
     /// Handles the jobs of a group, until none waits or the queue stops.
-    async fn run(self: Arc<Self>, group: String, first: Job) {
+    async fn run(self: Arc<Self>, group: String, first: Waiting) {
         let mut running = Running {
             shared: &self,
             group: &group,
@@ -152,7 +159,7 @@ impl Shared {
     }
 
     /// Tries a job until it is handled; `false` if the queue stops before that.
-    async fn handle(&self, job: &Job) -> bool {
+    async fn handle(&self, Waiting { job, since }: &Waiting) -> bool {
         let mut stopping = self.stopping.subscribe();
         for tries in 1.. {
             let turn = self.turns.acquire().await;
@@ -160,7 +167,9 @@ impl Shared {
                 return false;
             }
             let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
-            let handled = self.worker.deliver(job, tries, &progress).await;
+            let age = since.elapsed();
+            let attempt = Attempt { tries, age };
+            let handled = self.worker.deliver(job, attempt, &progress).await;
             drop(turn);
             let again = (handled.fate == Fate::Again && tries < TRIES)
                 .then(|| backoff(tries).unwrap_or(LONG_REST));
@@ -179,7 +188,7 @@ impl Shared {
 
 impl Groups {
     /// The job that comes next in a group; without one, the group ends.
-    fn next(&mut self, group: &str) -> Option<Job> {
+    fn next(&mut self, group: &str) -> Option<Waiting> {
         let next = self.waiting.get_mut(group)?.pop_front();
         if next.is_none() {
             self.waiting.remove(group);
@@ -193,7 +202,7 @@ struct Running<'a> {
     shared: &'a Shared,
     group: &'a str,
     /// The job that is not handled yet.
-    job: Option<Job>,
+    job: Option<Waiting>,
 }
 
 impl Drop for Running<'_> {

@@ -4,13 +4,13 @@
 use std::{
     collections::HashSet,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Serialize;
 
-use super::{Fate, Worker, backoff};
+use super::{Attempt, Fate, Worker, backoff};
 use crate::{
     deliver::within,
     error::{Error, chain},
@@ -28,7 +28,7 @@ struct Record<'a> {
     receipt_handle: &'a str,
     group: &'a str,
     body: &'a str,
-    tries: u32,
+    attempt: Attempt,
 }
 
 /// What a line in the log says besides the outcome.
@@ -67,9 +67,18 @@ impl<'a> From<&'a SqsMessage> for Record<'a> {
             receipt_handle: message.receipt_handle.as_deref().unwrap_or_default(),
             group: attribute("MessageGroupId"),
             body: message.body.as_deref().unwrap_or_default(),
-            tries: attribute("ApproximateReceiveCount").parse().unwrap_or(1),
+            attempt: Attempt {
+                tries: attribute("ApproximateReceiveCount").parse().unwrap_or(1),
+                age: since(attribute("SentTimestamp")).unwrap_or_default(),
+            },
         }
     }
+}
+
+/// The time since an instant in milliseconds of Unix time.
+fn since(millis: &str) -> Option<Duration> {
+    let sent = UNIX_EPOCH + Duration::from_millis(millis.parse().ok()?);
+    SystemTime::now().duration_since(sent).ok()
 }
 
 impl Worker {
@@ -125,7 +134,7 @@ impl Worker {
             request_id: "",
             invocation_id,
             message_id: record.id,
-            tries: record.tries,
+            tries: record.attempt.tries,
             job: None,
             queue_error: None,
         };
@@ -141,7 +150,7 @@ impl Worker {
                 job = parsed;
                 context.request_id = &job.request_id;
                 let progress = Arc::new(Progress::until(deadline));
-                let handled = self.deliver(&job, record.tries, &progress).await;
+                let handled = self.deliver(&job, record.attempt, &progress).await;
                 (handled.report, handled.fate)
             }
             Err(err) => (Report::failed(None, None, None, &err), Fate::Bury),
@@ -168,7 +177,7 @@ async fn keep(fate: Fate, queue: &Sqs, record: &Record<'_>) -> (Kept, Option<Err
             Err(err) => queue_error = Some(err),
         }
     }
-    postpone(queue, record, backoff(record.tries)).await;
+    postpone(queue, record, backoff(record.attempt.tries)).await;
     (Kept::BackInQueue, queue_error)
 }
 

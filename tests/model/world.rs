@@ -16,7 +16,7 @@ use backlog_bridge::{
     queue::Job,
     report::Report,
     table::LiveTable,
-    worker::{Fate, Worker},
+    worker::{Attempt, Fate, Worker},
 };
 
 use crate::{
@@ -174,7 +174,10 @@ impl World {
             }
             Op::Deliver { nth } => {
                 if let Some(job) = self.take(nth) {
-                    let handled = self.worker.deliver(&job, 1, &self.progress()).await;
+                    let handled = self
+                        .worker
+                        .deliver(&job, Attempt::FIRST, &self.progress())
+                        .await;
                     self.check(&handled.report, handled.fate);
                     self.handled(job, handled.fate, &handled.report);
                 }
@@ -183,8 +186,8 @@ impl World {
                 if let (Some(one), Some(two)) = (self.take(nth), self.take(other)) {
                     let (a, b) = (self.progress(), self.progress());
                     let (first, second) = tokio::join!(
-                        self.worker.deliver(&one, 1, &a),
-                        self.worker.deliver(&two, 1, &b)
+                        self.worker.deliver(&one, Attempt::FIRST, &a),
+                        self.worker.deliver(&two, Attempt::FIRST, &b)
                     );
                     self.handled(one, first.fate, &first.report);
                     self.handled(two, second.fate, &second.report);
@@ -193,7 +196,7 @@ impl World {
             Op::Kill { nth, after_ms } => {
                 if let Some(job) = self.take(nth) {
                     let progress = self.progress();
-                    let work = self.worker.deliver(&job, 1, &progress);
+                    let work = self.worker.deliver(&job, Attempt::FIRST, &progress);
                     let killed = tokio::time::timeout(Duration::from_millis(after_ms), work);
                     if killed.await.is_err() {
                         self.count.killed += 1;
@@ -305,7 +308,10 @@ impl World {
         self.s3.heal();
         self.time = TIME;
         for job in self.sweep().await {
-            let handled = self.worker.deliver(&job, 1, &self.progress()).await;
+            let handled = self
+                .worker
+                .deliver(&job, Attempt::FIRST, &self.progress())
+                .await;
             assert!(handled.report.error.is_none(), "{:?}", handled.report);
             self.handled(job, handled.fate, &handled.report);
         }

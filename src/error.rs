@@ -124,14 +124,24 @@ pub enum Error {
         /// Which limit, and by how much.
         source: Source,
     },
-    /// The commit's tree cannot become an archive.
+    /// The commit's tree holds a path that could escape or harm where it is extracted.
+    #[error("{repository} at {commit} is not safe to extract")]
+    UnsafeTree {
+        /// The repository.
+        repository: RepositoryName,
+        /// The commit.
+        commit: CommitId,
+        /// Which path, and why.
+        source: Source,
+    },
+    /// The commit's tree cannot become an archive: an object of it is missing or malformed.
     #[error("cannot archive {repository} at {commit}")]
     Snapshot {
         /// The repository.
         repository: RepositoryName,
         /// The commit.
         commit: CommitId,
-        /// Which path or object, and why.
+        /// Which object, and why.
         source: Source,
     },
     /// The temporary files cannot be written: the disk is full, most likely.
@@ -234,6 +244,7 @@ impl Error {
             Self::RefNotFound { .. } => "ref_not_found",
             Self::Fetch { .. } => "fetch",
             Self::TooLarge { .. } => "too_large",
+            Self::UnsafeTree { .. } => "unsafe_tree",
             Self::Snapshot { .. } => "snapshot",
             Self::Disk { .. } => "disk",
             Self::KeyConflict { .. } => "key_conflict",
@@ -266,6 +277,7 @@ impl Error {
             | Self::RepositoryNotFound { .. }
             | Self::RefNotFound { .. }
             | Self::TooLarge { .. }
+            | Self::UnsafeTree { .. }
             | Self::Snapshot { .. }
             | Self::KeyConflict { .. }
             | Self::NotVersioned { .. } => false,

@@ -17,6 +17,20 @@ use crate::{config::Limits, pack::Objects, push::CommitId};
 /// The longest path in bytes, as Linux has it.
 pub const MAX_PATH_BYTES: usize = 4096;
 
+/// The longest name of a file or folder in bytes, as Linux has it.
+const MAX_NAME_BYTES: usize = 255;
+
+/// How many folders may stand in each other.
+const MAX_DEPTH: usize = 256;
+
+/// Memory for paths, which share nothing however many of them begin alike: this many bytes, and this many more for each entry
+/// allowed. A tree of a few objects can name 200,000 paths of 4,096 bytes.
+const PATH_BYTES: u64 = 1 << 20;
+const PATH_BYTES_PER_ENTRY: u64 = 200;
+
+/// How much of a refused path is shown, in bytes: a tree can hold a name of megabytes, and errors are logged.
+const SHOWN_BYTES: usize = 512;
+
 /// What Git itself refuses to check out on any system. Names that only Windows refuses (`aux.c`, `a:b.png`) are ordinary
 /// elsewhere.
 const PROTECTION: component::Options = component::Options {
@@ -64,6 +78,17 @@ pub enum SnapshotError {
         /// The variable's value.
         limit: u64,
     },
+}
+
+impl SnapshotError {
+    fn path(mut path: BString, why: impl Into<String>) -> Self {
+        let (mut why, bytes) = (why.into(), path.len());
+        if bytes > SHOWN_BYTES {
+            path.truncate(SHOWN_BYTES);
+            why = format!("{why}; this is the beginning of its {bytes} bytes");
+        }
+        Self::Path { path, why }
+    }
 }
 
 /// One commit's tree.
@@ -149,6 +174,7 @@ impl Snapshot {
             limits,
             entries: Vec::new(),
             folders: 0,
+            path_bytes: 0,
             bytes: 0,
             lfs_pointers: 0,
             windows_hostile: Examples::default(),
@@ -169,6 +195,7 @@ struct Walk<'a> {
     limits: &'a Limits,
     entries: Vec<Entry>,
     folders: u64,
+    path_bytes: u64,
     bytes: u64,
     lfs_pointers: u64,
     windows_hostile: Examples,
@@ -196,9 +223,13 @@ impl<'a> Walk<'a> {
             path.extend_from_slice(entry.filename);
             if path.len() > MAX_PATH_BYTES {
                 let why = format!("it is longer than {MAX_PATH_BYTES} bytes");
-                return Err(SnapshotError::Path { path, why });
+                return Err(SnapshotError::path(path, why));
             }
             if entry.mode.is_tree() {
+                if folders.len() > MAX_DEPTH {
+                    let why = format!("it is more than {MAX_DEPTH} folders deep");
+                    return Err(SnapshotError::path(path, why));
+                }
                 path.push(b'/');
                 let id = entry.oid.to_owned();
                 folders.push((self.tree(id, path.as_bstr())?.into_iter(), path.len()));
@@ -231,11 +262,13 @@ impl<'a> Walk<'a> {
         let mut names: Vec<&BStr> = entries.iter().map(|entry| entry.filename).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let path = join(path, twice[0]);
-            return Err(SnapshotError::Path {
-                path,
-                why: "the tree holds it twice".into(),
-            });
+            let why = "the tree holds it twice";
+            return Err(SnapshotError::path(join(path, twice[0]), why));
+        }
+        // Git looks names up as if they were in order, so in such a tree different readers see different files.
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0] > pair[1]) {
+            let why = "it is not where Git's order has it";
+            return Err(SnapshotError::path(join(path, pair[1].filename), why));
         }
         Ok(entries)
     }
@@ -249,10 +282,7 @@ impl<'a> Walk<'a> {
             _ if entry.mode.is_blob() => EntryKind::File,
             mode => {
                 let why = format!("its mode {mode:o} is none of Git's");
-                return Err(SnapshotError::Path {
-                    path: path.into(),
-                    why,
-                });
+                return Err(SnapshotError::path(path.into(), why));
             }
         };
         if kind != EntryKind::Submodule {
@@ -275,6 +305,14 @@ impl<'a> Walk<'a> {
             }
             self.windows_hostile.count += 1;
         }
+        self.path_bytes += path.len() as u64;
+        let entries = u64::from(self.limits.entries);
+        within(
+            "the length of all paths in bytes",
+            self.path_bytes,
+            "MAX_ENTRIES",
+            PATH_BYTES.saturating_add(entries.saturating_mul(PATH_BYTES_PER_ENTRY)),
+        )?;
         self.entries.push(Entry {
             path: path.into(),
             kind,
@@ -309,15 +347,15 @@ impl<'a> Walk<'a> {
 fn check_name(entry: &EntryRef<'_>, folder: &BStr) -> Result<(), SnapshotError> {
     let mode = entry.mode.is_link().then_some(component::Mode::Symlink);
     let why = match path::component(entry.filename, mode, PROTECTION) {
+        Ok(name) if name.len() > MAX_NAME_BYTES => {
+            format!("a name in it is longer than {MAX_NAME_BYTES} bytes")
+        }
         // Some extractors take it for a separator, even where the system does not.
         Ok(name) if name.contains(&b'\\') => "it holds a backslash".to_owned(),
         Ok(_) => return Ok(()),
         Err(err) => err.to_string(),
     };
-    Err(SnapshotError::Path {
-        path: join(folder, entry.filename),
-        why,
-    })
+    Err(SnapshotError::path(join(folder, entry.filename), why))
 }
 
 fn join(folder: &BStr, name: &BStr) -> BString {

@@ -304,7 +304,12 @@ fn snapshot_error(err: SnapshotError, remote: &Remote, commit: CommitId) -> Erro
             commit,
             source: err.into(),
         },
-        _ => Error::Snapshot {
+        SnapshotError::Path { .. } => Error::UnsafeTree {
+            repository,
+            commit,
+            source: err.into(),
+        },
+        SnapshotError::Missing { .. } | SnapshotError::Malformed { .. } => Error::Snapshot {
             repository,
             commit,
             source: err.into(),

@@ -2,6 +2,8 @@
 //!
 //! One connection serves a whole delivery: the handshake, `ls-refs`, `fetch`, and `ls-refs` again after the upload.
 
+mod capped;
+
 use std::{
     io::{self, Read},
     sync::{
@@ -31,6 +33,7 @@ use gix::{
     },
 };
 
+use self::capped::{Allowance, Capped, Pack};
 use crate::{
     error::Error,
     push::{CommitId, RefName, RepositoryName},
@@ -79,6 +82,7 @@ pub struct Connection {
     transport: Box<dyn Transport + Send>,
     handshake: Handshake,
     time_limit: TimeLimit,
+    allowance: Allowance,
     /// Whether it was asked for refs before.
     is_used: bool,
 }
@@ -98,11 +102,8 @@ impl Remote {
                 source: err.into(),
             })?;
         }
-        let options = connect::Options {
-            version: Protocol::V2,
-            ..connect::Options::default()
-        };
-        let mut transport = connect::connect(self.url.as_str(), options).map_err(fail)?;
+        let allowance = Allowance::default();
+        let mut transport = self.transport(&allowance).map_err(fail)?;
         if let Some(login) = &self.login {
             // At once, not after a refusal: a request saved, and nobody is asked for a password.
             let account = Account {
@@ -123,6 +124,7 @@ impl Remote {
         };
         transport.configure(&options).map_err(fail)?;
         time_limit.set(Some(self.time_for_an_answer()));
+        allowance.renew();
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::UploadPack,
@@ -155,8 +157,24 @@ impl Remote {
             transport,
             handshake,
             time_limit,
+            allowance,
             is_used: false,
         })
+    }
+
+    fn transport(&self, allowance: &Allowance) -> Result<Box<dyn Transport + Send>, gix::Error> {
+        let version = Protocol::V2;
+        if self.url.starts_with("http") {
+            let url = gix::url::parse(self.url.as_str())?;
+            let http = Capped::new(allowance.clone());
+            let transport = http::Transport::new_http(http, url, version, false);
+            return Ok(Box::new(transport));
+        }
+        let options = connect::Options {
+            version,
+            ..connect::Options::default()
+        };
+        connect::connect(self.url.as_str(), options)
     }
 
     /// What is left until the deadline, if there is one.
@@ -285,6 +303,7 @@ impl Connection {
         }
         self.is_used = true;
         self.time_limit.set(Some(self.remote.time_for_an_answer()));
+        self.allowance.renew();
         let refs = if self.handshake.server_protocol_version == Protocol::V2 {
             let mut prefixes = RefPrefixes::new();
             prefixes.extend(wanted.iter().map(|prefix| prefix.as_str().into()));
@@ -379,6 +398,7 @@ impl Connection {
             arguments.deepen(1);
         }
         self.time_limit.set(remote.time_left());
+        self.allowance.renew();
         let mut reader = arguments
             .send(&mut self.transport, true)
             .map_err(|err| fail(gix::Error::from_error(err)))?;
@@ -389,7 +409,12 @@ impl Connection {
         }
         // With a handler set, what the reader yields is the bare pack.
         reader.set_progress_handler(Some(Box::new(|_, _| ProgressAction::Continue(()))));
-        let received = receive(&mut reader);
+        let allowance = &self.allowance;
+        let mut pack = Pack {
+            wire: &mut reader,
+            allowance,
+        };
+        let received = receive(&mut pack);
         // The connection serves another request only once this answer is read to its end, which is a few bytes away. If it
         // is not, the connection is of no more use, and the next request says so.
         io::copy(&mut reader.take(DRAINED_BYTES), &mut io::sink()).ok();

@@ -34,6 +34,8 @@ pub enum Fault {
     Drip(Duration),
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
+    /// A body that begins like this and then says the same for ever.
+    Endless(Vec<u8>, Vec<u8>),
     /// Another body; made by [`Fault::response`].
     Response(Alter),
 }
@@ -48,6 +50,30 @@ impl Fault {
     pub fn pack(alter: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::response(move |response| map_pack(&response, &alter))
     }
+
+    /// A list of refs that holds one ref, whatever the repository has.
+    pub fn tip(ref_name: &str, id: &str) -> Self {
+        let line = format!("{id} {ref_name}\n");
+        let list = format!("{:04x}{line}0000", line.len() + 4);
+        Self::response(move |_| list.clone().into())
+    }
+
+    /// A response to a fetch that is nothing but a pack, whatever was asked for.
+    pub fn pack_instead(pack: &[u8]) -> Self {
+        let response = [b"000dpackfile\n", &bands(1, pack)[..], b"0000"].concat();
+        Self::response(move |_| response.clone())
+    }
+}
+
+/// Bytes in packet lines of a side band.
+pub fn bands(band: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(bytes.len() + bytes.len() / 1_000 + 5);
+    for chunk in bytes.chunks(65_515) {
+        lines.extend_from_slice(format!("{:04x}", chunk.len() + 5).as_bytes());
+        lines.push(band);
+        lines.extend_from_slice(chunk);
+    }
+    lines
 }
 
 impl fmt::Debug for Fault {
@@ -59,6 +85,7 @@ impl fmt::Debug for Fault {
             Self::Delay(time) => write!(f, "Delay({time:?})"),
             Self::Drip(pause) => write!(f, "Drip({pause:?})"),
             Self::CutAfter(bytes) => write!(f, "CutAfter({bytes})"),
+            Self::Endless(..) => write!(f, "Endless(..)"),
             Self::Response(_) => write!(f, "Response(..)"),
         }
     }
@@ -86,10 +113,7 @@ fn map_pack(response: &[u8], alter: impl Fn(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
         if !is_pack(line) {
             altered.extend_from_slice(line);
         } else if let Some(pack) = pack.take() {
-            for chunk in alter(pack).chunks(65_515) {
-                altered.extend_from_slice(format!("{:04x}\u{1}", chunk.len() + 5).as_bytes());
-                altered.extend_from_slice(chunk);
-            }
+            altered.extend_from_slice(&bands(1, &alter(pack)));
         }
     }
     altered

@@ -592,6 +592,7 @@ fn altered(body: Stream, fault: Fault) -> Stream {
         match fault {
             Fault::Drip(pause) => drip(body, pause, sender).await.ok(),
             Fault::CutAfter(bytes) => cut(body, bytes, sender).await.ok(),
+            Fault::Endless(start, again) => endless(start, &again, sender).await.ok(),
             Fault::Response(alter) => {
                 let all = collect(body).await.map(|all| alter(all.into()).into());
                 sender.send(all).await.ok()
@@ -629,6 +630,14 @@ async fn cut(mut body: Stream, mut left: usize, sender: Sender) -> Sent {
     sender
         .send(Err(io::ErrorKind::ConnectionReset.into()))
         .await
+}
+
+async fn endless(start: Vec<u8>, again: &[u8], sender: Sender) -> Sent {
+    let again = Bytes::from(again.repeat(CHUNK / again.len()));
+    sender.send(Ok(start.into())).await?;
+    loop {
+        sender.send(Ok(again.clone())).await?;
+    }
 }
 
 async fn pass(mut body: Stream, sender: Sender) -> Sent {

@@ -5,6 +5,7 @@
     reason = "each test file includes all of it and uses a part"
 )]
 
+pub mod cases;
 pub mod cgi;
 pub mod event_source;
 pub mod fault;

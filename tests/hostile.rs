@@ -1,0 +1,485 @@
+//! A Git server that lies, all the way: each lie ends in its kind and its class, soon and in little memory, and nothing is
+//! written.
+
+mod support;
+
+use backlog_bridge::{
+    deliver::{Delivery, Outcome},
+    error::chain,
+};
+use gix::{ObjectId, objs::Kind};
+use support::{
+    cases::Cases,
+    fault::{Fault, Op, bands, repair_checksum},
+    git_server::GitServer,
+    pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, delta, id_of, tree, zlib},
+    s3::Op as S3Op,
+    tls::trusting,
+    world::{BUCKET, KEY, MAIN, World},
+};
+use tokio::runtime::Handle;
+
+/// An id that no object has.
+const NOBODY: [u8; 20] = [0x11; 20];
+
+const PERMANENT: bool = false;
+const TRANSIENT: bool = true;
+
+/// Delivers from a server, which must fail as expected and write nothing; waits in the thread of the test.
+struct Liar<'a> {
+    world: &'a World,
+    server: &'a GitServer,
+    cases: Cases,
+}
+
+impl Liar<'_> {
+    fn expect(&mut self, case: &str, kind: &'static str, transient: bool, words: &str) {
+        let delivery = self.cases.run(case, || {
+            let delivery = block(self.world.deliver());
+            let verdict = match &delivery.result {
+                Ok(_) => "accepted",
+                Err(_) => "refused",
+            };
+            let class = if transient { "transient" } else { "permanent" };
+            (delivery, verdict, format!("{kind}, {class}"))
+        });
+        let Err(error) = delivery.result else {
+            panic!("{case}: {:?}", delivery.result)
+        };
+        let text = chain(&error);
+        assert_eq!(
+            (error.kind(), error.is_transient()),
+            (kind, transient),
+            "{case}: {text}"
+        );
+        assert!(text.contains(words), "{case}: {text}");
+        assert!(!text.contains(char::is_control), "{case}: {text:?}");
+        assert!(text.len() < 5_000, "{case}: {} bytes of words", text.len());
+        assert!(self.world.s3.versions(BUCKET, KEY).is_empty(), "{case}");
+        assert_eq!(self.world.s3.count(S3Op::PutObject), 0, "{case}");
+        self.server.clear_faults();
+    }
+
+    /// Lets the server say that the branch is at `commit`, and send a pack whatever was asked for.
+    fn lie(&self, pack: &[u8], commit: ObjectId) {
+        self.server
+            .fault(Op::LsRefs, Fault::tip(MAIN, &commit.to_string()));
+        self.server.fault(Op::Fetch, Fault::pack_instead(pack));
+    }
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| Handle::current().block_on(future))
+}
+
+fn on_a_liar(group: &'static str, test: impl FnOnce(&mut Liar<'_>)) {
+    World::on_a_server(async |world, server| {
+        world.repository.commit_on(MAIN, &[("a", "a".into())]);
+        let cases = Cases::new(group);
+        let (world, server) = (&world, &server);
+        test(&mut Liar {
+            world,
+            server,
+            cases,
+        });
+        // It is not that nothing can be delivered from it.
+        let Delivery { result, .. } = world.deliver().await;
+        assert_eq!(result.map_err(|err| chain(&err)), Ok(Outcome::Published));
+    });
+}
+
+#[test]
+fn a_tree_that_is_not_safe_is_never_delivered() {
+    trusting(|| {
+        on_a_liar("trees", |liar| {
+            let long = "n".repeat(256);
+            for (case, mode, name) in [
+                ("the folder above", FILE, ".."),
+                ("the folder itself", FOLDER, "."),
+                ("git's own folder", FOLDER, ".git"),
+                ("git's own folder in capitals", FOLDER, ".GIT"),
+                ("git's own folder on macOS", FOLDER, ".g\u{200c}it"),
+                (
+                    "git's own folder on Windows",
+                    FILE,
+                    ".git::$INDEX_ALLOCATION",
+                ),
+                ("git's own folder in 8.3 letters", FILE, "git~1"),
+                ("no name", FILE, ""),
+                ("a path upwards", FILE, "../../etc/passwd"),
+                ("an absolute path", "120000", "/etc/passwd"),
+                ("a backslash", FILE, "..\\a"),
+                ("control characters", FILE, "\u{1b}[2J\n\r\\"),
+                ("a name of 256 bytes", FILE, &long),
+                (
+                    "a link that submodules are read from",
+                    "120000",
+                    ".gitmodules",
+                ),
+                ("a mode that is none", "777777", "a"),
+            ] {
+                let mut pack = PackBuilder::new();
+                let (_, blob) = pack.blob(b"content");
+                let folder = pack.tree(&[(FILE, "b", blob)]);
+                let id = if mode == FOLDER { folder } else { blob };
+                let tree = pack.tree(&[(mode, name, id)]);
+                let commit = pack.commit(tree);
+                liar.lie(&pack.finish(), commit);
+                liar.expect(case, "unsafe_tree", PERMANENT, "");
+            }
+            for (case, entries) in [
+                ("a name twice", [(FILE, "a"), (FILE, "a")]),
+                (
+                    "a file and a folder of one name",
+                    [(FILE, "a"), (FOLDER, "a")],
+                ),
+                (
+                    "a link and what is to stand in it",
+                    [("120000", "a"), (FOLDER, "a")],
+                ),
+                ("another order", [(FILE, "b"), (FILE, "a")]),
+            ] {
+                let mut pack = PackBuilder::new();
+                let (_, blob) = pack.blob(b"/etc");
+                let folder = pack.tree(&[(FILE, "f", blob)]);
+                let id = |mode: &str| if mode == FOLDER { folder } else { blob };
+                let entries = entries.map(|(mode, name)| (mode, name, id(mode)));
+                let tree = pack.tree(&entries);
+                let commit = pack.commit(tree);
+                liar.lie(&pack.finish(), commit);
+                liar.expect(case, "unsafe_tree", PERMANENT, "");
+            }
+            for (case, depth, name, kind) in [
+                ("257 folders deep", 257, "d".to_owned(), "unsafe_tree"),
+                (
+                    "a path over 4,096 bytes",
+                    17,
+                    "d".repeat(255),
+                    "unsafe_tree",
+                ),
+            ] {
+                let mut pack = PackBuilder::new();
+                let (_, blob) = pack.blob(b"deep");
+                let mut tree = pack.tree(&[(FILE, "a", blob)]);
+                for _ in 0..depth {
+                    tree = pack.tree(&[(FOLDER, &name, tree)]);
+                }
+                let commit = pack.commit(tree);
+                liar.lie(&pack.finish(), commit);
+                liar.expect(case, kind, PERMANENT, "");
+            }
+            let mut pack = PackBuilder::new();
+            let tree = pack.tree(&[(FILE, "a", NOBODY.into())]);
+            let commit = pack.commit(tree);
+            liar.lie(&pack.finish(), commit);
+            liar.expect(
+                "a missing blob",
+                "snapshot",
+                PERMANENT,
+                "is missing from the pack",
+            );
+            let mut pack = PackBuilder::new();
+            let commit = pack.commit(NOBODY.into());
+            liar.lie(&pack.finish(), commit);
+            liar.expect(
+                "a missing tree",
+                "snapshot",
+                PERMANENT,
+                "is missing from the pack",
+            );
+            let mut pack = PackBuilder::new();
+            let tree = pack.tree::<&str>(&[]);
+            liar.lie(&pack.finish(), tree);
+            liar.expect(
+                "a tree for a commit",
+                "snapshot",
+                PERMANENT,
+                "is missing from the pack",
+            );
+        });
+    });
+}
+
+#[test]
+fn a_bomb_is_never_delivered() {
+    trusting(|| {
+        on_a_liar("bombs", |liar| {
+            for (case, leaf) in [
+                ("10^10 files of 12 objects", true),
+                ("10^10 folders", false),
+            ] {
+                let mut pack = PackBuilder::new();
+                let mut id = if leaf {
+                    pack.blob(b"boom").1
+                } else {
+                    pack.tree::<&str>(&[])
+                };
+                for level in 0..10 {
+                    let names: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
+                    let mode = if leaf && level == 0 { FILE } else { FOLDER };
+                    let entries: Vec<_> = names.iter().map(|name| (mode, name, id)).collect();
+                    id = pack.tree(&entries);
+                }
+                let commit = pack.commit(id);
+                liar.lie(&pack.finish(), commit);
+                liar.expect(case, "too_large", PERMANENT, "MAX_ENTRIES");
+            }
+            let mut pack = PackBuilder::new();
+            let (_, blob) = pack.blob(b"a");
+            let names: Vec<_> = (0..100_000).map(|n| format!("{n:06}")).collect();
+            let entries: Vec<_> = names.iter().map(|name| (FILE, name, blob)).collect();
+            let mut id = pack.tree(&entries);
+            let folder = "f".repeat(250);
+            for _ in 0..16 {
+                id = pack.tree(&[(FOLDER, &folder, id)]);
+            }
+            let commit = pack.commit(id);
+            liar.lie(&pack.finish(), commit);
+            liar.expect("400 MB of paths", "too_large", PERMANENT, "MAX_ENTRIES");
+
+            let zeros = zlib(&vec![0; 100_000_000]);
+            let mut pack = PackBuilder::new();
+            for _ in 0..25 {
+                pack.entry(BLOB, 100_000_000, b"", &zeros);
+            }
+            liar.lie(&pack.finish(), NOBODY.into());
+            liar.expect(
+                "2.5 GB of zeros in 2.5 MB",
+                "too_large",
+                PERMANENT,
+                "MAX_TREE_BYTES",
+            );
+            let mut pack = PackBuilder::new();
+            pack.entry(BLOB, 1, b"", &zeros);
+            liar.lie(&pack.finish(), NOBODY.into());
+            liar.expect(
+                "100 MB that say one byte",
+                "fetch",
+                TRANSIENT,
+                "longer than announced",
+            );
+            for (case, type_id, size) in [
+                ("a blob of 2^60 bytes", BLOB, 1 << 60),
+                ("a tree of 2^60 bytes", 2, 1 << 60),
+                ("a commit of 2^60 bytes", 1, 1 << 60),
+            ] {
+                let mut pack = PackBuilder::new();
+                pack.entry(type_id, size, b"", &zlib(b"a"));
+                liar.lie(&pack.finish(), NOBODY.into());
+                liar.expect(case, "too_large", PERMANENT, "MAX_BLOB_BYTES");
+            }
+            // Each makes 120 MB of one base of 64 KiB.
+            let steps: Vec<_> = (0..1_900).map(|_| Step::Copy(0, 1 << 16)).collect();
+            let bomb = delta(1 << 16, 1_900 << 16, &steps);
+            let mut pack = PackBuilder::new();
+            let (offset, _) = pack.blob(&vec![b'a'; 1 << 16]);
+            for _ in 0..20 {
+                pack.ofs_delta(offset, &bomb);
+            }
+            liar.lie(&pack.finish(), NOBODY.into());
+            liar.expect("2.4 GB of deltas", "too_large", PERMANENT, "MAX_TREE_BYTES");
+        });
+    });
+}
+
+#[test]
+fn a_pack_that_lies_is_never_delivered() {
+    trusting(|| {
+        on_a_liar("packs", |liar| {
+            let mut right = PackBuilder::new();
+            let (_, blob) = right.blob(b"a");
+            let tree = right.tree(&[(FILE, "a", blob)]);
+            let commit = right.commit(tree);
+            let bytes = right.finish();
+            let with = |change: &dyn Fn(&mut Vec<u8>)| {
+                let mut bytes = bytes.clone();
+                change(&mut bytes);
+                bytes
+            };
+            let nothing = delta(1, 1, &[Step::Copy(0, 1)]);
+            let deltas = |add: &dyn Fn(&mut PackBuilder)| {
+                let mut pack = right.clone();
+                add(&mut pack);
+                pack.finish()
+            };
+            for (case, pack, kind, transient, words) in [
+                ("nothing", Vec::new(), "fetch", TRANSIENT, "ends early"),
+                (
+                    "a half",
+                    with(&|p| p.truncate(p.len() / 2)),
+                    "fetch",
+                    TRANSIENT,
+                    "ends early",
+                ),
+                (
+                    "a flipped bit",
+                    with(&|p| p[40] ^= 4),
+                    "fetch",
+                    TRANSIENT,
+                    "",
+                ),
+                (
+                    "another trailer",
+                    with(&|p| *p.last_mut().unwrap() ^= 1),
+                    "fetch",
+                    TRANSIENT,
+                    "checksum",
+                ),
+                (
+                    "more behind it",
+                    with(&|p| p.extend(b"tail")),
+                    "fetch",
+                    TRANSIENT,
+                    "",
+                ),
+                (
+                    "a web page",
+                    b"<!DOCTYPE html>".to_vec(),
+                    "fetch",
+                    TRANSIENT,
+                    "",
+                ),
+                (
+                    "no objects",
+                    PackBuilder::new().finish(),
+                    "snapshot",
+                    PERMANENT,
+                    "is missing from the pack",
+                ),
+                (
+                    "version 3",
+                    with(&|p| {
+                        p[7] = 3;
+                        repair_checksum(p);
+                    }),
+                    "fetch",
+                    TRANSIENT,
+                    "not version 2",
+                ),
+                (
+                    "4,294,967,295 objects",
+                    right.finish_as(u32::MAX),
+                    "too_large",
+                    PERMANENT,
+                    "MAX_ENTRIES",
+                ),
+                (
+                    "deltas that stand on each other",
+                    deltas(&|p| {
+                        for (base, made) in [("x", "y"), ("y", "x")] {
+                            let made = delta(1, 1, &[Step::Insert(made.as_bytes())]);
+                            p.ref_delta(id_of(Kind::Blob, base.as_bytes()), &made);
+                        }
+                    }),
+                    "fetch",
+                    TRANSIENT,
+                    "the bases of 2 deltas",
+                ),
+                (
+                    "a delta of nobody",
+                    deltas(&|p| _ = p.ref_delta(NOBODY.into(), &nothing)),
+                    "fetch",
+                    TRANSIENT,
+                    "the bases of 1 deltas",
+                ),
+                (
+                    "its own base",
+                    deltas(&|p| _ = p.distant_delta(0, &nothing)),
+                    "fetch",
+                    TRANSIENT,
+                    "before the pack's start",
+                ),
+                (
+                    "another commit's pack",
+                    {
+                        let mut pack = PackBuilder::new();
+                        let tree = pack.tree::<&str>(&[]);
+                        pack.commit(tree);
+                        pack.finish()
+                    },
+                    "snapshot",
+                    PERMANENT,
+                    "is missing from the pack",
+                ),
+            ] {
+                liar.lie(&pack, commit);
+                liar.expect(case, kind, transient, words);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_server_that_never_stops_talking_is_cut_off() {
+    trusting(|| {
+        on_a_liar("endless answers", |liar| {
+            let line = |text: &str| format!("{:04x}{text}", text.len() + 4).into_bytes();
+            let id = "ab".repeat(20);
+            let hello = [
+                &line("# service=git-upload-pack\n")[..],
+                b"0000",
+                &line("version 2\n"),
+            ];
+            for (case, op, start, again, transient) in [
+                (
+                    "capabilities",
+                    Op::Handshake,
+                    hello.concat(),
+                    line("agent=git/2\n"),
+                    PERMANENT,
+                ),
+                (
+                    "refs",
+                    Op::LsRefs,
+                    Vec::new(),
+                    line(&format!("{id} refs/heads/main/x\n")),
+                    PERMANENT,
+                ),
+                (
+                    "commits without history",
+                    Op::Fetch,
+                    line("shallow-info\n"),
+                    line(&format!("shallow {id}\n")),
+                    PERMANENT,
+                ),
+                (
+                    "progress",
+                    Op::Fetch,
+                    line("packfile\n"),
+                    bands(2, b"Counting objects: 100%\r"),
+                    TRANSIENT,
+                ),
+                (
+                    "pieces of nothing",
+                    Op::Fetch,
+                    line("packfile\n"),
+                    b"0005\x01".to_vec(),
+                    TRANSIENT,
+                ),
+            ] {
+                liar.server.fault(op, Fault::Endless(start, again));
+                liar.expect(case, "fetch", transient, "goes on after 16777216 bytes");
+            }
+        });
+    });
+}
+
+#[test]
+fn an_object_that_says_another_id_is_not_taken_for_it() {
+    trusting(|| {
+        on_a_liar("ids", |liar| {
+            let wanted = tree(&[(FILE, "a", id_of(Kind::Blob, b"right"))]);
+            let mut pack = PackBuilder::new();
+            pack.blob(b"wrong");
+            let tree = pack.whole(Kind::Tree, &wanted);
+            let commit = pack.commit(tree);
+            liar.lie(&pack.finish(), commit);
+            liar.expect(
+                "another blob",
+                "snapshot",
+                PERMANENT,
+                "is missing from the pack",
+            );
+        });
+    });
+}

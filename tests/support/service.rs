@@ -45,6 +45,8 @@ pub struct Service {
     pub secrets: TestSecrets,
     pub receive: Lambda,
     pub deliver: Lambda,
+    /// The environment of both functions.
+    pub vars: Vec<(&'static str, String)>,
 }
 
 impl Service {
@@ -54,7 +56,7 @@ impl Service {
     }
 
     /// Routes from refs of `APP/web` to objects, each with more lines for the table, and more variables for both functions.
-    pub async fn with(routes: &[(&str, &str, &str)], vars: &[(&str, &str)]) -> Self {
+    pub async fn with(routes: &[(&str, &str, &str)], vars: &[(&'static str, &str)]) -> Self {
         let upstream = Upstream::new();
         let repository = upstream.repository("APP/web");
         let git = GitServer::start(upstream.root(), Some(LOGIN));
@@ -92,6 +94,7 @@ impl Service {
             secrets,
             receive,
             deliver,
+            vars: all,
         };
         if !routes.is_empty() {
             service.put_routes(&service.table(routes)).await;

@@ -62,8 +62,16 @@ impl Ca {
 
     /// A server with a new certificate for `localhost` and 127.0.0.1 that speaks HTTP/1.1.
     pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server_config_for(&["localhost", "127.0.0.1"], (2000, 2999))
+    }
+
+    /// The same for other names, or of other years: from the first one's beginning to the second one's.
+    pub fn server_config_for(&self, names: &[&str], years: (i32, i32)) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new(["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut leaf = CertificateParams::new(names).unwrap();
+        leaf.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         leaf.distinguished_name
             .push(DnType::CommonName, "localhost");
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

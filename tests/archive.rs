@@ -112,6 +112,7 @@ fn every_push_is_archived_as_git_has_it_over_tls() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table is as long as it is")]
 fn everything_that_a_tree_can_hold_is_archived() {
     let deep = format!("{}deep.txt", "folder/".repeat(100));
     let long = format!("{}/{}", "n".repeat(255), "あ".repeat(85));
@@ -168,6 +169,31 @@ fn everything_that_a_tree_can_hold_is_archived() {
                 ("aux.c", "1".into()),
                 ("a:b.png", "2".into()),
                 ("dot.", "3".into()),
+            ],
+        ),
+        (
+            "names that only differ in case",
+            &[
+                ("README", "1".into()),
+                ("Readme", "2".into()),
+                ("a/b", "3".into()),
+                ("A/b", "4".into()),
+            ],
+        ),
+        (
+            "attributes that a checkout or an export would follow",
+            &[
+                (
+                    ".gitattributes",
+                    "* text eol=crlf ident\n*.csv working-tree-encoding=Shift_JIS\n*.bin filter=run-me\n\
+                     left-out export-ignore\nversion export-subst\n"
+                        .into(),
+                ),
+                ("a.csv", "表\n".into()),
+                ("a.txt", "one\ntwo\r\n$Id$\n".into()),
+                ("b.bin", "as it is".into()),
+                ("left-out", "not left out".into()),
+                ("version", "$Format:%H$".into()),
             ],
         ),
         (

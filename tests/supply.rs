@@ -1,6 +1,7 @@
-//! What the bridge is made of: one TLS stack, no way to send a password in plain, nothing but the default registry.
+//! What the bridge is made of: one TLS stack, no way to send a password in plain, nothing but the default registry. And what
+//! is said about its security is so.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 fn cargo_tree(arguments: &[&str]) -> String {
     let cargo = option_env!("CARGO").unwrap_or("cargo");
@@ -108,4 +109,31 @@ fn nothing_is_unsafe_and_the_rules_for_dependencies_are_written_down() {
         assert!(banned.contains(name), "{name}");
     }
     assert_eq!(deny["sources"]["unknown-git"].as_str(), Some("deny"));
+}
+
+fn extension(name: &str) -> Option<&str> {
+    Path::new(name).extension()?.to_str()
+}
+
+#[test]
+fn every_test_and_file_that_the_threat_model_names_is_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let text = fs::read_to_string(format!("{root}/SECURITY.md")).unwrap();
+    let sources: String = fs::read_dir(format!("{root}/tests"))
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+        .collect();
+    let (mut tests, mut files) = (0, 0);
+    for name in text.split('`').skip(1).step_by(2) {
+        if name.matches('_').count() > 2 {
+            assert!(sources.contains(&format!("fn {name}()")), "{name}");
+            tests += 1;
+        } else if [Some("rs"), Some("toml"), Some("md")].contains(&extension(name)) {
+            let there = ["", "tests/"].map(|folder| format!("{root}/{folder}{name}"));
+            assert!(there.iter().any(|path| fs::exists(path).unwrap()), "{name}");
+            files += 1;
+        }
+    }
+    println!("{tests} tests, {files} files");
+    assert!(tests > 15 && files > 15);
 }

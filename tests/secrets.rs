@@ -174,7 +174,14 @@ fn the_search_finds_every_spelling() {
     }
 }
 
+/// Lets something go wrong.
+type Wrong = Box<dyn Fn(&Service)>;
+
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table, and a search of all that came of it"
+)]
 async fn neither_password_nor_token_is_anywhere_after_successes_and_failures() {
     let temporary = tempfile::tempdir().unwrap();
     let vars = [
@@ -191,7 +198,7 @@ async fn neither_password_nor_token_is_anywhere_after_successes_and_failures() {
         })
     };
     let elsewhere = service.git.base();
-    let faults: Vec<(&str, Box<dyn Fn(&Service)>)> = vec![
+    let faults: Vec<(&str, Wrong)> = vec![
         ("success", Box::new(|_| {})),
         (
             "401",
@@ -213,7 +220,7 @@ async fn neither_password_nor_token_is_anywhere_after_successes_and_failures() {
             "redirect",
             Box::new(move |s| {
                 s.git
-                    .fault_once(GitOp::Handshake, GitFault::Redirect(elsewhere.clone()))
+                    .fault_once(GitOp::Handshake, GitFault::Redirect(elsewhere.clone()));
             }),
         ),
         (

@@ -46,10 +46,15 @@ static RIGHT: LazyLock<(Delivered, Vec<u8>)> = LazyLock::new(|| {
     let snapshot = Snapshot::of(commit.into(), &objects, &limits()).expect("a right tree");
     let delivery_id = "0123456789abcdef0123456789abcdef".to_owned();
     let mut archive = Archive::write(&snapshot, &objects, &progress).expect("a temporary file");
-    archive.stamp(commit.into(), &delivery_id).expect("a temporary file");
+    archive
+        .stamp(commit.into(), &delivery_id)
+        .expect("a temporary file");
     let mut zip = Vec::new();
     archive.file.rewind().expect("a temporary file");
-    archive.file.read_to_end(&mut zip).expect("a temporary file");
+    archive
+        .file
+        .read_to_end(&mut zip)
+        .expect("a temporary file");
     let delivered = Delivered {
         commit: commit.into(),
         tree: root,

@@ -9,15 +9,17 @@ use std::{
 
 use aws_credential_types::Credentials;
 use aws_sigv4::{
-    http_request::{
-        PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign,
-    },
+    http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
 use backlog_bridge::local::{Store, service};
 use backlog_bridge_fuzz::Feed;
 use http_body_util::BodyExt;
-use hyper::{Request, Uri, body::Bytes, header::{HeaderName, HeaderValue}, service::Service};
+use hyper::{
+    Request, Uri,
+    body::Bytes,
+    header::{HeaderName, HeaderValue},
+};
 use libfuzzer_sys::fuzz_target;
 use s3s::{Body, service::S3Service};
 use tokio::runtime::Runtime;
@@ -33,7 +35,10 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = Store::open(&folder.path().join("store")).expect("a store");
     World {
-        runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
+        runtime: tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime"),
         service: service(Arc::new(store), "access", "secret"),
         outside: folder.path().to_owned(),
         _folder: folder,
@@ -42,17 +47,33 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 
 const METHODS: [&str; 6] = ["GET", "PUT", "HEAD", "DELETE", "POST", "OPTIONS"];
 const QUERIES: [&str; 8] = [
-    "", "versioning", "versions", "list-type=2", "uploads", "uploadId=x", "partNumber=1&uploadId=x", "versionId=null",
+    "",
+    "versioning",
+    "versions",
+    "list-type=2",
+    "uploads",
+    "uploadId=x",
+    "partNumber=1&uploadId=x",
+    "versionId=null",
 ];
 const HEADERS: [&str; 8] = [
-    "if-match", "if-none-match", "x-amz-meta-a", "range", "content-md5", "x-amz-checksum-crc32", "x-amz-trailer",
+    "if-match",
+    "if-none-match",
+    "x-amz-meta-a",
+    "range",
+    "content-md5",
+    "x-amz-checksum-crc32",
+    "x-amz-trailer",
     "x-amz-decoded-content-length",
 ];
 
 fuzz_target!(|data: &[u8]| {
     let world = &*WORLD;
     let mut feed = Feed(data);
-    let (shape, method) = (feed.byte(), METHODS[usize::from(feed.byte()) % METHODS.len()]);
+    let (shape, method) = (
+        feed.byte(),
+        METHODS[usize::from(feed.byte()) % METHODS.len()],
+    );
     let path = String::from_utf8_lossy(feed.bytes(120)).into_owned();
     let query = match feed.byte() {
         n if n < 128 => QUERIES[usize::from(n) % QUERIES.len()].to_owned(),
@@ -91,7 +112,13 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(around.count(), 1, "something was written beside the store");
 });
 
-fn signed(request: &mut Request<Body>, method: &str, uri: &Uri, headers: &[(&str, String)], body: &[u8]) -> bool {
+fn signed(
+    request: &mut Request<Body>,
+    method: &str,
+    uri: &Uri,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> bool {
     let identity = Credentials::new("access", "secret", None, None, "fuzz").into();
     let mut settings = SigningSettings::default();
     settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -106,14 +133,16 @@ fn signed(request: &mut Request<Body>, method: &str, uri: &Uri, headers: &[(&str
         .into();
     let url = uri.to_string();
     let signable = headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let Ok(signable) = SignableRequest::new(method, url, signable, SignableBody::Bytes(body)) else {
+    let Ok(signable) = SignableRequest::new(method, url, signable, SignableBody::Bytes(body))
+    else {
         return false;
     };
     let Ok(output) = sign(signable, &params) else {
         return false;
     };
     for (name, value) in output.into_parts().0.headers() {
-        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) else {
+        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value))
+        else {
             return false;
         };
         request.headers_mut().insert(name, value);

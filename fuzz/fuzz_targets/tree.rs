@@ -52,11 +52,16 @@ fuzz_target!(|data: &[u8]| {
     for path in &paths {
         for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             let folder = gix::bstr::BString::from(&path[..at]);
-            assert!(!paths.contains(&folder), "{folder:?} is a file and a folder");
+            assert!(
+                !paths.contains(&folder),
+                "{folder:?} is a file and a folder"
+            );
         }
     }
     let mut archive = Archive::write(&snapshot, &objects, &progress).expect("a temporary file");
-    archive.stamp(commit.into(), &"0".repeat(32)).expect("a temporary file");
+    archive
+        .stamp(commit.into(), &"0".repeat(32))
+        .expect("a temporary file");
     let listed = archive::list(archive.file, usize::MAX).expect("a zip that can be read");
     assert_eq!(listed.len(), snapshot.entries.len());
 });

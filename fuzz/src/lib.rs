@@ -66,7 +66,9 @@ impl Pack {
         }
         self.bytes.extend_from_slice(base);
         let mut stream = ZlibEncoder::new(&mut self.bytes, Compression::fast());
-        stream.write_all(content).expect("a vector takes everything");
+        stream
+            .write_all(content)
+            .expect("a vector takes everything");
         stream.finish().expect("a vector takes everything");
         self.objects += 1;
         offset

@@ -888,10 +888,9 @@ async fn nothing_is_acknowledged_that_could_not_be_kept() {
         messages[0].id
     );
     let line = service.outcomes().pop().unwrap();
-    assert_eq!(
-        (&line["job"], &line["queue_error"]["kind"]),
-        (&json!("back_in_queue"), &json!("queue"))
-    );
+    assert_eq!(line["job"], "back_in_queue");
+    // Refused; or on a busy machine, late.
+    assert!(line["queue_error"].is_object(), "{line}");
     service.sqs.heal();
     let result = service.deliver.invoke(&event).await.result.unwrap();
     assert_eq!(result, json!({"batchItemFailures": []}));

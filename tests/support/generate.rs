@@ -240,23 +240,11 @@ pub struct Size {
 /// Makes a commit on `refs/heads/main` that has the given size, within seconds. The same seed gives the same commit in a
 /// new repository. One file of twenty is noise, unless everything is text.
 pub fn large_repository(repository: &Repository, size: Size, seed: u64) -> String {
-    let noisy = if size.compressible < 1.0 {
-        size.files.div_ceil(20)
-    } else {
-        0
-    };
-    let text_bytes = part(size.bytes, size.compressible);
-    let text_sizes = sizes(size.files - noisy, text_bytes, seed);
-    let noise_sizes = sizes(noisy, size.bytes - text_bytes, !seed);
+    let (text_sizes, noise_sizes) = split(size, seed);
     repository.commit("refs/heads/main", None, |out| {
         for (file, length) in text_sizes.into_iter().enumerate() {
-            let path = format!(
-                "src/module_{:02}/part_{}/file_{file}.rs",
-                file % 50,
-                file % 7
-            );
             let content = Content::File(source(length, seed + file as u64));
-            write_change(out, path.as_bytes(), &content)?;
+            write_change(out, text_path(file).as_bytes(), &content)?;
         }
         for (file, length) in noise_sizes.into_iter().enumerate() {
             let path = format!("assets/set_{}/image_{file}.png", file % 10);
@@ -265,6 +253,63 @@ pub fn large_repository(repository: &Repository, size: Size, seed: u64) -> Strin
         }
         Ok(())
     })
+}
+
+/// [`large_repository`], then pushes of one commit each: the first copies every tenth source file and changes the copy, so
+/// that packs hold deltas; each of the others edits three files and adds one. Returns the last commit's id.
+pub fn repository_with_history(
+    repository: &Repository,
+    size: Size,
+    pushes: usize,
+    seed: u64,
+) -> String {
+    let mut tip = large_repository(repository, size, seed);
+    let (text_sizes, _) = split(size, seed);
+    let edited = |file: usize, push: usize| {
+        let mut text = source(text_sizes[file], seed + file as u64);
+        let middle = text.len() / 2;
+        let line = format!("\n// push {push} was here\n");
+        text.splice(middle..middle, line.into_bytes());
+        Content::File(text)
+    };
+    for push in 0..pushes {
+        let mut changes: BTreeMap<String, Content> = BTreeMap::new();
+        if push == 0 {
+            let copies = (0..text_sizes.len()).step_by(10);
+            changes.extend(copies.map(|file| (format!("copies/{file}.rs"), edited(file, 0))));
+        } else {
+            for n in 0..3 {
+                let file = (push * 37 + n * 211) % text_sizes.len();
+                changes.insert(text_path(file), edited(file, push));
+            }
+            let new = source(4000, !seed - push as u64);
+            changes.insert(format!("src/new_{push}.rs"), Content::File(new));
+        }
+        let changes: Vec<_> = changes.into_iter().collect();
+        tip = repository.commit_on("refs/heads/main", &changes);
+    }
+    tip
+}
+
+/// The lengths of the files that are text, and of those that are noise.
+fn split(size: Size, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let noisy = if size.compressible < 1.0 {
+        size.files.div_ceil(20)
+    } else {
+        0
+    };
+    let text_bytes = part(size.bytes, size.compressible);
+    let text_sizes = sizes(size.files - noisy, text_bytes, seed);
+    let noise_sizes = sizes(noisy, size.bytes - text_bytes, !seed);
+    (text_sizes, noise_sizes)
+}
+
+fn text_path(file: usize) -> String {
+    format!(
+        "src/module_{:02}/part_{}/file_{file}.rs",
+        file % 50,
+        file % 7
+    )
 }
 
 #[expect(

@@ -1,0 +1,481 @@
+//! Deliveries beside what people do without this program, on one server, in one run, taking turns.
+//!
+//! `cargo bench --bench deliveries` makes repositories, serves them over TLS, and prints Markdown tables of medians:
+//!
+//! 1. **first**: a first delivery, the server's packs cached, so that what is measured is the client;
+//! 2. **second**: the next push, one and twenty commits later, the server's work included;
+//! 3. **far**: both again, with a round trip of 20 ms to the Git server;
+//! 4. **stages**: where the time of a delivery goes;
+//! 5. **sizes**: time and peak memory from 5 to 500 MB;
+//! 6. **start**: from the start of a Lambda function's process to its first poll.
+//!
+//! | option | |
+//! | --- | --- |
+//! | `--quick` | fewer repositories, three runs |
+//! | `--only first,far` | these parts |
+//! | `--repository PATH` | a repository of yours instead of the made ones; the tip is its `HEAD` |
+//! | `--plot FILE` | draws part 1 as SVG |
+//! | `--tsv FILE` | every single measurement |
+//!
+//! Peers: `git clone --bare --depth 1` and `git archive`; gix and the `zip` crate; the Python way, dulwich and boto3, in a
+//! virtual environment below `target/`. Linux only: it needs `/proc` and bash.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod far;
+mod measure;
+mod parts;
+mod plot;
+mod repositories;
+mod ways;
+
+use std::{
+    env, fs,
+    fs::File,
+    io::Write,
+    path::PathBuf,
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use measure::{Cost, median};
+use repositories::{Repo, Repositories};
+use support::lambda::Lambda;
+use tokio::runtime::Runtime;
+use ways::{Place, Way};
+
+const REF: &str = "refs/heads/main";
+const BUCKET: &str = "sources";
+const KEY: &str = "tree.zip";
+
+/// What takes longer than this is measured less often.
+const SLOW: Duration = Duration::from_secs(10);
+
+struct Options {
+    quick: bool,
+    only: Vec<String>,
+    repository: Option<PathBuf>,
+    plot: Option<PathBuf>,
+    tsv: Option<Mutex<File>>,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+
+    fn runs(&self) -> usize {
+        if self.quick { 3 } else { 5 }
+    }
+}
+
+fn main() {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let borrowed: Vec<_> = arguments.iter().map(String::as_str).collect();
+    if parts::run(&borrowed) {
+        return;
+    }
+    let options = options(arguments);
+    let runtime = Runtime::new().unwrap();
+    let bench = Bench {
+        options: &options,
+        runtime: &runtime,
+        python: ways::python(),
+        repositories: Repositories::open(),
+    };
+    if bench.python.is_none() {
+        println!("No Python with dulwich and boto3: those rows are left out.\n");
+    }
+    let repos: Vec<Repo> = match &options.repository {
+        Some(path) => vec![bench.repositories.copy(path)],
+        None if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
+        None => bench.repositories.all(),
+    };
+    if options.wants("first") {
+        bench.first(&repos);
+    }
+    let with_history: Vec<_> = repos
+        .iter()
+        .filter(|repo| repo.before(1).is_some())
+        .collect();
+    if options.wants("second") {
+        bench.second(&with_history);
+    }
+    if options.wants("far") {
+        bench.far(&with_history);
+    }
+    if options.wants("stages") {
+        bench.stages(&with_history);
+    }
+    if options.wants("sizes") && options.repository.is_none() {
+        bench.sizes();
+    }
+    if options.wants("start") {
+        bench.start();
+    }
+}
+
+fn options(arguments: Vec<String>) -> Options {
+    let mut options = Options {
+        quick: false,
+        only: Vec::new(),
+        repository: None,
+        plot: None,
+        tsv: None,
+    };
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .unwrap_or_else(|| panic!("{argument} what?"))
+        };
+        match argument.as_str() {
+            // Cargo says so to every benchmark.
+            "--bench" => {}
+            "--quick" => options.quick = true,
+            "--only" => options.only = value().split(',').map(Into::into).collect(),
+            "--repository" => options.repository = Some(value().into()),
+            "--plot" => options.plot = Some(value().into()),
+            "--tsv" => options.tsv = Some(File::create(value()).unwrap().into()),
+            other => panic!("{other}? See the head of benches/deliveries/main.rs"),
+        }
+    }
+    options
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    runtime: &'a Runtime,
+    python: Option<PathBuf>,
+    repositories: Repositories,
+}
+
+/// Something that takes turns with others, and what it measures each time.
+struct Turn<'a> {
+    rows: &'static [&'static str],
+    run: Box<dyn Fn() -> Vec<Cost> + 'a>,
+}
+
+/// One line of a table.
+struct Row {
+    name: &'static str,
+    runs: usize,
+    cost: Cost,
+}
+
+impl Bench<'_> {
+    /// Lets the ways take turns, once unmeasured if `warm`, and returns a row for each thing that they measure.
+    fn take_turns(&self, what: &str, warm: bool, runs: usize, turns: &[Turn<'_>]) -> Vec<Row> {
+        let mut costs: Vec<Vec<Vec<Cost>>> = turns
+            .iter()
+            .map(|turn| vec![Vec::new(); turn.rows.len()])
+            .collect();
+        let mut slow = vec![false; turns.len()];
+        for round in usize::from(!warm)..=runs {
+            for (number, turn) in turns.iter().enumerate() {
+                if slow[number] && round > 3 {
+                    continue;
+                }
+                let started = Instant::now();
+                let found = (turn.run)();
+                slow[number] |= started.elapsed() > SLOW;
+                if round == 0 {
+                    continue;
+                }
+                for ((name, cost), all) in turn.rows.iter().zip(found).zip(&mut costs[number]) {
+                    self.note(what, name, &cost);
+                    all.push(cost);
+                }
+            }
+        }
+        let rows = turns.iter().zip(&costs).flat_map(|(turn, costs)| {
+            turn.rows.iter().zip(costs).map(|(name, costs)| Row {
+                name,
+                runs: costs.len(),
+                cost: Cost::median(costs),
+            })
+        });
+        rows.collect()
+    }
+
+    fn note(&self, what: &str, name: &str, cost: &Cost) {
+        eprintln!("{what}\t{name}\t{:.3} s", cost.wall.as_secs_f64());
+        if let Some(tsv) = &self.options.tsv {
+            let Cost {
+                wall,
+                cpu,
+                peak_kib,
+                wire_bytes,
+                zip_bytes,
+            } = cost;
+            let (wall, cpu) = (wall.as_millis(), cpu.as_millis());
+            let mut tsv = tsv.lock().unwrap();
+            writeln!(
+                tsv,
+                "{what}\t{name}\t{wall}\t{cpu}\t{peak_kib}\t{wire_bytes}\t{zip_bytes}"
+            )
+            .unwrap();
+        }
+    }
+
+    fn first(&self, repos: &[Repo]) {
+        println!("## First delivery, the server's packs cached\n");
+        head("repository");
+        let mut drawn = Vec::new();
+        for repo in repos {
+            repo.move_to(0);
+            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+            place.cache_packs(true);
+            let ways: Vec<_> = Way::ALL.iter().filter(|way| place.can(**way)).collect();
+            let place = &place;
+            let turns = ways.into_iter().map(|way| Turn {
+                rows: way.rows(),
+                run: Box::new(move || place.run(*way)),
+            });
+            let turns: Vec<_> = turns.collect();
+            let rows = self.take_turns(&repo.title, true, self.options.runs(), &turns);
+            print(&repo.title, &rows, "git + upload");
+            drawn.push((repo.title.clone(), rows));
+        }
+        println!();
+        if let Some(file) = &self.options.plot {
+            let drawn: Vec<_> = drawn
+                .iter()
+                .map(|(title, rows)| {
+                    let bars = rows.iter().map(|row| (row.name, row.cost.wall));
+                    (title.as_str(), bars.collect())
+                })
+                .collect();
+            fs::write(file, plot::svg(&drawn)).unwrap();
+        }
+    }
+
+    fn second(&self, repos: &[&Repo]) {
+        println!("## The next push, the server's work included\n");
+        head("repository");
+        for repo in repos {
+            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+            let rows = self.pushes(&place, repo, "", true);
+            print(&repo.title, &rows, "first");
+        }
+        println!();
+    }
+
+    fn far(&self, repos: &[&Repo]) {
+        println!("## With 20 ms a round trip to the Git server, the server's work included\n");
+        head("repository");
+        for repo in repos {
+            let round_trip = Some(Duration::from_millis(20));
+            let place = Place::new(self.runtime, self.python.as_deref(), repo, round_trip);
+            let rows = self.pushes(&place, repo, "far, ", false);
+            print(&repo.title, &rows, "first");
+        }
+        println!();
+    }
+
+    /// This program one and twenty commits later, and the peers, who start over.
+    fn pushes(&self, place: &Place<'_>, repo: &Repo, what: &str, full: bool) -> Vec<Row> {
+        let mut turns = vec![Turn {
+            rows: &["first", "one commit later"],
+            run: Box::new(move || place.first_and_second(1)),
+        }];
+        if repo.before(20).is_some() {
+            turns.push(Turn {
+                rows: &["first, 20 commits earlier", "20 commits later"],
+                run: Box::new(move || place.first_and_second(20)),
+            });
+        }
+        let mut peers = vec![Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
+        if full {
+            peers.push(Way::Dulwich { depth: 0 });
+        }
+        for peer in peers.into_iter().filter(|way| place.can(*way)) {
+            let run = move || {
+                repo.move_to(0);
+                place.run(peer)
+            };
+            turns.push(Turn {
+                rows: peer.rows(),
+                run: Box::new(run),
+            });
+        }
+        let what = format!("{what}{}", repo.title);
+        let rows = self.take_turns(&what, false, self.options.runs(), &turns);
+        repo.move_to(0);
+        rows
+    }
+
+    fn stages(&self, repos: &[&Repo]) {
+        println!("## Milliseconds a stage\n");
+        println!("| repository | server | delivery | stages |\n| --- | --- | --- | --- |");
+        for repo in repos {
+            for cached in [true, false] {
+                let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+                place.cache_packs(cached);
+                let mut deliveries: [Vec<Vec<(String, u64)>>; 2] = Default::default();
+                for run in 0..=self.options.runs() {
+                    let found = place.stages();
+                    // The first run fills the cache.
+                    if run > 0 {
+                        for (all, stages) in deliveries.iter_mut().zip(found) {
+                            all.push(stages);
+                        }
+                    }
+                }
+                for (name, runs) in ["first", "one commit later"].iter().zip(&deliveries) {
+                    let text = runs[0].iter().enumerate().map(|(n, (stage, _))| {
+                        let micros = median(runs.iter().map(|stages| stages[n].1));
+                        format!(
+                            "{stage} {:.1}",
+                            Duration::from_micros(micros).as_secs_f64() * 1e3
+                        )
+                    });
+                    let text: Vec<_> = text.collect();
+                    let server = if cached { "cached" } else { "uncached" };
+                    println!(
+                        "| {} | {server} | {name} | {} |",
+                        repo.title,
+                        text.join(", ")
+                    );
+                }
+            }
+        }
+        println!();
+    }
+
+    fn sizes(&self) {
+        println!("## Time and memory over size, the server's work included\n");
+        println!("| tree | entries | largest file | way | wall | CPU | peak memory | allowed |");
+        println!("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |");
+        let sizes: &[usize] = if self.options.quick {
+            &[5, 25]
+        } else {
+            &[5, 25, 100, 250, 500]
+        };
+        for megabytes in sizes {
+            let repo = self.repositories.sized(*megabytes);
+            let place = Place::new(self.runtime, self.python.as_deref(), &repo, None);
+            let place = &place;
+            let mut turns = vec![Turn {
+                rows: &["first", "one commit later"],
+                run: Box::new(move || place.first_and_second(1)),
+            }];
+            let mut peers = vec![Way::Git];
+            if *megabytes <= 100 {
+                peers.push(Way::Dulwich { depth: 0 });
+            }
+            for peer in peers.into_iter().filter(|way| place.can(*way)) {
+                turns.push(Turn {
+                    rows: peer.rows(),
+                    run: Box::new(move || place.run(peer)),
+                });
+            }
+            // The large ones are here for their memory, of which one run says enough.
+            let runs = if *megabytes <= 100 { 3 } else { 1 };
+            let rows = self.take_turns(&repo.title, false, runs, &turns);
+            let (entries, largest) = repo.entries_and_largest();
+            let allowed = (64 << 20) + 2 * largest + 200 * entries;
+            for Row { name, cost, .. } in rows {
+                println!(
+                    "| {megabytes} MB | {entries} | {} | {name} | {} | {} | {} | {} |",
+                    bytes(largest),
+                    seconds(cost.wall),
+                    seconds(cost.cpu),
+                    bytes(cost.peak_kib * 1024),
+                    bytes(allowed),
+                );
+            }
+        }
+        println!();
+    }
+
+    fn start(&self) {
+        println!("## From the start of the process to the first poll of a Lambda function\n");
+        println!("| function | median of 20 | slowest |\n| --- | ---: | ---: |");
+        let queue = "https://sqs.ap-northeast-1.amazonaws.com/123456789012/jobs.fifo";
+        let vars = [
+            ("SOURCE_BUCKET", BUCKET.to_owned()),
+            ("ROUTES", "s3://sources/config/routes.toml".to_owned()),
+            ("QUEUE_URL", queue.to_owned()),
+            ("WEBHOOK_TOKEN", "secret:webhook".to_owned()),
+        ];
+        let programs = [
+            ("receive", env!("CARGO_BIN_EXE_receive")),
+            ("deliver", env!("CARGO_BIN_EXE_deliver")),
+        ];
+        let mut times = [const { Vec::new() }; 2];
+        for _ in 0..20 {
+            for ((_, program), times) in programs.iter().zip(&mut times) {
+                let limit = Duration::from_secs(10);
+                let lambda = self.runtime.block_on(Lambda::start(program, &vars, limit));
+                times.push(lambda.time_to_first_poll());
+            }
+        }
+        for ((name, _), times) in programs.iter().zip(times) {
+            let slowest = times.iter().copied().max().unwrap();
+            println!(
+                "| {name} | {:.1} ms | {:.1} ms |",
+                median(times.into_iter()).as_secs_f64() * 1e3,
+                slowest.as_secs_f64() * 1e3
+            );
+        }
+        println!();
+    }
+}
+
+fn head(first: &str) {
+    println!(
+        "| {first} | way | runs | wall | CPU | peak memory | from the server | zip | wall beside |"
+    );
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+}
+
+/// Prints rows, and how each compares with the one called `beside`.
+fn print(title: &str, rows: &[Row], beside: &str) {
+    let one = rows.iter().find(|row| row.name == beside);
+    let one = one
+        .map_or(Duration::ZERO, |row| row.cost.wall)
+        .as_secs_f64();
+    for Row { name, runs, cost } in rows {
+        println!(
+            "| {title} | {name} | {runs} | {} | {} | {} | {} | {} | {:.2} |",
+            seconds(cost.wall),
+            seconds(cost.cpu),
+            bytes(cost.peak_kib * 1024),
+            bytes(cost.wire_bytes),
+            bytes(cost.zip_bytes),
+            cost.wall.as_secs_f64() / one,
+        );
+    }
+    std::io::stdout().flush().unwrap();
+}
+
+fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 9.95 {
+        format!("{seconds:.2} s")
+    } else {
+        format!("{seconds:.0} s")
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0 => "–".into(),
+        1..10_000 => format!("{bytes} B"),
+        10_000..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        1_000_000..10_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.0} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// This program's parts and some of the peers.
+fn part(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(arguments);
+    command
+}

@@ -96,13 +96,16 @@ fn main() {
     if options.wants("first") {
         bench.first(&repos);
     }
-    let with_history: Vec<_> = repos
+    let mut with_history: Vec<_> = repos
         .iter()
         .filter(|repo| repo.before(1).is_some())
         .collect();
+    // Where there is little new to see, an hour is saved.
+    with_history.retain(|repo| !["assets", "many"].contains(&repo.name.as_str()));
     if options.wants("second") {
         bench.second(&with_history);
     }
+    with_history.retain(|repo| repo.name != "large");
     if options.wants("far") {
         bench.far(&with_history);
     }
@@ -258,7 +261,7 @@ impl Bench<'_> {
         head("repository");
         for repo in repos {
             let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
-            let rows = self.pushes(&place, repo, "", true);
+            let rows = self.pushes(&place, repo, "");
             print(&repo.title, &rows, "first");
         }
         println!();
@@ -270,14 +273,14 @@ impl Bench<'_> {
         for repo in repos {
             let round_trip = Some(Duration::from_millis(20));
             let place = Place::new(self.runtime, self.python.as_deref(), repo, round_trip);
-            let rows = self.pushes(&place, repo, "far, ", false);
+            let rows = self.pushes(&place, repo, "far, ");
             print(&repo.title, &rows, "first");
         }
         println!();
     }
 
     /// This program one and twenty commits later, and the peers, who start over.
-    fn pushes(&self, place: &Place<'_>, repo: &Repo, what: &str, full: bool) -> Vec<Row> {
+    fn pushes(&self, place: &Place<'_>, repo: &Repo, what: &str) -> Vec<Row> {
         let mut turns = vec![Turn {
             rows: &["first", "one commit later"],
             run: Box::new(move || place.first_and_second(1)),
@@ -288,10 +291,7 @@ impl Bench<'_> {
                 run: Box::new(move || place.first_and_second(20)),
             });
         }
-        let mut peers = vec![Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
-        if full {
-            peers.push(Way::Dulwich { depth: 0 });
-        }
+        let peers = [Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
         for peer in peers.into_iter().filter(|way| place.can(*way)) {
             let run = move || {
                 repo.move_to(0);

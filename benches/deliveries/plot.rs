@@ -13,7 +13,7 @@ const BARS: [(&str, &str, &str); 6] = [
 ];
 
 const WIDTH: f64 = 960.0;
-const LEFT: f64 = 250.0;
+const LEFT: f64 = 300.0;
 const BAR: f64 = 15.0;
 const GAP: f64 = 22.0;
 const TOP: f64 = 64.0;

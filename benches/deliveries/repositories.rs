@@ -27,6 +27,7 @@ pub(crate) struct Repositories {
 
 /// A repository, packed as on a server.
 pub(crate) struct Repo {
+    pub(crate) name: String,
     pub(crate) title: String,
     /// The folder that the server serves.
     pub(crate) root: PathBuf,
@@ -101,6 +102,7 @@ impl Repositories {
             fs::write(done, "").unwrap();
         }
         Repo {
+            name: name.into(),
             title: title.into(),
             repository: Upstream::at(&root).repository("BENCH/tree"),
             root,
@@ -118,6 +120,7 @@ impl Repositories {
         repository.git(&["repack", "-adq"]);
         keep_tip(&repository);
         Repo {
+            name: "copy".into(),
             title: path.display().to_string(),
             root,
             repository,

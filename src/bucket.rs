@@ -1,6 +1,7 @@
 //! An object of a versioned bucket: what it holds, and a new version under a condition. The home of `aws-sdk-s3`.
 
 mod label;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -16,14 +17,14 @@ use aws_sdk_s3::{
 };
 use tokio::io::AsyncWriteExt;
 
-pub use self::label::{Holding, Label};
+pub use self::{
+    label::{Holding, Label},
+    text::{Found, MAX_TEXT_BYTES},
+};
 use crate::{archive::Archive, aws, error::Error};
 
 /// Bytes that are read from the archive at a time.
 const CHUNK: usize = 128 * 1024;
-
-/// The size of the largest object that is read as a text.
-pub const MAX_TEXT_BYTES: i64 = 1024 * 1024;
 
 /// S3 as it is configured: by the environment, or a server on this machine.
 #[derive(Debug, Clone)]
@@ -74,22 +75,6 @@ pub enum Put {
     Refused,
     /// Nobody knows: the answer got lost, or S3 had a fault.
     Unknown(Error),
-}
-
-/// What a look at a small object found.
-#[derive(Debug)]
-pub enum Found {
-    /// It is still the one with this entity tag.
-    Same,
-    /// There is none.
-    Missing,
-    /// Another one.
-    Text {
-        /// What it holds.
-        text: String,
-        /// Its entity tag.
-        etag: String,
-    },
 }
 
 impl S3 {
@@ -214,71 +199,6 @@ impl S3 {
             .map_err(|err| error("read the current version of", at, err))?
             .body;
         save(body, at, bytes, file).await
-    }
-
-    /// Reads an object of at most [`MAX_TEXT_BYTES`], unless it is still the one with the entity tag `known`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Bucket`] if S3 cannot be asked, or the object is larger or no UTF-8.
-    pub async fn text(&self, at: Address<'_>, known: Option<&str>) -> Result<Found, Error> {
-        let answer = self
-            .client
-            .get_object()
-            .bucket(at.bucket)
-            .key(at.key)
-            .set_if_none_match(known.map(Into::into))
-            .send()
-            .await;
-        let object = match answer {
-            Ok(object) => object,
-            Err(err) if status(&err) == Some(304) => return Ok(Found::Same),
-            Err(err) if err.code() == Some("NoSuchKey") => return Ok(Found::Missing),
-            Err(err) => return Err(error("read", at, err)),
-        };
-        let broken = |transient, source| Error::Bucket {
-            action: "read",
-            bucket: at.bucket.into(),
-            key: at.key.into(),
-            advice: "",
-            transient,
-            source,
-        };
-        let length = object.content_length().unwrap_or_default();
-        if length > MAX_TEXT_BYTES {
-            let why = format!("it has {length} bytes, and at most {MAX_TEXT_BYTES} are read");
-            return Err(broken(false, why.into()));
-        }
-        let etag = object.e_tag.unwrap_or_default();
-        let bytes = object.body.collect().await;
-        let bytes = bytes.map_err(|err| broken(true, err.into()))?.to_vec();
-        let text = String::from_utf8(bytes).map_err(|err| broken(false, err.into()))?;
-        Ok(Found::Text { text, etag })
-    }
-
-    /// Stores a text, if `condition` still holds. Says whether it did.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Bucket`] if S3 refuses, or nobody knows whether it stored the text.
-    pub async fn put_text(
-        &self,
-        at: Address<'_>,
-        text: &str,
-        condition: &Condition,
-    ) -> Result<bool, Error> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(at.bucket)
-            .key(at.key)
-            .content_type("application/toml")
-            .body(text.as_bytes().to_vec().into());
-        match condition.of(request).send().await {
-            Ok(_) => Ok(true),
-            Err(err) if is_refusal(&err) => Ok(false),
-            Err(err) => Err(error("write", at, err)),
-        }
     }
 
     /// Stores `archive` as a new version, if `condition` still holds.

@@ -3,9 +3,9 @@
 //! One connection serves a whole delivery: the handshake, `ls-refs`, `fetch`, and `ls-refs` again after the upload.
 
 mod capped;
+mod connection;
 
 use std::{
-    io::{self, Read},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,35 +16,25 @@ use std::{
 use gix::{
     ObjectId,
     progress::Discard,
-    protocol::{
-        Command, Handshake, LsRefsCommand,
-        command::Feature,
-        fetch::{Arguments, Response},
-        handshake::Ref,
-        ls_refs::RefPrefixes,
-        transport::{
-            Protocol, Service,
-            client::{
-                Account, TransportWithoutIO,
-                blocking_io::{ExtendedBufRead, Transport, connect, http},
-            },
-            packetline::read::ProgressAction,
+    protocol::transport::{
+        Protocol, Service,
+        client::{
+            Account,
+            blocking_io::{Transport, connect, http},
         },
     },
 };
 
-use self::capped::{Allowance, Capped, Pack};
+use self::capped::{Allowance, Capped};
+pub use self::connection::Connection;
 use crate::{
     error::Error,
-    push::{CommitId, RefName, RepositoryName},
+    push::{CommitId, RepositoryName},
     secrets::Login,
 };
 
 /// How we call ourselves in the protocol.
 const AGENT: &str = concat!("backlog-bridge/", env!("CARGO_PKG_VERSION"));
-
-/// What may follow a pack, in bytes: the end of the answer.
-const DRAINED_BYTES: u64 = 64 * 1024;
 
 /// How long the server may take for the answer to a small question, as a whole. Without this, one that sends a byte now and
 /// then would hold us for ever: the HTTP client limits each read, not their sum.
@@ -74,17 +64,6 @@ pub struct Tip {
     pub object: ObjectId,
     /// The commit, with tags peeled.
     pub commit: CommitId,
-}
-
-/// A connection to a repository, after the handshake.
-pub struct Connection {
-    remote: Remote,
-    transport: Box<dyn Transport + Send>,
-    handshake: Handshake,
-    time_limit: TimeLimit,
-    allowance: Allowance,
-    /// Whether it was asked for refs before.
-    is_used: bool,
 }
 
 impl Remote {
@@ -264,160 +243,5 @@ fn may_pass(err: &reqwest::Error) -> bool {
             reqwest::StatusCode::REQUEST_TIMEOUT | reqwest::StatusCode::TOO_MANY_REQUESTS
         ),
         None => err.is_request() || err.is_body(),
-    }
-}
-
-impl Connection {
-    /// Where this connection leads.
-    #[must_use]
-    pub fn remote(&self) -> &Remote {
-        &self.remote
-    }
-
-    /// Where `name` points now; `None` if there is no such ref.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if the server cannot be asked, or the ref leads to no commit.
-    pub fn tip(&mut self, name: &RefName) -> Result<Option<Tip>, Error> {
-        let refs = self.refs(&[name.as_str().to_owned()])?;
-        Ok(refs
-            .into_iter()
-            .find(|(found, _)| found == name.as_str())
-            .map(|(_, tip)| tip))
-    }
-
-    /// All refs whose full names begin with one of `wanted`. Names that are not UTF-8 cannot be routed and are left out.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] if the server cannot be asked.
-    pub fn refs(&mut self, wanted: &[String]) -> Result<Vec<(String, Tip)>, Error> {
-        // A process at the other end of a pipe goes on seeing the refs as it saw them first.
-        let is_stale = self
-            .transport
-            .connection_persists_across_multiple_requests()
-            || self.handshake.server_protocol_version != Protocol::V2;
-        if self.is_used && is_stale {
-            *self = self.remote.connect()?;
-        }
-        self.is_used = true;
-        self.time_limit.set(Some(self.remote.time_for_an_answer()));
-        self.allowance.renew();
-        let refs = if self.handshake.server_protocol_version == Protocol::V2 {
-            let mut prefixes = RefPrefixes::new();
-            prefixes.extend(wanted.iter().map(|prefix| prefix.as_str().into()));
-            let agent = ("agent", Some(AGENT.into()));
-            LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
-                .invoke_blocking(&mut self.transport, &mut Discard, false)
-                .map_err(|err| self.remote.error(err))?
-        } else {
-            self.handshake.refs.take().unwrap_or_default()
-        };
-        let tip = |r: Ref| {
-            let (name, object, peeled) = match r {
-                Ref::Direct {
-                    full_ref_name,
-                    object,
-                } => (full_ref_name, object, object),
-                Ref::Peeled {
-                    full_ref_name,
-                    tag,
-                    object,
-                } => (full_ref_name, tag, object),
-                Ref::Symbolic {
-                    full_ref_name,
-                    tag,
-                    object,
-                    ..
-                } => (full_ref_name, tag.unwrap_or(object), object),
-                Ref::Unborn { .. } => return None,
-            };
-            let name = String::from_utf8(name.into())
-                .ok()
-                .filter(|name| wanted.iter().any(|prefix| name.starts_with(prefix)))?;
-            Some((
-                name,
-                Tip {
-                    object,
-                    commit: peeled.into(),
-                },
-            ))
-        };
-        Ok(refs.into_iter().filter_map(tip).collect())
-    }
-
-    /// Whether the server can leave out of a pack what is in a commit that we have without its history.
-    #[must_use]
-    pub fn can_fetch_changes(&self) -> bool {
-        let features = self.features();
-        let has = |name: &str| features.iter().any(|(feature, _)| *feature == name);
-        // Protocol v2 has thin packs always.
-        let is_v2 = self.handshake.server_protocol_version == Protocol::V2;
-        has("shallow") && (is_v2 || has("thin-pack"))
-    }
-
-    fn features(&self) -> Vec<Feature> {
-        let version = self.handshake.server_protocol_version;
-        let mut features = Command::Fetch.default_features(version, &self.handshake.capabilities);
-        // The fetch needs no filter; and what is not asked for cannot surprise.
-        features.retain(|(name, _)| *name != "filter");
-        features.push(("agent", Some(AGENT.into())));
-        features
-    }
-
-    /// Fetches `tip` without its history, and hands the pack to `receive` as it comes.
-    ///
-    /// With `have`, a commit that we have without its history, the pack leaves out what is in that one, and its deltas may
-    /// stand on it. A server that does not know the commit sends everything. Only where
-    /// [`can_fetch_changes`](Self::can_fetch_changes).
-    ///
-    /// # Errors
-    ///
-    /// The outer [`Error`] if the server does not send a pack; the inner result is what `receive` returned.
-    pub fn fetch<T>(
-        &mut self,
-        tip: &Tip,
-        have: Option<CommitId>,
-        receive: impl FnOnce(&mut dyn Read) -> T,
-    ) -> Result<T, Error> {
-        let remote = self.remote.clone();
-        let version = self.handshake.server_protocol_version;
-        let features = self.features();
-        let fail = |err: gix::Error| remote.error(err);
-        Response::check_required_features(version, &features).map_err(fail)?;
-        let mut arguments = Arguments::new(version, features, false);
-        arguments.want(tip.object);
-        if let Some(have) = have {
-            arguments.have(have.object_id());
-            // Without this the server believes that we have all of its history too.
-            arguments.shallow(have.object_id());
-        }
-        if arguments.can_use_deepen() {
-            // With a commit to start from too: otherwise the server sends the history in between.
-            arguments.deepen(1);
-        }
-        self.time_limit.set(remote.time_left());
-        self.allowance.renew();
-        let mut reader = arguments
-            .send(&mut self.transport, true)
-            .map_err(|err| fail(gix::Error::from_error(err)))?;
-        let response =
-            Response::from_line_reader(version, &mut reader, true, false).map_err(fail)?;
-        if !response.has_pack() {
-            return Err(fail(gix::error::message("the server sent no pack").into()));
-        }
-        // With a handler set, what the reader yields is the bare pack.
-        reader.set_progress_handler(Some(Box::new(|_, _| ProgressAction::Continue(()))));
-        let allowance = &self.allowance;
-        let mut pack = Pack {
-            wire: &mut reader,
-            allowance,
-        };
-        let received = receive(&mut pack);
-        // The connection serves another request only once this answer is read to its end, which is a few bytes away. If it
-        // is not, the connection is of no more use, and the next request says so.
-        io::copy(&mut reader.take(DRAINED_BYTES), &mut io::sink()).ok();
-        Ok(received)
     }
 }

@@ -1,13 +1,15 @@
 //! The routing table: which ref of which repository goes to which object. Everything that is acted on comes from here;
 //! a push only picks the routes to look at.
 
+mod explanation;
 mod file;
 mod object;
 mod pattern;
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 pub use self::{
+    explanation::{Explanation, Verdict},
     file::RouteTableError,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
@@ -111,39 +113,6 @@ pub struct DestinationError {
     pub source: KeyError,
 }
 
-/// What one route makes of a ref.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// The route's name.
-    pub route: String,
-    /// What it does with the ref, or why it does not take it.
-    pub verdict: Verdict,
-}
-
-/// See [`Explanation`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The ref is delivered.
-    Writes {
-        /// To this bucket.
-        bucket: String,
-        /// As this object.
-        key: ObjectKey,
-    },
-    /// The ref matches, but its name makes no object key.
-    NoKey(KeyError),
-    /// The route wants another repository.
-    OtherRepository {
-        /// This one.
-        wanted: RepositoryName,
-    },
-    /// The route wants another ref.
-    OtherRef {
-        /// This one.
-        wanted: RefPattern,
-    },
-}
-
 impl RouteTable {
     /// Reads a routing table. `default_bucket` is `SOURCE_BUCKET`, for routes that name no bucket.
     ///
@@ -193,18 +162,6 @@ impl RouteTable {
             .filter(|(_, space)| push.space_url.as_ref().is_none_or(|url| *url == space.url))
             .filter(|(route, _)| route.takes(&push.repository, &push.ref_name))
             .map(|(route, space)| route.destination(space, &push.ref_name))
-            .collect()
-    }
-
-    /// What each route makes of a ref, in the order in which they were written.
-    #[must_use]
-    pub fn explain(&self, repository: &RepositoryName, ref_name: &RefName) -> Vec<Explanation> {
-        self.routes
-            .iter()
-            .map(|route| Explanation {
-                route: route.name.clone(),
-                verdict: route.verdict(repository, ref_name),
-            })
             .collect()
     }
 
@@ -316,36 +273,6 @@ impl Route {
 
     fn key(&self, ref_name: &RefName) -> Result<ObjectKey, KeyError> {
         self.object.expand(&self.repository, ref_name)
-    }
-
-    fn verdict(&self, repository: &RepositoryName, ref_name: &RefName) -> Verdict {
-        if self.repository != *repository {
-            let wanted = self.repository.clone();
-            return Verdict::OtherRepository { wanted };
-        }
-        if !self.pattern.matches(ref_name) {
-            let wanted = self.pattern.clone();
-            return Verdict::OtherRef { wanted };
-        }
-        match self.key(ref_name) {
-            Ok(key) => Verdict::Writes {
-                bucket: self.bucket.clone(),
-                key,
-            },
-            Err(error) => Verdict::NoKey(error),
-        }
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.route)?;
-        match &self.verdict {
-            Verdict::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
-            Verdict::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
-            Verdict::OtherRepository { wanted } => write!(f, "wants the repository {wanted}"),
-            Verdict::OtherRef { wanted } => write!(f, "wants the ref {wanted}"),
-        }
     }
 }
 

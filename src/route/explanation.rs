@@ -1,0 +1,85 @@
+//! Why a route takes a ref, or does not.
+
+use std::fmt;
+
+use super::{KeyError, ObjectKey, RefPattern, Route, RouteTable};
+use crate::push::{RefName, RepositoryName};
+
+/// What one route makes of a ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The route's name.
+    pub route: String,
+    /// What it does with the ref, or why it does not take it.
+    pub verdict: Verdict,
+}
+
+/// See [`Explanation`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The ref is delivered.
+    Writes {
+        /// To this bucket.
+        bucket: String,
+        /// As this object.
+        key: ObjectKey,
+    },
+    /// The ref matches, but its name makes no object key.
+    NoKey(KeyError),
+    /// The route wants another repository.
+    OtherRepository {
+        /// This one.
+        wanted: RepositoryName,
+    },
+    /// The route wants another ref.
+    OtherRef {
+        /// This one.
+        wanted: RefPattern,
+    },
+}
+
+impl RouteTable {
+    /// What each route makes of a ref, in the order in which they were written.
+    #[must_use]
+    pub fn explain(&self, repository: &RepositoryName, ref_name: &RefName) -> Vec<Explanation> {
+        self.routes
+            .iter()
+            .map(|route| Explanation {
+                route: route.name.clone(),
+                verdict: route.verdict(repository, ref_name),
+            })
+            .collect()
+    }
+}
+
+impl Route {
+    fn verdict(&self, repository: &RepositoryName, ref_name: &RefName) -> Verdict {
+        if self.repository != *repository {
+            let wanted = self.repository.clone();
+            return Verdict::OtherRepository { wanted };
+        }
+        if !self.pattern.matches(ref_name) {
+            let wanted = self.pattern.clone();
+            return Verdict::OtherRef { wanted };
+        }
+        match self.key(ref_name) {
+            Ok(key) => Verdict::Writes {
+                bucket: self.bucket.clone(),
+                key,
+            },
+            Err(error) => Verdict::NoKey(error),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.route)?;
+        match &self.verdict {
+            Verdict::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
+            Verdict::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
+            Verdict::OtherRepository { wanted } => write!(f, "wants the repository {wanted}"),
+            Verdict::OtherRef { wanted } => write!(f, "wants the ref {wanted}"),
+        }
+    }
+}

@@ -16,7 +16,6 @@ use std::{
 };
 
 use base64::Engine;
-use hyper::StatusCode;
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
@@ -66,7 +65,7 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
-    pub status: StatusCode,
+    pub status: u16,
     /// The body, which is JSON.
     pub body: String,
 }
@@ -208,17 +207,17 @@ impl Received {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let (status, body) = match self {
-            Self::Accepted { routes, .. } => (StatusCode::ACCEPTED, json!({ "accepted": routes })),
-            Self::Ignored { why, .. } => (StatusCode::OK, json!({ "ignored": why.to_string() })),
-            Self::NotFound { .. } => (StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+            Self::Accepted { routes, .. } => (202, json!({ "accepted": routes })),
+            Self::Ignored { why, .. } => (200, json!({ "ignored": why.to_string() })),
+            Self::NotFound { .. } => (404, json!({ "error": "not found" })),
             Self::Malformed(err @ ParseError::TooLarge { .. }) => {
                 let error = json!({ "error": err.to_string() });
-                (StatusCode::PAYLOAD_TOO_LARGE, error)
+                (413, error)
             }
-            Self::Malformed(err) => (StatusCode::BAD_REQUEST, json!({ "error": err.to_string() })),
+            Self::Malformed(err) => (400, json!({ "error": err.to_string() })),
             // What exactly is wrong is for the log.
             Self::Failed { .. } => (
-                StatusCode::SERVICE_UNAVAILABLE,
+                503,
                 json!({ "error": "the bridge cannot take this now, send it again later" }),
             ),
         };
@@ -300,7 +299,7 @@ impl<'a> Line<'a> {
         Self {
             outcome,
             reason,
-            status: received.answer().status.as_u16(),
+            status: received.answer().status,
             repository: received.push().map(|push| push.repository.as_str()),
             ref_name: received.push().map(|push| push.ref_name.as_str()),
             routes: match received {
@@ -332,7 +331,7 @@ pub async fn handle(
     outcome.log(request_id, started.elapsed());
     let Answer { status, body } = outcome.answer();
     json!({
-        "statusCode": status.as_u16(),
+        "statusCode": status,
         "headers": {"content-type": "application/json"},
         "body": body,
         "isBase64Encoded": false,

@@ -15,7 +15,7 @@ use tracing::Level;
 use crate::error::{Error, chain};
 
 /// Where metrics are found in CloudWatch.
-pub const NAMESPACE: &str = "BacklogBridge";
+const NAMESPACE: &str = "BacklogBridge";
 
 /// The Lambda function's name, and the dimension that all metrics have: two bridges in one account are told apart. Not
 /// set outside Lambda.

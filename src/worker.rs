@@ -45,11 +45,6 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The first, of a job that was made just now.
-    pub const FIRST: Self = Self {
-        tries: 1,
-        age: Duration::ZERO,
-    };
     /// The one after which there is no other, whatever the failure.
     pub const LAST: Self = Self {
         tries: u32::MAX,

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE},
     service::service_fn,
 };
 use tokio::net::TcpListener;
@@ -43,11 +42,10 @@ pub async fn serve_hooks(
             let outcome = Box::pin(receive(&receiver, &queue, request)).await;
             tell(&outcome, started.elapsed());
             let answer = outcome.answer();
-            let mut response = Response::new(Full::<Bytes>::from(answer.body));
-            *response.status_mut() = answer.status;
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(CONTENT_TYPE, json);
-            Ok::<_, Infallible>(response)
+            Response::builder()
+                .status(answer.status)
+                .header(CONTENT_TYPE, "application/json")
+                .body(Full::<Bytes>::from(answer.body))
         }
     });
     serve(listener, service, stop).await;

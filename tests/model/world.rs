@@ -41,6 +41,12 @@ const TIME: Duration = Duration::from_secs(20);
 /// With an answer that never comes, every run waits for it.
 const SHORT: Duration = Duration::from_secs(1);
 
+/// How every job comes: as if it were made just now.
+const FIRST: Attempt = Attempt {
+    tries: 1,
+    age: Duration::ZERO,
+};
+
 /// What the runs did, so that a test that does nothing is noticed.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Count {
@@ -174,10 +180,7 @@ impl World {
             }
             Op::Deliver { nth } => {
                 if let Some(job) = self.take(nth) {
-                    let handled = self
-                        .worker
-                        .deliver(&job, Attempt::FIRST, &self.progress())
-                        .await;
+                    let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
                     self.check(&handled.report, handled.fate);
                     self.handled(job, handled.fate, &handled.report);
                 }
@@ -186,8 +189,8 @@ impl World {
                 if let (Some(one), Some(two)) = (self.take(nth), self.take(other)) {
                     let (a, b) = (self.progress(), self.progress());
                     let (first, second) = tokio::join!(
-                        self.worker.deliver(&one, Attempt::FIRST, &a),
-                        self.worker.deliver(&two, Attempt::FIRST, &b)
+                        self.worker.deliver(&one, FIRST, &a),
+                        self.worker.deliver(&two, FIRST, &b)
                     );
                     self.handled(one, first.fate, &first.report);
                     self.handled(two, second.fate, &second.report);
@@ -196,7 +199,7 @@ impl World {
             Op::Kill { nth, after_ms } => {
                 if let Some(job) = self.take(nth) {
                     let progress = self.progress();
-                    let work = self.worker.deliver(&job, Attempt::FIRST, &progress);
+                    let work = self.worker.deliver(&job, FIRST, &progress);
                     let killed = tokio::time::timeout(Duration::from_millis(after_ms), work);
                     if killed.await.is_err() {
                         self.count.killed += 1;
@@ -308,10 +311,7 @@ impl World {
         self.s3.heal();
         self.time = TIME;
         for job in self.sweep().await {
-            let handled = self
-                .worker
-                .deliver(&job, Attempt::FIRST, &self.progress())
-                .await;
+            let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
             assert!(handled.report.error.is_none(), "{:?}", handled.report);
             self.handled(job, handled.fate, &handled.report);
         }

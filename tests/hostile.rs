@@ -12,7 +12,7 @@ use support::{
     cases::Cases,
     fault::{Fault, Op, bands, repair_checksum},
     git_server::GitServer,
-    pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, delta, id_of, tree, zlib},
+    pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, delta, id_of, tree, zlib, bomb},
     s3::Op as S3Op,
     tls::trusting,
     world::{BUCKET, KEY, MAIN, World},
@@ -209,19 +209,7 @@ fn a_bomb_is_never_delivered() {
                 ("10^10 files of 12 objects", true),
                 ("10^10 folders", false),
             ] {
-                let mut pack = PackBuilder::new();
-                let mut id = if leaf {
-                    pack.blob(b"boom").1
-                } else {
-                    pack.tree::<&str>(&[])
-                };
-                for level in 0..10 {
-                    let names: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
-                    let mode = if leaf && level == 0 { FILE } else { FOLDER };
-                    let entries: Vec<_> = names.iter().map(|name| (mode, name, id)).collect();
-                    id = pack.tree(&entries);
-                }
-                let commit = pack.commit(id);
+                let (pack, commit) = bomb(leaf);
                 liar.lie(&pack.finish(), commit);
                 liar.expect(case, "too_large", PERMANENT, "MAX_ENTRIES");
             }

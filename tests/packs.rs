@@ -9,24 +9,13 @@ use support::{
     generate::{noise, source},
     oracle::{Entry, assert_zip_equals, check_zip, expected_entries},
     pack_builder::{BLOB, FILE, PackBuilder, REF_DELTA, Step, delta, file, id_of, zlib},
-    product::{Refusal, build_pack},
+    product::{Refusal, build_pack, refusal},
     upstream::{Content, Repository, Upstream},
 };
 
 const MAIN: &str = "refs/heads/main";
 /// An id that no object has.
 const NOBODY: [u8; 20] = [0x11; 20];
-
-fn limits() -> Limits {
-    Limits::default()
-}
-
-fn refusal(case: &str, pack: &[u8], commit: ObjectId) -> Refusal {
-    match build_pack(pack, commit, &limits()) {
-        Ok(_) => panic!("{case}: an archive was made"),
-        Err(refusal) => refusal,
-    }
-}
 
 /// Refused by the pack reader, as what the words say.
 fn assert_damaged(case: &str, pack: &[u8], words: &str) {
@@ -82,7 +71,7 @@ fn a_pack_with_any_byte_changed_is_refused() {
     let (_upstream, repository, commit, expected) = real();
     let pack = pack_of(&repository);
     let commit_id = commit.parse().unwrap();
-    let built = build_pack(&pack, commit_id, &limits()).unwrap();
+    let built = build_pack(&pack, commit_id, &Limits::default()).unwrap();
     assert_zip_equals(&built.zip, &expected, &commit);
     for at in 0..pack.len() {
         let mut changed = pack.clone();
@@ -111,7 +100,7 @@ fn a_changed_pack_whose_checksum_was_made_right_never_gives_another_archive() {
             }
         }
         repair_checksum(&mut changed);
-        match build_pack(&changed, commit_id, &limits()) {
+        match build_pack(&changed, commit_id, &Limits::default()) {
             Ok(built) => {
                 same += 1;
                 let checked = check_zip(&built.zip, &expected, &commit);
@@ -457,6 +446,6 @@ fn a_delta_that_makes_its_own_base_is_taken_once() {
     let made = pack.ofs_delta(offset, &same);
     pack.ofs_delta(made, &same);
     pack.ref_delta(id, &same);
-    let built = build_pack(&pack.finish(), commit, &limits()).unwrap();
+    let built = build_pack(&pack.finish(), commit, &Limits::default()).unwrap();
     assert_zip_equals(&built.zip, &[file("a", b"a".to_vec())], &built.commit);
 }

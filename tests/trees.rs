@@ -7,8 +7,8 @@ use backlog_bridge::{config::Limits, error::chain, snapshot::SnapshotError};
 use gix::{ObjectId, objs::Kind};
 use support::{
     generate::noise,
-    pack_builder::{FILE, FOLDER, PackBuilder, id_of, tree},
-    product::{Built, Refusal, build_pack, on_disk, try_build},
+    pack_builder::{FILE, FOLDER, PackBuilder, id_of, tree, bomb},
+    product::{Built, Refusal, build_pack, on_disk, refusal, try_build},
     upstream::{Content, Upstream},
 };
 
@@ -16,33 +16,10 @@ const MAIN: &str = "refs/heads/main";
 /// An id that no object has.
 const NOBODY: [u8; 20] = [0x11; 20];
 
-fn limits() -> Limits {
-    Limits::default()
-}
-
-fn refusal(case: &str, pack: &[u8], commit: ObjectId) -> Refusal {
-    match build_pack(pack, commit, &limits()) {
-        Ok(_) => panic!("{case}: an archive was made"),
-        Err(refusal) => refusal,
-    }
-}
-
 #[test]
 fn a_bomb_of_a_dozen_objects_is_refused_at_once() {
     for (case, leaf) in [("files", true), ("empty folders", false)] {
-        let mut pack = PackBuilder::new();
-        let mut id = if leaf {
-            pack.blob(b"boom").1
-        } else {
-            pack.tree::<&str>(&[])
-        };
-        for level in 0..10 {
-            let names: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
-            let mode = if leaf && level == 0 { FILE } else { FOLDER };
-            let entries: Vec<_> = names.iter().map(|name| (mode, name, id)).collect();
-            id = pack.tree(&entries);
-        }
-        let commit = pack.commit(id);
+        let (pack, commit) = bomb(leaf);
         assert_eq!(pack.objects(), 12, "{case}");
         let text = refusal(case, &pack.finish(), commit).text();
         assert!(text.contains("MAX_ENTRIES"), "{case}: {text}");
@@ -167,7 +144,7 @@ fn a_path_over_4096_bytes_is_refused_and_one_of_4096_is_not() {
             tree = pack.tree(&[(FOLDER, &folder, tree)]);
         }
         let commit = pack.commit(tree);
-        let built = build_pack(&pack.finish(), commit, &limits());
+        let built = build_pack(&pack.finish(), commit, &Limits::default());
         match built {
             Ok(built) => {
                 assert!(fits);
@@ -331,7 +308,7 @@ fn each_limit_is_named_by_the_error() {
         .map(|n| (format!("folder/{n:02}"), noise(10_000, n).into()))
         .collect();
     repository.commit_on(MAIN, &tree);
-    let default = limits();
+    let default = Limits::default();
     let build = |limits: Limits| try_build(&on_disk(&repository), MAIN, &limits);
     for (case, limits, expected) in [
         (
@@ -429,7 +406,7 @@ fn a_tag_of_something_else_than_a_commit_is_an_error() {
         } else {
             repository.set_ref("refs/tags/odd", target);
         }
-        let built = try_build(&on_disk(&repository), "refs/tags/odd", &limits());
+        let built = try_build(&on_disk(&repository), "refs/tags/odd", &Limits::default());
         let text = built.map(drop).unwrap_err().text();
         assert!(
             text.contains(&format!("commit {target} is missing")),
@@ -484,7 +461,7 @@ fn a_tree_that_is_not_in_gits_order_is_refused() {
         ("a folder in order", &[(FILE, "a-b"), (FOLDER, "a")], None),
     ] {
         let (pack, commit) = commit_of(entries);
-        let built = build_pack(&pack.finish(), commit, &limits());
+        let built = build_pack(&pack.finish(), commit, &Limits::default());
         let text = built.err().map(|refusal| refusal.text());
         assert_eq!(text.is_some(), named.is_some(), "{case}: {text:?}");
         if let (Some(text), Some(named)) = (text, named) {
@@ -514,7 +491,7 @@ fn a_path_over_256_folders_deep_is_refused_and_one_of_256_is_not() {
             tree = pack.tree(&[(FOLDER, "d", tree)]);
         }
         let commit = pack.commit(tree);
-        match build_pack(&pack.finish(), commit, &limits()) {
+        match build_pack(&pack.finish(), commit, &Limits::default()) {
             Ok(built) => assert_eq!(
                 (fits, built.snapshot.entries[0].path.len()),
                 (true, 2 * depth + 1)

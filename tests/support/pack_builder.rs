@@ -203,3 +203,21 @@ pub fn delta(base: u64, result: u64, steps: &[Step<'_>]) -> Vec<u8> {
     }
     bytes
 }
+
+/// A commit of ten folders in each of ten folders, and so on ten deep: 10^10 files, or folders, of a dozen objects.
+pub fn bomb(of_files: bool) -> (PackBuilder, ObjectId) {
+    let mut pack = PackBuilder::new();
+    let mut id = if of_files {
+        pack.blob(b"boom").1
+    } else {
+        pack.tree::<&str>(&[])
+    };
+    for level in 0..10 {
+        let names: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
+        let mode = if of_files && level == 0 { FILE } else { FOLDER };
+        let entries: Vec<_> = names.iter().map(|name| (mode, name, id)).collect();
+        id = pack.tree(&entries);
+    }
+    let commit = pack.commit(id);
+    (pack, commit)
+}

@@ -106,6 +106,18 @@ pub fn build_pack(
     archive(commit.into(), &objects.map_err(Refusal::Pack)?, limits)
 }
 
+/// Why a pack is refused, within the limits that a user has by default.
+///
+/// # Panics
+///
+/// If it is not.
+pub fn refusal(case: &str, pack: &[u8], commit: gix::ObjectId) -> Refusal {
+    match build_pack(pack, commit, &Limits::default()) {
+        Ok(_) => panic!("{case}: an archive was made"),
+        Err(refusal) => refusal,
+    }
+}
+
 fn archive(commit: CommitId, objects: &Objects, limits: &Limits) -> Result<Built, Refusal> {
     let snapshot = Snapshot::of(commit, objects, limits).map_err(Refusal::Snapshot)?;
     let mut archive = Archive::write(&snapshot, objects, &Progress::default()).unwrap();

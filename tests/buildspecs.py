@@ -19,6 +19,8 @@ import tempfile
 import xml.etree.ElementTree
 import zipfile
 
+import packages
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / "target" / "buildspecs"
 EXAMPLES = {"docker": ["docker", "jq"], "node": ["node", "npm", "jq"], "python": ["jq"]}
@@ -64,28 +66,6 @@ else:
     sys.exit("docker: " + sys.argv[1])
 log.write_text(json.dumps(calls))
 """
-
-
-def prepare():
-    """Goes on inside the virtual environment. Says why not, if that cannot be."""
-    python = VENV / "bin" / "python"
-    if pathlib.Path(sys.prefix) == VENV:
-        return
-    if not (VENV / "ready").exists():
-        for command in (
-            [sys.executable, "-m", "venv", str(VENV)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pyyaml", "pytest"],
-        ):
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-                why = (done.stderr or done.stdout).strip().splitlines()[-1:] if done.returncode else None
-            except subprocess.TimeoutExpired:
-                why = "it takes too long"
-            if why is not None:
-                print("skipped: PyYAML cannot be had here:", why)
-                sys.exit(0)
-        (VENV / "ready").touch()
-    os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 
 class Delivered:
@@ -174,7 +154,7 @@ def check(example, delivered, source, spec):
 
 
 def main():
-    prepare()
+    packages.inside(VENV, "PyYAML", ["pyyaml", "pytest"])
     import yaml
 
     program = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target/debug/backlog-bridge").resolve()

@@ -28,6 +28,8 @@ import urllib.parse
 import urllib.request
 import zipfile
 
+import packages
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / "target" / "stack"
 NEEDS = ["ministack", "boto3", "aws-sam-translator", "trustme"]
@@ -59,28 +61,6 @@ repository = "APP/down"
 ref = "refs/heads/*"
 object = "down/{{ref}}.zip"
 """
-
-
-def prepare():
-    """Goes on inside the virtual environment. Says why not, if that cannot be."""
-    python = VENV / "bin" / "python"
-    if pathlib.Path(sys.prefix) == VENV:
-        return
-    if not (VENV / "ready").exists():
-        for command in (
-            [sys.executable, "-m", "venv", str(VENV)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *NEEDS],
-        ):
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-                why = (done.stderr or done.stdout).strip().splitlines()[-1:] if done.returncode else None
-            except subprocess.TimeoutExpired:
-                why = "it takes too long"
-            if why is not None:
-                print("skipped: ministack cannot be had here:", why)
-                sys.exit(0)
-        (VENV / "ready").touch()
-    os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 
 # ── What stands in for Backlog ───────────────────────────────────────────────────────────────────────────────────────
@@ -554,7 +534,7 @@ def show_log(client):
 
 
 def main():
-    prepare()
+    packages.inside(VENV, "ministack", NEEDS)
     import boto3
 
     missing = [program for program in ("git",) if shutil.which(program) is None]

@@ -27,7 +27,7 @@ use crate::{
     pack::{Blob, Objects},
     progress::Progress,
     push::CommitId,
-    snapshot::{Entry, EntryKind, Snapshot},
+    snapshot::{Entry, EntryKind},
 };
 
 /// Bytes that are copied at a time.
@@ -67,44 +67,42 @@ fn comment(commit: CommitId, delivery_id: &str) -> String {
 }
 
 impl Archive {
-    /// Writes the archive of `snapshot`, whose blobs are in `objects`. It waits for its [`stamp`](Self::stamp).
+    /// Writes the archive of `commit`, whose blobs are in `objects`. It waits for its [`stamp`](Self::stamp).
+    ///
+    /// Entries and objects are given up before the archive is read once more: memory holds them or the reader's lists, not
+    /// both.
     ///
     /// # Errors
     ///
     /// [`ArchiveError`]; nothing is left behind.
     pub fn write(
-        snapshot: &Snapshot,
-        objects: &Objects,
+        commit: CommitId,
+        entries: Vec<Entry>,
+        objects: Objects,
         progress: &Progress,
     ) -> Result<Self, ArchiveError> {
-        let comment = comment(snapshot.commit, &"0".repeat(DELIVERY_ID_LEN));
+        let comment = comment(commit, &"0".repeat(DELIVERY_ID_LEN));
         let file = tempfile::tempfile().map_err(ArchiveError::Disk)?;
         let mut writer = Writer {
             out: BufWriter::with_capacity(CHUNK, file),
             offset: 0,
-            directory: Vec::new(),
             buffer: vec![0; CHUNK].into(),
         };
-        for entry in &snapshot.entries {
+        for entry in &entries {
             if progress.is_stopped() {
                 return Err(ArchiveError::Stopped);
             }
-            let blob = match entry.kind {
-                EntryKind::Submodule => None,
-                _ => objects.blob(&entry.id),
-            };
-            writer
-                .entry(entry, blob, objects)
-                .map_err(ArchiveError::Disk)?;
+            writer.entry(entry, &objects).map_err(ArchiveError::Disk)?;
         }
-        let entries = snapshot.entries.len();
         let (file, bytes) = writer
-            .finish(entries as u64, &comment)
+            .finish(&entries, &objects, &comment)
             .map_err(ArchiveError::Disk)?;
+        let count = entries.len();
+        drop((entries, objects));
         let archive = Self {
             file,
             bytes,
-            entries,
+            entries: count,
         };
         archive.reread(&comment)?;
         Ok(archive)
@@ -172,40 +170,41 @@ pub fn list(file: File, most: usize) -> Result<Vec<(String, u64)>, ArchiveError>
 struct Writer {
     out: BufWriter<File>,
     offset: u64,
-    /// The central directory, which comes last.
-    directory: Vec<u8>,
     buffer: Box<[u8]>,
 }
 
 impl Writer {
-    fn entry(&mut self, entry: &Entry, blob: Option<&Blob>, objects: &Objects) -> io::Result<()> {
-        // An empty stream of two bytes would do, but readers expect no stream where there is nothing.
-        let blob = blob.filter(|blob| blob.size > 0);
-        let payload = blob.map(|blob| Payload {
-            size: blob.size,
-            deflated: blob.deflated_size(),
-            crc32: blob.crc32,
-        });
-        let Headers { local, central } = Headers::of(entry, payload, self.offset);
-        self.write(&local)?;
+    fn entry(&mut self, entry: &Entry, objects: &Objects) -> io::Result<()> {
+        let blob = blob(entry, objects);
+        let headers = Headers::of(entry, blob.map(payload), self.offset);
+        self.write(&headers.local)?;
         if let Some(blob) = blob {
             objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
             self.offset += blob.deflated_size();
         }
-        self.directory.extend_from_slice(&central);
         Ok(())
     }
 
-    fn finish(mut self, entries: u64, comment: &str) -> io::Result<(File, u64)> {
+    /// Writes the central directory, which says everything again. It is made again too: kept, it would take as much memory
+    /// as the index of the objects.
+    fn finish(
+        mut self,
+        entries: &[Entry],
+        objects: &Objects,
+        comment: &str,
+    ) -> io::Result<(File, u64)> {
         let start = self.offset;
-        let directory = std::mem::take(&mut self.directory);
-        self.write(&directory)?;
-        self.write(&header::end(
-            entries,
-            directory.len() as u64,
-            start,
-            comment,
-        ))?;
+        let mut offset = 0;
+        for entry in entries {
+            let payload = blob(entry, objects).map(payload);
+            let headers = Headers::of(entry, payload, offset);
+            offset += headers.local.len() as u64 + payload.map_or(0, |payload| payload.deflated);
+            self.write(&headers.central)?;
+        }
+        debug_assert_eq!(offset, start, "all entries, as they were written");
+        let size = self.offset - start;
+        let count = entries.len() as u64;
+        self.write(&header::end(count, size, start, comment))?;
         let file = self
             .out
             .into_inner()
@@ -216,5 +215,22 @@ impl Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.offset += bytes.len() as u64;
         self.out.write_all(bytes)
+    }
+}
+
+/// What stands behind the entry's header, if anything does.
+fn blob<'a>(entry: &Entry, objects: &'a Objects) -> Option<&'a Blob> {
+    if entry.kind == EntryKind::Submodule {
+        return None;
+    }
+    // An empty stream of two bytes would do, but readers expect no stream where there is nothing.
+    objects.blob(&entry.id).filter(|blob| blob.size > 0)
+}
+
+fn payload(blob: &Blob) -> Payload {
+    Payload {
+        size: blob.size,
+        deflated: blob.deflated_size(),
+        crc32: blob.crc32,
     }
 }

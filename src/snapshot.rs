@@ -107,7 +107,7 @@ pub struct Snapshot {
 }
 
 /// A path of the tree and what stands there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// The path from the root, without a leading slash.
     pub path: BString,

@@ -603,7 +603,13 @@ fn sizes_and_offsets_over_4_gib_are_archived() {
     let objects = Objects::receive(&mut &pack.finish()[..], &limits, &Progress::default());
     let objects = objects.unwrap();
     let snapshot = Snapshot::of(commit.into(), &objects, &limits).unwrap();
-    let mut archive = Archive::write(&snapshot, &objects, &Progress::default()).unwrap();
+    let mut archive = Archive::write(
+        snapshot.commit,
+        snapshot.entries,
+        objects,
+        &Progress::default(),
+    )
+    .unwrap();
     assert!(archive.bytes > 1 << 32);
     let mut file = tempfile::NamedTempFile::new().unwrap();
     archive.file.rewind().unwrap();

@@ -12,7 +12,7 @@ use support::{
     cases::Cases,
     fault::{Fault, Op, bands, repair_checksum},
     git_server::GitServer,
-    pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, delta, id_of, tree, zlib, bomb},
+    pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, bomb, delta, id_of, tree, zlib},
     s3::Op as S3Op,
     tls::trusting,
     world::{BUCKET, KEY, MAIN, World},

@@ -7,7 +7,7 @@ use backlog_bridge::{config::Limits, error::chain, snapshot::SnapshotError};
 use gix::{ObjectId, objs::Kind};
 use support::{
     generate::noise,
-    pack_builder::{FILE, FOLDER, PackBuilder, id_of, tree, bomb},
+    pack_builder::{FILE, FOLDER, PackBuilder, bomb, id_of, tree},
     product::{Built, Refusal, build_pack, on_disk, refusal, try_build},
     upstream::{Content, Upstream},
 };

@@ -66,7 +66,7 @@ fn fetch_and_archive(url: &str) {
     let receive = |wire: &mut dyn Read| Objects::receive(wire, &limits, &progress);
     let objects = connection.fetch(&tip, None, receive).unwrap().unwrap();
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
-    let archive = Archive::write(&snapshot, &objects, &progress).unwrap();
+    let archive = Archive::write(snapshot.commit, snapshot.entries, objects, &progress).unwrap();
     assert!(archive.entries > 0);
 }
 
@@ -236,7 +236,8 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     watch.split("wait for the pack", wait, "receive, verify");
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
     watch.lap("walk the tree");
-    let mut archive = Archive::write(&snapshot, &objects, &progress).unwrap();
+    let mut archive =
+        Archive::write(snapshot.commit, snapshot.entries, objects, &progress).unwrap();
     let delivery_id = uuid::Uuid::new_v4().simple().to_string();
     archive.stamp(tip.commit, &delivery_id).unwrap();
     watch.lap("write the zip");

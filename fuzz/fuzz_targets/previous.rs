@@ -45,7 +45,7 @@ static RIGHT: LazyLock<(Delivered, Vec<u8>)> = LazyLock::new(|| {
     let objects = Objects::receive(&mut &pack[..], &limits(), &progress).expect("a right pack");
     let snapshot = Snapshot::of(commit.into(), &objects, &limits()).expect("a right tree");
     let delivery_id = "0123456789abcdef0123456789abcdef".to_owned();
-    let mut archive = Archive::write(&snapshot, &objects, &progress).expect("a temporary file");
+    let mut archive = Archive::write(snapshot.commit, snapshot.entries, objects, &progress).expect("a temporary file");
     archive
         .stamp(commit.into(), &delivery_id)
         .expect("a temporary file");

@@ -58,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
             );
         }
     }
-    let mut archive = Archive::write(&snapshot, &objects, &progress).expect("a temporary file");
+    let mut archive = Archive::write(snapshot.commit, snapshot.entries.clone(), objects, &progress).expect("a temporary file");
     archive
         .stamp(commit.into(), &"0".repeat(32))
         .expect("a temporary file");

@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -53,6 +54,7 @@ pub(super) struct Useless {
 
 /// An archive that is ready, and what it was made of.
 pub(super) struct Built {
+    /// Without its entries, which are in the archive.
     pub(super) snapshot: Snapshot,
     pub(super) archive: Archive,
     /// The size of the pack in bytes.
@@ -171,7 +173,7 @@ impl<'a> Git<'a> {
             let remote = connection.remote();
             let snapshot = Snapshot::of(commit, &objects, &limits)
                 .map_err(|err| snapshot_error(err, remote, commit))?;
-            Built::of(snapshot, &objects, started, remote, &progress)
+            Built::of(snapshot, objects, started, remote, &progress)
         })
         .await
     }
@@ -244,7 +246,7 @@ fn build_on(
     progress.begin(Stage::Archive);
     let remote = connection.remote();
     match Snapshot::of(commit, &objects, limits) {
-        Ok(snapshot) => Built::of(snapshot, &objects, started, remote, progress).map(Ok),
+        Ok(snapshot) => Built::of(snapshot, objects, started, remote, progress).map(Ok),
         Err(err @ SnapshotError::Missing { .. }) => {
             Ok(Err(useless(chain(&err), objects.pack_bytes())))
         }
@@ -255,18 +257,20 @@ fn build_on(
 
 impl Built {
     fn of(
-        snapshot: Snapshot,
-        objects: &Objects,
+        mut snapshot: Snapshot,
+        objects: Objects,
         started: Instant,
         remote: &Remote,
         progress: &Progress,
     ) -> Result<Self, Error> {
-        let archive = Archive::write(&snapshot, objects, progress)
+        let fetched_bytes = objects.pack_bytes();
+        let entries = mem::take(&mut snapshot.entries);
+        let archive = Archive::write(snapshot.commit, entries, objects, progress)
             .map_err(|err| archive_error(err, remote))?;
         Ok(Self {
             snapshot,
             archive,
-            fetched_bytes: objects.pack_bytes(),
+            fetched_bytes,
             archiving: started.elapsed(),
         })
     }

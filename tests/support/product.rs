@@ -77,7 +77,7 @@ pub fn try_build(remote: &Remote, ref_name: &str, limits: &Limits) -> Result<Bui
     let tip = tip.unwrap_or_else(|| panic!("{ref_name} is not there"));
     let receive = |wire: &mut dyn Read| Objects::receive(wire, limits, &Progress::default());
     let objects = connection.fetch(&tip, None, receive).unwrap();
-    archive(tip.commit, &objects.map_err(Refusal::Pack)?, limits)
+    archive(tip.commit, objects.map_err(Refusal::Pack)?, limits)
 }
 
 /// [`try_build`] within the limits that a user has by default.
@@ -103,7 +103,7 @@ pub fn build_pack(
     limits: &Limits,
 ) -> Result<Built, Refusal> {
     let objects = Objects::receive(&mut pack, limits, &Progress::default());
-    archive(commit.into(), &objects.map_err(Refusal::Pack)?, limits)
+    archive(commit.into(), objects.map_err(Refusal::Pack)?, limits)
 }
 
 /// Why a pack is refused, within the limits that a user has by default.
@@ -118,9 +118,11 @@ pub fn refusal(case: &str, pack: &[u8], commit: gix::ObjectId) -> Refusal {
     }
 }
 
-fn archive(commit: CommitId, objects: &Objects, limits: &Limits) -> Result<Built, Refusal> {
-    let snapshot = Snapshot::of(commit, objects, limits).map_err(Refusal::Snapshot)?;
-    let mut archive = Archive::write(&snapshot, objects, &Progress::default()).unwrap();
+fn archive(commit: CommitId, objects: Objects, limits: &Limits) -> Result<Built, Refusal> {
+    let snapshot = Snapshot::of(commit, &objects, limits).map_err(Refusal::Snapshot)?;
+    let pack_bytes = objects.pack_bytes();
+    let entries = snapshot.entries.clone();
+    let mut archive = Archive::write(commit, entries, objects, &Progress::default()).unwrap();
     archive.stamp(commit, DELIVERY_ID).unwrap();
     let mut zip = Vec::new();
     archive.file.rewind().unwrap();
@@ -131,6 +133,6 @@ fn archive(commit: CommitId, objects: &Objects, limits: &Limits) -> Result<Built
         zip,
         commit: commit.to_string(),
         snapshot,
-        pack_bytes: objects.pack_bytes(),
+        pack_bytes,
     })
 }

@@ -6,14 +6,15 @@
 //! 2. **second**: the next push, one and twenty commits later, the server's work included;
 //! 3. **far**: both again, with a round trip of 20 ms to the Git server;
 //! 4. **stages**: where the time of a delivery goes;
-//! 5. **sizes**: time and peak memory from 5 to 500 MB;
-//! 6. **start**: from the start of a Lambda function's process to its first poll.
+//! 5. **sizes**: time and peak memory from 5 to 500 MB, and of very many files;
+//! 6. **start**: from the start of a Lambda function's process to its first poll;
+//! 7. **deflate**: deflate libraries side by side.
 //!
 //! | option | |
 //! | --- | --- |
 //! | `--quick` | fewer repositories, three runs |
 //! | `--only first,far` | these parts |
-//! | `--repository PATH` | a repository of yours instead of the made ones; the tip is its `HEAD` |
+//! | `--repository PATH` | a repository of yours instead of the made ones, more of them if given again; the tip is its `HEAD` |
 //! | `--plot FILE` | draws part 1 as SVG |
 //! | `--tsv FILE` | every single measurement |
 //!
@@ -23,6 +24,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod deflate;
 mod far;
 mod measure;
 mod parts;
@@ -56,7 +58,7 @@ const SLOW: Duration = Duration::from_secs(10);
 struct Options {
     quick: bool,
     only: Vec<String>,
-    repository: Option<PathBuf>,
+    repositories: Vec<PathBuf>,
     plot: Option<PathBuf>,
     tsv: Option<Mutex<File>>,
 }
@@ -88,10 +90,14 @@ fn main() {
     if bench.python.is_none() {
         println!("No Python with dulwich and boto3: those rows are left out.\n");
     }
-    let repos: Vec<Repo> = match &options.repository {
-        Some(path) => vec![bench.repositories.copy(path)],
-        None if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
-        None => bench.repositories.all(),
+    let made = options.repositories.is_empty();
+    let repos: Vec<Repo> = match &options.repositories[..] {
+        [] if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
+        [] => bench.repositories.all(),
+        paths => paths
+            .iter()
+            .map(|path| bench.repositories.copy(path))
+            .collect(),
     };
     if options.wants("first") {
         bench.first(&repos);
@@ -112,11 +118,14 @@ fn main() {
     if options.wants("stages") {
         bench.stages(&with_history);
     }
-    if options.wants("sizes") && options.repository.is_none() {
+    if options.wants("sizes") && made {
         bench.sizes();
     }
-    if options.wants("start") {
+    if options.wants("start") && made {
         bench.start();
+    }
+    if options.wants("deflate") {
+        bench.deflate(&repos);
     }
 }
 
@@ -124,7 +133,7 @@ fn options(arguments: Vec<String>) -> Options {
     let mut options = Options {
         quick: false,
         only: Vec::new(),
-        repository: None,
+        repositories: Vec::new(),
         plot: None,
         tsv: None,
     };
@@ -140,7 +149,7 @@ fn options(arguments: Vec<String>) -> Options {
             "--bench" => {}
             "--quick" => options.quick = true,
             "--only" => options.only = value().split(',').map(Into::into).collect(),
-            "--repository" => options.repository = Some(value().into()),
+            "--repository" => options.repositories.push(value().into()),
             "--plot" => options.plot = Some(value().into()),
             "--tsv" => options.tsv = Some(File::create(value()).unwrap().into()),
             other => panic!("{other}? See the head of benches/deliveries/main.rs"),
@@ -310,14 +319,15 @@ impl Bench<'_> {
 
     fn stages(&self, repos: &[&Repo]) {
         println!("## Milliseconds a stage\n");
-        println!("| repository | server | delivery | stages |\n| --- | --- | --- | --- |");
+        println!("| repository | server | cores | delivery | stages |");
+        println!("| --- | --- | --- | --- | --- |");
         for repo in repos {
-            for cached in [true, false] {
+            for (cached, one_core) in [(true, false), (false, false), (false, true)] {
                 let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
                 place.cache_packs(cached);
                 let mut deliveries: [Vec<Vec<(String, u64)>>; 2] = Default::default();
                 for run in 0..=self.options.runs() {
-                    let found = place.stages();
+                    let found = place.stages(one_core);
                     // The first run fills the cache.
                     if run > 0 {
                         for (all, stages) in deliveries.iter_mut().zip(found) {
@@ -325,20 +335,13 @@ impl Bench<'_> {
                         }
                     }
                 }
+                let server = if cached { "cached" } else { "uncached" };
+                let cores = if one_core { "one" } else { "all" };
                 for (name, runs) in ["first", "one commit later"].iter().zip(&deliveries) {
-                    let text = runs[0].iter().enumerate().map(|(n, (stage, _))| {
-                        let micros = median(runs.iter().map(|stages| stages[n].1));
-                        format!(
-                            "{stage} {:.1}",
-                            Duration::from_micros(micros).as_secs_f64() * 1e3
-                        )
-                    });
-                    let text: Vec<_> = text.collect();
-                    let server = if cached { "cached" } else { "uncached" };
+                    let stages = stages(runs).join(", ");
                     println!(
-                        "| {} | {server} | {name} | {} |",
-                        repo.title,
-                        text.join(", ")
+                        "| {} | {server} | {cores} | {name} | {stages} |",
+                        repo.title
                     );
                 }
             }
@@ -355,9 +358,16 @@ impl Bench<'_> {
         } else {
             &[5, 25, 100, 250, 500]
         };
-        for megabytes in sizes {
-            let repo = self.repositories.sized(*megabytes);
-            let place = Place::new(self.runtime, self.python.as_deref(), &repo, None);
+        let mut repos: Vec<_> = sizes
+            .iter()
+            .map(|megabytes| (*megabytes, self.repositories.sized(*megabytes)))
+            .collect();
+        if !self.options.quick {
+            // With the copies of a tenth, nearly as many as MAX_ENTRIES allows by default.
+            repos.push((20, self.repositories.tiny(180_000)));
+        }
+        for (megabytes, repo) in &repos {
+            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
             let place = &place;
             let mut turns = vec![Turn {
                 rows: &["first", "one commit later"],
@@ -376,7 +386,9 @@ impl Bench<'_> {
             // The large ones are here for their memory, of which one run says enough.
             let runs = if *megabytes <= 100 { 3 } else { 1 };
             let rows = self.take_turns(&repo.title, false, runs, &turns);
-            let (entries, largest) = repo.entries_and_largest();
+            let sizes = repo.sizes();
+            let entries = sizes.len() as u64;
+            let largest = sizes.into_iter().max().unwrap_or_default();
             let allowed = (64 << 20) + 2 * largest + 200 * entries;
             for Row { name, cost, .. } in rows {
                 println!(
@@ -390,6 +402,13 @@ impl Bench<'_> {
             }
         }
         println!();
+    }
+
+    fn deflate(&self, repos: &[Repo]) {
+        for repo in repos {
+            println!("## Deflate libraries: {}\n", repo.title);
+            deflate::compare(&repo.files(), self.options.runs());
+        }
     }
 
     fn start(&self) {
@@ -424,6 +443,17 @@ impl Bench<'_> {
         }
         println!();
     }
+}
+
+/// Each stage with its median in milliseconds.
+fn stages(runs: &[Vec<(String, u64)>]) -> Vec<String> {
+    let stages = runs[0].iter().enumerate();
+    let text = stages.map(|(number, (stage, _))| {
+        let micros = median(runs.iter().map(|stages| stages[number].1));
+        let milliseconds = Duration::from_micros(micros).as_secs_f64() * 1e3;
+        format!("{stage} {milliseconds:.1}")
+    });
+    text.collect()
 }
 
 fn head(first: &str) {

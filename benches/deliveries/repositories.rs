@@ -9,13 +9,13 @@ use crate::{
     REF,
     support::{
         generate::{Size, repository_with_history},
-        process::{git, stdout_of},
+        oracle::expected_entries,
         upstream::{Repository, Upstream},
     },
 };
 
 /// Raised whenever other repositories are made: those that were kept are then made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The branch's last commit, wherever the branch is.
 const TIP: &str = "refs/keep/tip";
@@ -109,9 +109,16 @@ impl Repositories {
         }
     }
 
-    /// A copy of a repository, whose branch is the `HEAD` of that.
+    /// Files of 100 bytes on average.
+    pub(crate) fn tiny(&self, files: usize) -> Repo {
+        let (name, title) = (format!("files-{files}"), format!("{files} files"));
+        self.made(&name, &title, files * 100, files, 1.0)
+    }
+
+    /// A copy of a repository, whose branch is the `HEAD` of that. It is called as its folder is.
     pub(crate) fn copy(&self, path: &Path) -> Repo {
-        let root = self.folder.join("copy");
+        let name = path.file_name().expect("a folder").to_string_lossy();
+        let root = self.folder.join(format!("copy-{name}"));
         fs::remove_dir_all(&root).ok();
         let repository = Upstream::at(&root).repository("BENCH/tree");
         let from = path.canonicalize().unwrap();
@@ -119,12 +126,19 @@ impl Repositories {
         repository.git(&["fetch", "-q", from, &format!("+HEAD:{REF}")]);
         repository.git(&["repack", "-adq"]);
         keep_tip(&repository);
-        Repo {
-            name: "copy".into(),
-            title: path.display().to_string(),
+        let mut repo = Repo {
+            title: String::new(),
+            name: name.into_owned(),
             root,
             repository,
-        }
+        };
+        let sizes = repo.sizes();
+        let megabytes = sizes.iter().sum::<u64>() / 1_000_000;
+        let commits = repo.repository.git(&["rev-list", "--count", TIP]);
+        let commits = String::from_utf8_lossy(&commits).trim().to_owned();
+        let (name, files) = (&repo.name, sizes.len());
+        repo.title = format!("{name}, {megabytes} MB, {files} files, {commits} commits");
+        repo
     }
 }
 
@@ -157,14 +171,16 @@ impl Repo {
         self.repository.set_ref(REF, &commit);
     }
 
-    /// The number of files, and the size of the largest in bytes.
-    pub(crate) fn entries_and_largest(&self) -> (u64, u64) {
-        let mut list = git();
-        list.arg("--git-dir").arg(self.path());
-        list.args(["ls-tree", "-r", "--format=%(objectsize)", TIP]);
-        let list = String::from_utf8(stdout_of(&mut list, b"")).unwrap();
-        let sizes: Vec<u64> = list.lines().filter_map(|size| size.parse().ok()).collect();
-        let largest = sizes.iter().copied().max().unwrap_or_default();
-        (sizes.len() as u64, largest)
+    /// The size of each file in bytes.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        let list = ["ls-tree", "-r", "--format=%(objectsize)", TIP];
+        let list = String::from_utf8(self.repository.git(&list)).unwrap();
+        list.lines().filter_map(|size| size.parse().ok()).collect()
+    }
+
+    /// The content of each file.
+    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
+        let files = expected_entries(&self.repository, TIP).into_iter();
+        files.map(|entry| entry.content).collect()
     }
 }

@@ -220,15 +220,24 @@ impl<'a> Place<'a> {
         vec![deliver(pushes), deliver(0)]
     }
 
-    /// Microseconds of each stage of a first delivery, and of the one after it.
-    pub(crate) fn stages(&self) -> Vec<Vec<(String, u64)>> {
+    /// Microseconds of each stage of a first delivery, and of the one after it; with one core as in a small Lambda function,
+    /// or with all.
+    pub(crate) fn stages(&self, one_core: bool) -> Vec<Vec<(String, u64)>> {
         let s3 = self.s3();
         self.repo.move_to(1);
         let tip = self.repo.before(0).unwrap();
         let git = self.repo.path().to_str().unwrap();
         let file = self.folder.path().join("stages");
         fs::remove_file(&file).ok();
-        let mut command = part(&["stages", &self.url, s3.endpoint(), git, &tip]);
+        let part = part(&["stages", &self.url, s3.endpoint(), git, &tip]);
+        let mut command = if one_core {
+            let mut pinned = Command::new("taskset");
+            pinned.args(["--cpu-list", "0"]).arg(part.get_program());
+            pinned.args(part.get_args());
+            pinned
+        } else {
+            part
+        };
         command.env("SSL_CERT_FILE", self.server.ca_file());
         measure::run(command.env("BENCH_STAGES", &file));
         let text = fs::read_to_string(file).unwrap();

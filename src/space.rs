@@ -6,6 +6,9 @@ use std::{
     str::FromStr,
 };
 
+/// How the hosts of Backlog's spaces end. They have repositories below `/git` only.
+const BACKLOG: [&str; 3] = [".backlog.com", ".backlog.jp", ".backlogtool.com"];
+
 /// The URL above a space's repositories, such as `https://example.backlog.com/git`.
 ///
 /// Two of them are equal if they name the same place: the host's case, the scheme's own port and a slash at the end do
@@ -56,6 +59,9 @@ pub enum InvalidSpaceUrl {
     /// A query or a fragment is in the URL.
     #[error("expected a URL without `?` and `#`")]
     Query,
+    /// A space of Backlog, but not the place where it keeps repositories.
+    #[error("expected https://{0}/git, where Backlog keeps the repositories of this space")]
+    NotGit(String),
     /// Anything else.
     #[error("expected the URL of a space as https://example.backlog.com/git, found {0:?}")]
     Shape(String),
@@ -132,9 +138,14 @@ impl FromStr for SpaceUrl {
         if !plain_host || !plain_path || host.is_empty() != (scheme == Scheme::File) {
             return Err(invalid());
         }
+        let host = host.to_ascii_lowercase();
+        let of_backlog = BACKLOG.iter().any(|domain| host.ends_with(domain));
+        if of_backlog && path != "/git" {
+            return Err(InvalidSpaceUrl::NotGit(host));
+        }
         Ok(Self {
             scheme,
-            host: host.to_ascii_lowercase(),
+            host,
             port: port.filter(|port| Some(*port) != scheme.own_port()),
             path: path.to_owned(),
         })
@@ -224,9 +235,12 @@ mod tests {
             ),
             (
                 "the host's case",
-                "HTTPS://Example.Backlog.com/Git",
-                Some("https://example.backlog.com/Git"),
+                "HTTPS://Git.Example.com/Git",
+                Some("https://git.example.com/Git"),
             ),
+            ("Backlog's front page", "https://example.backlog.com", None),
+            ("a project", "https://example.backlog.jp/git/APP", None),
+            ("another case", "https://example.backlogtool.com/Git", None),
             (
                 "https' own port",
                 "https://example.backlog.com:443/git",

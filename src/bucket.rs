@@ -2,6 +2,7 @@
 
 mod label;
 mod text;
+mod upload;
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,7 @@ use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
     error::{ProvideErrorMetadata, SdkError},
-    operation::{
-        head_object::HeadObjectOutput,
-        put_object::{PutObjectError, builders::PutObjectFluentBuilder},
-    },
+    operation::head_object::HeadObjectOutput,
     primitives::ByteStream,
 };
 use tokio::io::AsyncWriteExt;
@@ -20,11 +18,9 @@ use tokio::io::AsyncWriteExt;
 pub use self::{
     label::{Holding, Label},
     text::{Found, MAX_TEXT_BYTES},
+    upload::{PART_BYTES, PARTS_FROM_BYTES},
 };
-use crate::{archive::Archive, aws, error::Error};
-
-/// Bytes that are read from the archive at a time.
-const CHUNK: usize = 128 * 1024;
+use crate::{aws, error::Error};
 
 /// S3 as it is configured: by the environment, or a server on this machine.
 #[derive(Debug, Clone)]
@@ -200,66 +196,29 @@ impl S3 {
             .body;
         save(body, at, bytes, file).await
     }
-
-    /// Stores `archive` as a new version, if `condition` still holds.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Bucket`] if S3 refuses for good, [`Error::NotVersioned`].
-    pub async fn put(
-        &self,
-        at: Address<'_>,
-        archive: &Archive,
-        label: &Label<'_>,
-        condition: &Condition,
-    ) -> Result<Put, Error> {
-        let metadata = label.metadata().map_err(|source| Error::Bucket {
-            action: "write",
-            bucket: at.bucket.into(),
-            key: at.key.into(),
-            advice: "; use shorter names",
-            transient: false,
-            source: source.into(),
-        })?;
-        let body = body(archive).await.map_err(|err| Error::Disk {
-            repository: label.repository.clone(),
-            source: err,
-        })?;
-        let request = self
-            .client
-            .put_object()
-            .bucket(at.bucket)
-            .key(at.key)
-            .content_type("application/zip")
-            .content_length(i64::try_from(archive.bytes).unwrap_or(i64::MAX))
-            .set_metadata(Some(metadata))
-            .body(body);
-        match condition.of(request).send().await {
-            Ok(answer) => Ok(Put::Stored {
-                version_id: version_id(answer.version_id(), at)?,
-            }),
-            Err(err) if is_refusal(&err) => Ok(Put::Refused),
-            Err(err) => match error("write", at, err) {
-                err if err.is_transient() => Ok(Put::Unknown(err)),
-                err => Err(err),
-            },
-        }
-    }
 }
 
 impl Condition {
-    fn of(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
+    fn if_match(&self) -> Option<String> {
         match self {
-            Self::Absent => request.if_none_match("*"),
-            Self::Unchanged(etag) => request.if_match(etag),
+            Self::Absent => None,
+            Self::Unchanged(etag) => Some(etag.clone()),
         }
+    }
+
+    fn if_none_match(&self) -> Option<String> {
+        matches!(self, Self::Absent).then(|| "*".into())
     }
 }
 
 /// Whether a write's condition did not hold.
-fn is_refusal(err: &SdkError<PutObjectError>) -> bool {
-    // 404: the version that the condition names is gone.
-    matches!(status(err), Some(409 | 412)) || err.code() == Some("NoSuchKey")
+fn is_refusal<E: ProvideErrorMetadata>(err: &SdkError<E>) -> bool {
+    matches!(status(err), Some(409 | 412))
+        || matches!(
+            err.code(),
+            // The first: the version that the condition names is gone. The others may also come behind a status of 200.
+            Some("NoSuchKey" | "PreconditionFailed" | "ConditionalRequestConflict")
+        )
 }
 
 /// Writes at most `most` bytes of an answer to `file`.
@@ -289,18 +248,6 @@ async fn save(
             .map_err(|err| broken(err.into()))?;
     }
     file.flush().await.map_err(|err| broken(err.into()))
-}
-
-/// The archive as a request body. The SDK cannot send it twice; whoever calls tries again with a new one.
-async fn body(archive: &Archive) -> Result<ByteStream, Box<dyn std::error::Error + Send + Sync>> {
-    let mut file = archive.file.try_clone()?;
-    std::io::Seek::rewind(&mut file)?;
-    let file = tokio::fs::File::from_std(file);
-    Ok(ByteStream::read_from()
-        .file(file)
-        .buffer_size(CHUNK)
-        .build()
-        .await?)
 }
 
 impl Current {
@@ -346,6 +293,10 @@ where
         {
             (true, "")
         }
+        // An upload in parts that somebody ended, or a part that came twice and late: another upload has neither.
+        _ if matches!(err.code(), Some("NoSuchUpload" | "InvalidPart")) => (true, ""),
+        // An upload in parts may fail after its answer has begun: S3 says so in the body.
+        (_, Some(200)) => (true, ""),
         _ if missing_bucket => (
             false,
             "; there is no such bucket, check SOURCE_BUCKET or the route's bucket",

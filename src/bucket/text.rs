@@ -75,8 +75,10 @@ impl S3 {
         let request = self.client.put_object().bucket(at.bucket).key(at.key);
         let request = request
             .content_type("application/toml")
+            .set_if_match(condition.if_match())
+            .set_if_none_match(condition.if_none_match())
             .body(text.as_bytes().to_vec().into());
-        match condition.of(request).send().await {
+        match request.send().await {
             Ok(_) => Ok(true),
             Err(err) if is_refusal(&err) => Ok(false),
             Err(err) => Err(error("write", at, err)),

@@ -1,7 +1,7 @@
 //! Uploads in parts: files in the store's temporary folder until they are put together and become a version.
 //!
-//! They are forgotten with a restart, which real S3 would not do; the bridge uploads in one piece, and whoever uploads in
-//! parts is told [`StoreError::NoSuchUpload`] and begins again.
+//! They are forgotten with a restart, which real S3 would not do: whoever still sends parts is told
+//! [`StoreError::NoSuchUpload`] and begins again, as the bridge does with a large archive.
 
 use std::{
     collections::BTreeMap,

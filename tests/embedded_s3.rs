@@ -577,6 +577,34 @@ async fn an_upload_in_parts_is_one_version_and_may_lose() {
 }
 
 #[tokio::test]
+async fn an_upload_that_was_begun_with_a_checksum_needs_it_of_each_part() {
+    let server = TestS3::start().await;
+    let s3 = server.client();
+    let upload = s3.create_multipart_upload().bucket(BUCKET).key(KEY);
+    let upload = upload.checksum_algorithm(ChecksumAlgorithm::Crc32);
+    let id = upload.send().await.unwrap().upload_id.unwrap();
+    let part = s3.upload_part().bucket(BUCKET).key(KEY).upload_id(&id);
+    let part = part.part_number(1).body(ByteStream::from_static(b"hello"));
+    let part = part.send().await.unwrap();
+    let complete = async |checksum: Option<&str>| {
+        let named = CompletedPart::builder().part_number(1);
+        let named = named.set_e_tag(part.e_tag.clone());
+        let named = named.set_checksum_crc32(checksum.map(Into::into)).build();
+        let parts = CompletedMultipartUpload::builder().parts(named).build();
+        let complete = s3.complete_multipart_upload().bucket(BUCKET).key(KEY);
+        complete.upload_id(&id).multipart_upload(parts).send().await
+    };
+    assert_eq!(refused(complete(None).await), code(400, "InvalidRequest"));
+    assert_eq!(
+        refused(complete(Some("AAAAAA==")).await),
+        code(400, "InvalidPart")
+    );
+    assert_eq!(part.checksum_crc32(), Some("NhCmhg=="));
+    complete(part.checksum_crc32()).await.unwrap();
+    assert_eq!(get(&s3, KEY).await, "hello");
+}
+
+#[tokio::test]
 async fn parts_that_do_not_fit_are_refused() {
     let server = TestS3::start().await;
     let s3 = server.client();

@@ -81,6 +81,12 @@ pub enum StoreError {
         /// The part's number.
         number: i32,
     },
+    /// A part is named without the checksum that its upload was begun with.
+    #[error("the upload was begun with {algorithm}, which must be named for each part")]
+    ChecksumMissing {
+        /// Such as `CRC32`.
+        algorithm: String,
+    },
     /// Parts that are named at completion are not in ascending order.
     #[error("the parts are not in ascending order")]
     InvalidPartOrder,
@@ -115,6 +121,7 @@ impl From<StoreError> for S3Error {
             StoreError::PreconditionFailed => S3ErrorCode::PreconditionFailed,
             StoreError::NoSuchUpload => S3ErrorCode::NoSuchUpload,
             StoreError::InvalidPart { .. } => S3ErrorCode::InvalidPart,
+            StoreError::ChecksumMissing { .. } => S3ErrorCode::InvalidRequest,
             StoreError::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
             StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
             StoreError::DiskFull { .. } => S3ErrorCode::Custom("InsufficientStorage".into()),

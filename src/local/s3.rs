@@ -277,11 +277,15 @@ impl S3 for Operations {
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = request.input;
+        let algorithm = input
+            .checksum_algorithm
+            .map(|name| name.as_str().to_owned());
         let id = self.store.begin_upload(Upload {
             bucket: input.bucket.clone(),
             key: input.key.clone(),
             content_type: content_type(input.content_type),
             metadata: metadata(input.metadata)?,
+            algorithm,
             parts: BTreeMap::new(),
         });
         Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -303,6 +307,7 @@ impl S3 for Operations {
             bytes: received.bytes.into_temp_path(),
             size: received.size,
             md5: received.md5,
+            checksums: received.checksums.clone(),
         };
         let upload = (&*input.bucket, &*input.key, &*input.upload_id);
         self.store.put_part(upload, input.part_number, part)?;
@@ -351,8 +356,21 @@ impl S3 for Operations {
         let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let named = input.multipart_upload.and_then(|upload| upload.parts);
         let parts = named.unwrap_or_default().into_iter().map(|part| {
-            let etag = part.e_tag.map(ETag::into_value).unwrap_or_default();
-            (part.part_number.unwrap_or_default(), etag)
+            let checksums = [
+                ("CRC32", part.checksum_crc32),
+                ("CRC32C", part.checksum_crc32c),
+                ("CRC64NVME", part.checksum_crc64nvme),
+                ("SHA1", part.checksum_sha1),
+                ("SHA256", part.checksum_sha256),
+            ]
+            .into_iter();
+            uploads::Named {
+                number: part.part_number.unwrap_or_default(),
+                etag: part.e_tag.map(ETag::into_value).unwrap_or_default(),
+                checksums: checksums
+                    .filter_map(|(algorithm, sum)| Some((algorithm.to_owned(), sum?)))
+                    .collect(),
+            }
         });
         let parts: Vec<_> = parts.collect();
         if parts.is_empty() {

@@ -28,6 +28,8 @@ pub(super) struct Upload {
     pub(super) key: String,
     pub(super) content_type: String,
     pub(super) metadata: BTreeMap<String, String>,
+    /// The checksum that each part must have, such as `CRC32`, if it was begun with one.
+    pub(super) algorithm: Option<String>,
     pub(super) parts: BTreeMap<i32, Part>,
 }
 
@@ -36,12 +38,28 @@ pub(super) struct Part {
     pub(super) bytes: TempPath,
     pub(super) size: u64,
     pub(super) md5: [u8; 16],
+    /// By algorithm, in base64.
+    pub(super) checksums: BTreeMap<String, String>,
+}
+
+/// A part as the completion names it.
+pub(super) struct Named {
+    pub(super) number: i32,
+    pub(super) etag: String,
+    /// By algorithm, in base64.
+    pub(super) checksums: BTreeMap<String, String>,
 }
 
 impl Part {
     /// The part's `ETag`, without quotes.
     pub(super) fn etag(&self) -> String {
         hex(&self.md5)
+    }
+
+    fn is(&self, named: &Named) -> bool {
+        let mut checksums = named.checksums.iter();
+        self.etag() == named.etag
+            && checksums.all(|(algorithm, sum)| self.checksums.get(algorithm) == Some(sum))
     }
 }
 
@@ -90,11 +108,11 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the named parts, by number and `ETag`, the newest version. The upload lives on if that fails.
+    /// Makes the named parts the newest version. The upload lives on if that fails.
     pub(super) fn complete_upload(
         &self,
         target: (&str, &str, &str),
-        parts: &[(i32, String)],
+        parts: &[Named],
         condition: &Condition,
     ) -> Result<Version, StoreError> {
         self.with_upload(target, |_| ())?;
@@ -111,20 +129,28 @@ impl Store {
     fn put_together(
         &self,
         upload: &Upload,
-        named: &[(i32, String)],
+        named: &[Named],
         condition: &Condition,
     ) -> Result<Version, StoreError> {
-        if !named.is_sorted_by(|(one, _), (next, _)| one < next) {
+        if !named.is_sorted_by(|one, next| one.number < next.number) {
             return Err(StoreError::InvalidPartOrder);
+        }
+        if let Some(algorithm) = &upload.algorithm
+            && !named
+                .iter()
+                .all(|part| part.checksums.contains_key(algorithm))
+        {
+            let algorithm = algorithm.clone();
+            return Err(StoreError::ChecksumMissing { algorithm });
         }
         let mut bytes = self.temporary()?;
         let mut size = 0;
         let mut digests = Md5::new();
-        for (index, (number, etag)) in named.iter().enumerate() {
-            let number = *number;
+        for (index, named_part) in named.iter().enumerate() {
+            let number = named_part.number;
             let part = upload.parts.get(&number);
             let part = part
-                .filter(|part| part.etag() == *etag)
+                .filter(|part| part.is(named_part))
                 .ok_or(StoreError::InvalidPart { number })?;
             if part.size < MIN_PART_BYTES && index + 1 < named.len() {
                 return Err(StoreError::PartTooSmall { number });

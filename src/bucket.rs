@@ -288,7 +288,15 @@ where
         // What passes by itself, whatever its status.
         _ if matches!(
             err.code(),
-            Some("RequestTimeout" | "SlowDown" | "Throttling" | "ThrottlingException")
+            Some(
+                "RequestTimeout"
+                    | "SlowDown"
+                    | "Throttling"
+                    | "ThrottlingException"
+                    // What was sent is not what arrived: by its checksum, or by its length or signature.
+                    | "BadDigest"
+                    | "IncompleteBody"
+            )
         ) =>
         {
             (true, "")

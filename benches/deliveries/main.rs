@@ -7,8 +7,9 @@
 //! 3. **far**: both again, with a round trip of 20 ms to the Git server;
 //! 4. **stages**: where the time of a delivery goes;
 //! 5. **sizes**: time and peak memory from 5 to 500 MB, and of very many files;
-//! 6. **start**: from the start of a Lambda function's process to its first poll;
-//! 7. **deflate**: deflate libraries side by side.
+//! 6. **puts**: an archive stored by one request and in parts, with 20 ms a round trip to S3: where one begins to win;
+//! 7. **start**: from the start of a Lambda function's process to its first poll;
+//! 8. **deflate**: deflate libraries side by side.
 //!
 //! | option | |
 //! | --- | --- |
@@ -29,6 +30,7 @@ mod far;
 mod measure;
 mod parts;
 mod plot;
+mod puts;
 mod repositories;
 mod ways;
 
@@ -120,6 +122,9 @@ fn main() {
     }
     if options.wants("sizes") && made {
         bench.sizes();
+    }
+    if options.wants("puts") && made {
+        puts::compare(&runtime, options.quick);
     }
     if options.wants("start") && made {
         bench.start();

@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: &[&str]) -> bool {
         ["upload", endpoint, file] => upload(endpoint, file),
         ["stages", url, endpoint] => stages(url, endpoint, None),
         ["stages", url, endpoint, git, commit] => stages(url, endpoint, Some((git, commit))),
+        ["put", endpoint, way, bytes] => put(endpoint, way, bytes.parse().unwrap()),
         _ => return false,
     }
     true
@@ -257,6 +258,47 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     watch.lap("put");
     connection.tip(&REF.parse().unwrap()).unwrap();
     watch.lap("tip again");
+    watch.print();
+}
+
+/// Stores an archive of zeros, on a connection that is open already as it is in a delivery: after the head.
+fn put(endpoint: &str, way: &str, bytes: u64) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = S3::at(endpoint, ACCESS_KEY, SECRET_KEY);
+    let at = Address {
+        bucket: BUCKET,
+        key: KEY,
+    };
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(bytes).unwrap();
+    let archive = Archive {
+        file,
+        bytes,
+        entries: 0,
+    };
+    let id = "1".repeat(40);
+    let label = Label {
+        repository: &"BENCH/tree".parse().unwrap(),
+        ref_name: &REF.parse().unwrap(),
+        commit: id.parse().unwrap(),
+        tree: id.parse().unwrap(),
+        summary: "".into(),
+        delivery_id: "",
+    };
+    let mut watch = Watch::default();
+    assert!(runtime.block_on(s3.head(at)).unwrap().is_none());
+    watch.lap("head");
+    let put = runtime.block_on(async {
+        match way {
+            "whole" => s3.put_whole(at, &archive, &label, &Condition::Absent).await,
+            _ => {
+                s3.put_in_parts(at, &archive, &label, &Condition::Absent)
+                    .await
+            }
+        }
+    });
+    assert!(matches!(put, Ok(Put::Stored { .. })), "{put:?}");
+    watch.lap("put");
     watch.print();
 }
 

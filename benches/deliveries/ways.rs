@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::{
-    BUCKET, KEY, REF, far,
+    BUCKET, KEY, REF,
+    far::{self, Network},
     measure::{self, Cost, size_of},
     part,
     repositories::Repo,
@@ -114,7 +115,14 @@ impl<'a> Place<'a> {
         if let Some(round_trip) = round_trip {
             let start = space.find("localhost:").unwrap() + "localhost:".len();
             let end = space.rfind('/').unwrap();
-            let port = far::away(space[start..end].parse().unwrap(), round_trip);
+            let port = far::away(
+                space[start..end].parse().unwrap(),
+                Network {
+                    round_trip,
+                    connection: None,
+                    all: None,
+                },
+            );
             space.replace_range(start..end, &port.to_string());
         }
         let folder = tempfile::tempdir().unwrap();

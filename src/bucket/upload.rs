@@ -37,6 +37,11 @@ use super::{Address, Condition, Label, Put, S3, error, is_refusal, version_id};
 use crate::{archive::Archive, error::Error};
 
 /// The size in bytes from which on [`S3::put`] uploads an archive in parts.
+///
+/// Measured with 20 ms a round trip (`cargo bench --bench deliveries -- --only puts`): where each connection has 85 MB/s, parts
+/// take 1.3 times as long as one request at 16 MB, 0.7 times at 32 MB and half as long from 64 MB on. Where all connections
+/// together have 75 MB/s, which is what a Lambda function has for long, they cost a tenth and only save what a broken
+/// connection costs. From here on they win far more in the first case than they lose in the second.
 pub const PARTS_FROM_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The size of every part but the last, in bytes. S3 takes 10,000 parts: 156 GiB.

@@ -177,7 +177,7 @@ impl Writer {
     fn entry(&mut self, entry: &Entry, objects: &Objects) -> io::Result<()> {
         let blob = blob(entry, objects);
         let headers = Headers::of(entry, blob.map(payload), self.offset);
-        self.write(&headers.local)?;
+        self.write(&headers.local())?;
         if let Some(blob) = blob {
             objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
             self.offset += blob.deflated_size();
@@ -198,8 +198,8 @@ impl Writer {
         for entry in entries {
             let payload = blob(entry, objects).map(payload);
             let headers = Headers::of(entry, payload, offset);
-            offset += headers.local.len() as u64 + payload.map_or(0, |payload| payload.deflated);
-            self.write(&headers.central)?;
+            self.write(&headers.central())?;
+            offset += headers.local_len() as u64 + payload.map_or(0, |payload| payload.deflated);
         }
         debug_assert_eq!(offset, start, "all entries, as they were written");
         let size = self.offset - start;

@@ -2,6 +2,8 @@
 //!
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
 
+use std::borrow::Cow;
+
 use gix::bstr::ByteSlice;
 
 use crate::snapshot::{Entry, EntryKind};
@@ -26,11 +28,17 @@ pub(super) const SEE_ZIP64: u32 = u32::MAX;
 /// Extra field: sizes and offset in 64 bits.
 const ZIP64_FIELD: u16 = 0x0001;
 
+/// The length of that field with its id and its own length, in bytes, where it has the two sizes only.
+const ZIP64_SIZES_LEN: usize = 4 + 8 + 8;
+
 /// Extra field of ours, in the central directory: Git's mode (4 bytes) and object id (20 bytes).
 pub const GIT_FIELD: u16 = 0x4742;
 
 /// The length of what [`GIT_FIELD`] holds, in bytes.
 pub(super) const GIT_FIELD_LEN: u16 = 24;
+
+/// The length of a local header without its name and extra field, in bytes.
+const LOCAL_LEN: usize = 30;
 
 /// The length of a directory's entry without its name and extra fields, in bytes.
 pub(super) const CENTRAL_LEN: usize = 46;
@@ -60,48 +68,50 @@ impl Payload {
 }
 
 /// The two headers of an entry.
-pub(super) struct Headers {
-    /// Stands before the entry's data.
-    pub(super) local: Vec<u8>,
-    /// Stands in the central directory.
-    pub(super) central: Vec<u8>,
+pub(super) struct Headers<'a> {
+    entry: &'a Entry,
+    name: Cow<'a, [u8]>,
+    payload: Payload,
+    /// Where the local header begins, in bytes behind the start of the zip.
+    offset: u64,
+    /// Whether a size needs 64 bits.
+    large: bool,
+    /// Whether the offset does.
+    far: bool,
+    version: u16,
+    /// The part that both have, from the version to the length of the name.
+    shared: Vec<u8>,
 }
 
-impl Headers {
+impl<'a> Headers<'a> {
     /// The headers of `entry`, whose local header is `offset` bytes behind the start of the zip. `payload` is `None` for
     /// what holds nothing.
     ///
     /// # Panics
     ///
     /// If the path is longer than a zip can say.
-    pub(super) fn of(entry: &Entry, payload: Option<Payload>, offset: u64) -> Self {
+    pub(super) fn of(entry: &'a Entry, payload: Option<Payload>, offset: u64) -> Self {
         let method = if payload.is_some() { DEFLATED } else { STORED };
+        let payload = payload.unwrap_or(Payload::NOTHING);
         let Payload {
             size,
             deflated,
             crc32,
-        } = payload.unwrap_or(Payload::NOTHING);
-        let mut name = entry.path.clone();
-        let attributes: u32 = match entry.kind {
-            EntryKind::File => 0o100_644 << 16,
-            EntryKind::Executable => 0o100_755 << 16,
-            EntryKind::Symlink => 0o120_777 << 16,
-            EntryKind::Submodule => {
-                name.push(b'/');
-                0o040_755 << 16 | 0x10
-            }
+        } = payload;
+        let path = entry.path.as_bytes();
+        let name: Cow<'_, [u8]> = match entry.kind {
+            EntryKind::Submodule => [path, b"/"].concat().into(),
+            EntryKind::File | EntryKind::Executable | EntryKind::Symlink => path.into(),
         };
         let flags = if !name.is_ascii() && name.to_str().is_ok() {
             UTF8_FLAG
         } else {
             0
         };
-
-        // The part that both headers share, from the version to the length of the name.
         let large = size >= SEE_ZIP64.into() || deflated >= SEE_ZIP64.into();
         let far = offset >= SEE_ZIP64.into();
         let version = if large || far { VERSION_ZIP64 } else { VERSION };
-        let mut shared = Vec::with_capacity(28);
+        let mut shared = Vec::with_capacity(24);
         shared.extend(version.to_le_bytes());
         shared.extend(flags.to_le_bytes());
         shared.extend(method.to_le_bytes());
@@ -110,35 +120,70 @@ impl Headers {
         shared.extend(if large { SEE_ZIP64 } else { narrow(deflated) }.to_le_bytes());
         shared.extend(if large { SEE_ZIP64 } else { narrow(size) }.to_le_bytes());
         shared.extend(length(&name));
-        let mut wide = if large {
-            vec![size, deflated]
-        } else {
-            Vec::new()
-        };
+        Self {
+            entry,
+            name,
+            payload,
+            offset,
+            large,
+            far,
+            version,
+            shared,
+        }
+    }
 
-        let zip64 = extra_field(ZIP64_FIELD, &wide);
-        let mut local = b"PK\x03\x04".to_vec();
-        local.extend(&shared);
+    /// Stands before the entry's data.
+    pub(super) fn local(&self) -> Vec<u8> {
+        let zip64 = extra_field(ZIP64_FIELD, &self.sizes());
+        let mut local = Vec::with_capacity(self.local_len());
+        local.extend(b"PK\x03\x04");
+        local.extend(&self.shared);
         local.extend(length(&zip64));
-        local.extend_from_slice(&name);
-        local.extend_from_slice(&zip64);
+        local.extend_from_slice(&self.name);
+        local.extend(zip64);
+        local
+    }
 
-        wide.extend(far.then_some(offset));
+    /// The length of [`local`](Self::local) in bytes.
+    pub(super) fn local_len(&self) -> usize {
+        LOCAL_LEN + self.name.len() + if self.large { ZIP64_SIZES_LEN } else { 0 }
+    }
+
+    /// Stands in the central directory.
+    pub(super) fn central(&self) -> Vec<u8> {
+        let attributes: u32 = match self.entry.kind {
+            EntryKind::File => 0o100_644 << 16,
+            EntryKind::Executable => 0o100_755 << 16,
+            EntryKind::Symlink => 0o120_777 << 16,
+            EntryKind::Submodule => 0o040_755 << 16 | 0x10,
+        };
+        let mut wide = self.sizes();
+        wide.extend(self.far.then_some(self.offset));
         let mut extra = extra_field(ZIP64_FIELD, &wide);
         extra.extend(GIT_FIELD.to_le_bytes());
         extra.extend(GIT_FIELD_LEN.to_le_bytes());
-        extra.extend(entry.kind.git_mode().to_le_bytes());
-        extra.extend_from_slice(entry.id.as_bytes());
-        let mut central = b"PK\x01\x02".to_vec();
-        central.extend((UNIX << 8 | version).to_le_bytes());
-        central.extend(&shared);
+        extra.extend(self.entry.kind.git_mode().to_le_bytes());
+        extra.extend_from_slice(self.entry.id.as_bytes());
+        let mut central = Vec::with_capacity(CENTRAL_LEN + self.name.len() + extra.len());
+        central.extend(b"PK\x01\x02");
+        central.extend((UNIX << 8 | self.version).to_le_bytes());
+        central.extend(&self.shared);
         central.extend(length(&extra));
         central.extend([0; 6]); // no comment, first disk, no internal attributes
         central.extend(attributes.to_le_bytes());
-        central.extend(narrow(offset).to_le_bytes());
-        central.extend_from_slice(&name);
-        central.extend_from_slice(&extra);
-        Self { local, central }
+        central.extend(narrow(self.offset).to_le_bytes());
+        central.extend_from_slice(&self.name);
+        central.extend(extra);
+        central
+    }
+
+    /// What the zip64 field of both headers has.
+    fn sizes(&self) -> Vec<u64> {
+        if self.large {
+            vec![self.payload.size, self.payload.deflated]
+        } else {
+            Vec::new()
+        }
     }
 }
 

@@ -272,18 +272,19 @@ impl Member {
         let another =
             || PreviousError::foreign(format_args!("the header of {:?} is another", entry.path));
         let headers = Headers::of(&entry, payload, offset);
-        if headers.central != central {
+        if headers.central() != central {
             return Err(another());
         }
-        let data = offset + headers.local.len() as u64;
+        let expected = headers.local();
+        let data = offset + headers.local_len() as u64;
         let deflated = payload.map_or(0, |payload| payload.deflated);
         let end = data.checked_add(deflated).filter(|&end| end <= most);
         let end =
             end.ok_or_else(|| PreviousError::foreign("an entry reaches into the directory"))?;
-        let mut local = vec![0; headers.local.len()];
+        let mut local = vec![0; expected.len()];
         file.read_exact_at(&mut local, offset)
             .map_err(PreviousError::Disk)?;
-        if headers.local != local {
+        if local != expected {
             return Err(another());
         }
         Ok(Self {
@@ -368,11 +369,11 @@ mod tests {
 
         fn push(&mut self, entry: Entry, payload: Option<Payload>, stream: &[u8]) {
             let headers = Headers::of(&entry, payload, self.bytes.len() as u64);
-            self.bytes.extend(headers.local);
+            self.bytes.extend(headers.local());
             if payload.is_some() {
                 self.bytes.extend(stream);
             }
-            self.directory.extend(headers.central);
+            self.directory.extend(headers.central());
             self.entries.push(entry);
         }
 

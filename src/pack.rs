@@ -20,10 +20,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use gix::{ObjectId, objs::Kind};
@@ -92,7 +89,7 @@ pub struct Objects {
     /// This and the spools, one a thread, are unlinked: they are gone with the process, however it ends.
     pack: File,
     spools: Vec<File>,
-    stock: Option<Arc<Stock>>,
+    stock: Option<Stock>,
     /// The size of the pack in bytes.
     pack_bytes: u64,
 }
@@ -177,7 +174,7 @@ impl Objects {
     ///
     /// [`PackError`], as for any pack; the inner error is that of `stock`.
     pub fn receive_onto<E>(
-        stock: impl FnOnce() -> Result<Arc<Stock>, E>,
+        stock: impl FnOnce() -> Result<Stock, E>,
         wire: &mut dyn Read,
         limits: &Limits,
         progress: &Progress,

@@ -209,20 +209,20 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
         };
         let stock = delivered.stock(&file, &limits, &progress).unwrap();
         watch.lap("verify it");
-        (holds.commit, stock.into())
+        (holds.commit, stock)
     });
     let asked = Instant::now();
     let mut first_byte = None;
-    let mut receive = |wire: &mut dyn Read| {
+    let base = stock.as_ref().map(|(commit, _)| *commit);
+    let receive = |wire: &mut dyn Read| {
         let mut wire = First {
             wire,
             asked,
             after: &mut first_byte,
         };
-        match &stock {
+        match stock {
             Some((_, stock)) => {
-                let stock = || Ok(std::sync::Arc::clone(stock));
-                let objects = Objects::receive_onto(stock, &mut wire, &limits, &progress);
+                let objects = Objects::receive_onto(|| Ok(stock), &mut wire, &limits, &progress);
                 objects.map(|objects| {
                     let Ok::<_, Infallible>(objects) = objects;
                     objects
@@ -231,8 +231,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
             None => Objects::receive(&mut wire, &limits, &progress),
         }
     };
-    let base = stock.as_ref().map(|(commit, _)| *commit);
-    let objects = connection.fetch(&tip, base, &mut receive).unwrap().unwrap();
+    let objects = connection.fetch(&tip, base, receive).unwrap().unwrap();
     let wait = first_byte.unwrap_or_default();
     watch.split("wait for the pack", wait, "receive, verify");
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();

@@ -3,11 +3,11 @@
 use std::{
     io::Read,
     mem,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::oneshot;
 
 use crate::{
     archive::{Archive, ArchiveError},
@@ -26,21 +26,24 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Base {
     pub(super) commit: CommitId,
-    pub(super) stock: watch::Receiver<StockOrNot>,
+    /// Taken by whoever comes first: nobody needs the objects after the pack that was made for them.
+    stock: Arc<Mutex<Option<oneshot::Receiver<StockOrNot>>>>,
 }
 
-/// The objects of a [`Base`], or why they cannot be had; `None` while they are read and verified.
-pub(super) type StockOrNot = Option<Result<Arc<Stock>, String>>;
+/// The objects of a [`Base`], or why they cannot be had.
+pub(super) type StockOrNot = Result<Stock, String>;
 
 impl Base {
-    /// Waits for the objects. Only on a thread that may block.
-    fn stock(&self) -> Result<Arc<Stock>, String> {
-        let mut stock = self.stock.clone();
-        let there = Handle::current().block_on(stock.wait_for(Option::is_some));
-        match there.ok().as_deref() {
-            Some(Some(stock)) => stock.clone(),
-            _ => Err("the work was given up".into()),
-        }
+    pub(super) fn new(commit: CommitId, stock: oneshot::Receiver<StockOrNot>) -> Self {
+        let stock = Arc::new(Mutex::new(Some(stock)));
+        Self { commit, stock }
+    }
+
+    /// Waits for the objects, while they are read and verified. Only on a thread that may block.
+    fn stock(&self) -> StockOrNot {
+        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = stock.take().and_then(|stock| stock.blocking_recv().ok());
+        there.unwrap_or_else(|| Err("the work was given up".into()))
     }
 }
 

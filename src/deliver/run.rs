@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use super::{
     Bridge, Delivery, Outcome,
@@ -250,14 +250,11 @@ impl<'a> Run<'a> {
         };
         let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
         // The version is read and verified while the Git server finds out what has changed.
-        let (there, stock) = watch::channel(None);
-        let base = Base {
-            commit: previous.commit,
-            stock,
-        };
+        let (there, stock) = oneshot::channel();
+        let base = Base::new(previous.commit, stock);
         let stock = async {
             let stock = previous.stock(self.bridge, self.at, &progress).await;
-            there.send(Some(stock.map(Arc::new))).ok();
+            there.send(stock).ok();
         };
         let building = self.git.build_on(base, tip, limits, Arc::clone(&progress));
         let useless = match tokio::join!(building, stock).0? {

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread,
@@ -38,7 +38,7 @@ const LARGE: u64 = 4 << 20;
 /// Applies every delta of `received`, to objects of the pack or of `stock`.
 pub(super) fn resolve(
     received: Received,
-    stock: Option<Arc<Stock>>,
+    stock: Option<Stock>,
     budget: &Budget<'_>,
     progress: &Progress,
 ) -> Result<Objects, PackError> {
@@ -79,7 +79,7 @@ pub(super) fn resolve(
         .collect();
     let work = Work {
         pack: &pack,
-        stock: stock.as_deref(),
+        stock: stock.as_ref(),
         index: &index,
         deltas: &deltas,
         by_offset,

@@ -133,7 +133,7 @@ impl Repositories {
             repository,
         };
         let sizes = repo.sizes();
-        let megabytes = sizes.iter().sum::<u64>() / 1_000_000;
+        let megabytes = (sizes.iter().sum::<u64>() + 500_000) / 1_000_000;
         let commits = repo.repository.git(&["rev-list", "--count", TIP]);
         let commits = String::from_utf8_lossy(&commits).trim().to_owned();
         let (name, files) = (&repo.name, sizes.len());

@@ -125,6 +125,9 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
+                // Or the end of an answer waits for 40 ms until the client has acknowledged what came before. A stream that
+                // does not take this is gone, which shows soon enough.
+                stream.set_nodelay(true).ok();
                 let service = service.clone();
                 let mut close = close.clone();
                 connections.spawn(async move {

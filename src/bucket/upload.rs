@@ -63,7 +63,8 @@ const CONTENT_TYPE: &str = "application/zip";
 impl S3 {
     /// Stores `archive` as a new version, if `condition` still holds: in parts from [`PARTS_FROM_BYTES`] on.
     ///
-    /// Whoever stops waiting leaves at most an upload that was not completed, and that is no version.
+    /// Whoever stops waiting ends the work: the parts of an upload that was not completed are no version. Only what was asked
+    /// as the last thing, a put or a completion, may still come about.
     ///
     /// # Errors
     ///

@@ -2,15 +2,12 @@
 
 mod support;
 
-use std::{collections::HashSet, fmt::Write, sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use backlog_bridge::{
-    bucket::S3,
-    config::Limits,
-    deliver::{Bridge, Delivery, Outcome, step::Hints},
+    deliver::{Delivery, Outcome, step::Hints},
     error::{Error, chain},
     push::CommitId,
-    route::{Destination, Origin, RouteTable},
 };
 use support::{
     git_server::{
@@ -18,133 +15,29 @@ use support::{
         Op::{Fetch, Handshake, LsRefs},
     },
     oracle::{assert_zip_equals, expected_entries},
-    s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, StoredVersion, TestS3},
+    s3::{Fault, Op},
     tls::trusting,
-    upstream::{Content, Repository, Upstream},
+    upstream::{Content, Upstream},
+    world::{KEY, MAIN, World},
 };
 
-const MAIN: &str = "refs/heads/main";
 const DEVELOP: &str = "refs/heads/develop";
-const KEY: &str = "web/main.zip";
-
-/// A repository, a bucket, and a bridge between them.
-struct World {
-    upstream: Upstream,
-    repository: Repository,
-    s3: TestS3,
-    bridge: Bridge,
-}
-
-impl World {
-    /// `main` of `APP/web` is delivered to [`KEY`].
-    async fn new() -> Self {
-        Self::with_routes(&[(MAIN, KEY)]).await
-    }
-
-    async fn with_routes(routes: &[(&str, &str)]) -> Self {
-        let upstream = Upstream::new();
-        let url = format!("file://{}", upstream.root().display());
-        Self::at(upstream, &url, routes).await
-    }
-
-    async fn at(upstream: Upstream, url: &str, routes: &[(&str, &str)]) -> Self {
-        let repository = upstream.repository("APP/web");
-        let s3 = TestS3::start().await;
-        let bridge = Bridge {
-            s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
-            table: table(url, routes).into(),
-            logins: Arc::default(),
-            limits: Limits::default(),
-        };
-        Self {
-            upstream,
-            repository,
-            s3,
-            bridge,
-        }
-    }
-
-    fn destination(&self, ref_name: &str) -> Destination {
-        let route = self
-            .bridge
-            .table
-            .routes()
-            .iter()
-            .find(|route| route.pattern().as_str() == ref_name)
-            .unwrap();
-        route
-            .destination(
-                self.bridge.table.space_of(route),
-                &ref_name.parse().unwrap(),
-            )
-            .unwrap()
-    }
-
-    async fn deliver(&self) -> Delivery {
-        self.deliver_hinted(None).await
-    }
-
-    async fn deliver_hinted(&self, hints: Option<Hints>) -> Delivery {
-        self.bridge
-            .deliver(&self.destination(MAIN), hints, &Arc::default())
-            .await
-    }
-
-    /// A bridge like this one in another process.
-    fn rival(&self) -> Bridge {
-        Bridge {
-            s3: self.bridge.s3.clone(),
-            table: Arc::clone(&self.bridge.table),
-            logins: Arc::default(),
-            limits: self.bridge.limits,
-        }
-    }
-
-    fn versions(&self) -> Vec<StoredVersion> {
-        self.s3.versions("sources", KEY)
-    }
-
-    /// What each version holds, the newest first.
-    fn commits(&self) -> Vec<String> {
-        self.versions()
-            .iter()
-            .map(|version| version.metadata["git-commit"].clone())
-            .collect()
-    }
-
-    fn commit(&self, text: &str) -> String {
-        self.repository
-            .commit_on(MAIN, &[("a.txt", Content::from(text))])
-    }
-
-    fn assert_newest_is(&self, commit: &str) {
-        let newest = self.s3.newest("sources", KEY).unwrap();
-        assert_eq!(newest.metadata["git-commit"], commit);
-        assert_zip_equals(
-            &newest.bytes.unwrap(),
-            &expected_entries(&self.repository, commit),
-            commit,
-        );
-    }
-}
-
-fn table(url: &str, routes: &[(&str, &str)]) -> RouteTable {
-    let mut text = format!("[[space]]\nurl = \"{url}\"\n");
-    if url.starts_with("https") {
-        text.push_str("credentials = \"env:BRIDGE_TEST\"\n");
-    }
-    for (ref_name, key) in routes {
-        write!(
-            text,
-            "[[route]]\nname = \"{ref_name}\"\nrepository = \"APP/web\"\nref = \"{ref_name}\"\nobject = \"{key}\"\n"
-        )
-        .unwrap();
-    }
-    RouteTable::parse("routes.toml", &text, Some("sources"), Origin::CommandLine).unwrap()
-}
 
 fn id(commit: &str) -> CommitId {
     commit.parse().unwrap()
+}
+
+fn commit(world: &World, text: &str) -> String {
+    world
+        .repository
+        .commit_on(MAIN, &[("a.txt", Content::from(text))])
+}
+
+fn assert_newest_is(world: &World, commit: &str) {
+    let newest = world.newest();
+    assert_eq!(newest.metadata["git-commit"], commit);
+    let expected = expected_entries(&world.repository, commit);
+    assert_zip_equals(&newest.bytes.unwrap(), &expected, commit);
 }
 
 fn outcome(delivery: &Delivery) -> Outcome {
@@ -170,7 +63,7 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
     );
     let delivery = world.deliver().await;
     assert_eq!(outcome(&delivery), Outcome::Published);
-    world.assert_newest_is(&commit);
+    assert_newest_is(&world, &commit);
     let [version] = world
         .versions()
         .try_into()
@@ -216,7 +109,7 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
 #[tokio::test]
 async fn the_same_commit_twice_is_one_version() {
     let world = World::new().await;
-    world.commit("a");
+    commit(&world, "a");
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
     assert_eq!(outcome(&world.deliver().await), Outcome::AlreadyCurrent);
     assert_eq!(world.versions().len(), 1);
@@ -225,17 +118,17 @@ async fn the_same_commit_twice_is_one_version() {
 #[tokio::test]
 async fn a_deleted_branch_leaves_the_object_as_it_is() {
     let world = World::new().await;
-    let commit = world.commit("a");
+    let commit = commit(&world, "a");
     world.deliver().await;
     world.repository.delete_ref(MAIN);
     assert_eq!(outcome(&world.deliver().await), Outcome::BranchGone);
-    world.assert_newest_is(&commit);
+    assert_newest_is(&world, &commit);
 }
 
 #[tokio::test]
 async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
     let world = World::new().await;
-    let a = world.commit("a");
+    let a = commit(&world, "a");
     world.deliver().await;
     let b = world
         .repository
@@ -244,7 +137,7 @@ async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
     world.repository.set_ref(MAIN, &a);
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
     assert_eq!(world.commits(), [a.clone(), b, a.clone()]);
-    world.assert_newest_is(&a);
+    assert_newest_is(&world, &a);
     let versions = world.versions();
     let etags: HashSet<_> = versions.iter().map(|version| &version.etag).collect();
     assert_eq!(etags.len(), 3, "an entity tag never comes back");
@@ -275,7 +168,7 @@ async fn a_missing_ref_is_an_error_that_says_what_is_there() {
 #[tokio::test]
 async fn a_foreign_object_is_replaced_and_it_is_said() {
     let world = World::new().await;
-    let commit = world.commit("a");
+    let commit = commit(&world, "a");
     let client = world.s3.client();
     client
         .put_object()
@@ -292,22 +185,16 @@ async fn a_foreign_object_is_replaced_and_it_is_said() {
         "{:?}",
         delivery.warnings
     );
-    world.assert_newest_is(&commit);
+    assert_newest_is(&world, &commit);
 }
 
 #[tokio::test]
 async fn an_object_of_another_routed_ref_is_left_alone() {
     // A literal and a template that meet in one key: it cannot be seen when the table is read.
     let world = World::with_routes(&[(MAIN, KEY), ("refs/tags/*", "web/{ref}.zip")]).await;
-    let commit = world.commit("a");
+    let commit = commit(&world, "a");
     world.repository.set_ref("refs/tags/main", &commit);
-    let route = &world.bridge.table.routes()[1];
-    let tag = route
-        .destination(
-            world.bridge.table.space_of(route),
-            &"refs/tags/main".parse().unwrap(),
-        )
-        .unwrap();
+    let tag = world.destination_of("refs/tags/main");
     let first = world.bridge.deliver(&tag, None, &Arc::default()).await;
     assert_eq!(outcome(&first), Outcome::Published);
     let conflict = failure(world.deliver().await);
@@ -328,22 +215,15 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
     let old = world.repository.commit_on(DEVELOP, &[("d", "d".into())]);
     world
         .bridge
-        .deliver(&world.destination(DEVELOP), None, &Arc::default())
+        .deliver(&world.destination_of(DEVELOP), None, &Arc::default())
         .await;
-    world.assert_newest_is(&old);
-    world.bridge.table = table(
-        &format!("file://{}", world.upstream.root().display()),
-        &[(MAIN, KEY)],
-    )
-    .into();
+    assert_newest_is(&world, &old);
+    world.set_routes(&[(MAIN, KEY)]);
     // Even the same commit: the object's metadata must say whose it is now.
     world.repository.set_ref(MAIN, &old);
     let delivery = world.deliver().await;
     assert_eq!(outcome(&delivery), Outcome::Published);
-    assert_eq!(
-        world.s3.newest("sources", KEY).unwrap().metadata["git-ref"],
-        MAIN
-    );
+    assert_eq!(world.newest().metadata["git-ref"], MAIN);
     assert!(
         delivery.warnings[0].contains(DEVELOP),
         "{:?}",
@@ -354,7 +234,7 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
 #[tokio::test]
 async fn a_push_during_the_upload_is_delivered_too() {
     let world = World::new().await;
-    let a = world.commit("a");
+    let a = commit(&world, "a");
     let repository = world.upstream.repository("APP/web");
     world.s3.before(Op::PutObject, move || async move {
         repository.commit_on(MAIN, &[("late.txt", "late".into())]);
@@ -362,7 +242,7 @@ async fn a_push_during_the_upload_is_delivered_too() {
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
     let late = world.repository.resolve(MAIN).unwrap();
     assert_eq!(world.commits(), [late.clone(), a]);
-    world.assert_newest_is(&late);
+    assert_newest_is(&world, &late);
 }
 
 #[tokio::test]
@@ -424,15 +304,15 @@ async fn faults_of_s3_end_with_one_version_or_a_clear_error() {
         ),
     ] {
         let world = World::new().await;
-        let commit = world.commit("a");
+        let commit = commit(&world, "a");
         world.s3.fail_once(op, fault);
         let delivery = world.deliver().await;
         match expected {
             Ok(expected) => {
                 assert_eq!(outcome(&delivery), expected, "{case}");
                 assert_eq!(world.commits(), [commit.as_str()], "{case}");
-                world.assert_newest_is(&commit);
-                let newest = world.s3.newest("sources", KEY).unwrap();
+                assert_newest_is(&world, &commit);
+                let newest = world.newest();
                 assert_eq!(delivery.version_id, Some(newest.version_id), "{case}");
                 assert_eq!(delivery.entries, Some(1), "{case}");
             }
@@ -457,7 +337,7 @@ async fn faults_of_s3_end_with_one_version_or_a_clear_error() {
 #[tokio::test]
 async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
     let world = World::new().await;
-    world.commit("a");
+    commit(&world, "a");
     for _ in 0..20 {
         world.s3.fail_once(Op::PutObject, Fault::Status(412));
     }
@@ -470,8 +350,8 @@ async fn a_delivery_that_always_loses_gives_up_and_may_be_tried_again() {
 #[tokio::test]
 async fn a_rival_that_is_faster_leaves_one_version() {
     let world = World::new().await;
-    let commit = world.commit("a");
-    let (rival, to) = (world.rival(), world.destination(MAIN));
+    let commit = commit(&world, "a");
+    let (rival, to) = (world.rival(), world.destination());
     world.s3.before(Op::PutObject, move || async move {
         let delivery = rival.deliver(&to, None, &Arc::default()).await;
         assert_eq!(outcome(&delivery), Outcome::Published);
@@ -487,8 +367,8 @@ async fn a_rival_that_is_faster_leaves_one_version() {
 #[tokio::test]
 async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
     let world = World::new().await;
-    let old = world.commit("old");
-    let (rival, to) = (world.rival(), world.destination(MAIN));
+    let old = commit(&world, "old");
+    let (rival, to) = (world.rival(), world.destination());
     let repository = world.repository.clone();
     // The rival has its archive and writes it, the ref moves, and only then comes what this delivery has of the old tip.
     world.s3.before(Op::PutObject, move || async move {
@@ -499,22 +379,22 @@ async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
     let new = world.repository.resolve(MAIN).unwrap();
     assert_eq!(world.commits(), [new.clone(), old]);
-    world.assert_newest_is(&new);
+    assert_newest_is(&world, &new);
 }
 
 #[tokio::test]
 async fn an_object_that_somebody_deletes_meanwhile_is_written_anew() {
     let world = World::new().await;
-    world.commit("a");
+    commit(&world, "a");
     world.deliver().await;
-    let b = world.commit("b");
+    let b = commit(&world, "b");
     let client = world.s3.client();
     world.s3.before(Op::PutObject, move || async move {
         let delete = client.delete_object().bucket("sources").key(KEY);
         delete.send().await.unwrap();
     });
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
-    world.assert_newest_is(&b);
+    assert_newest_is(&world, &b);
 }
 
 #[tokio::test]
@@ -544,10 +424,10 @@ async fn a_bucket_that_cannot_be_used_is_an_error_that_says_why() {
     ] {
         let world = World::new().await;
         if op == Op::HeadObject {
-            world.commit("a");
+            commit(&world, "a");
             world.deliver().await;
         }
-        world.commit("b");
+        commit(&world, "b");
         world.s3.fail_once(op, fault);
         let puts = world.s3.count(Op::PutObject);
         let err = failure(world.deliver().await);
@@ -598,7 +478,7 @@ async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_deliveries_at_once_never_repeat_a_commit_and_end_at_the_tip() {
     let world = Arc::new(World::new().await);
-    world.commit("start");
+    commit(&world, "start");
     let workers: Vec<_> = (0..6)
         .map(|_| {
             let world = Arc::clone(&world);
@@ -626,13 +506,13 @@ async fn many_deliveries_at_once_never_repeat_a_commit_and_end_at_the_tip() {
         commits.windows(2).all(|pair| pair[0] != pair[1]),
         "{commits:?}"
     );
-    world.assert_newest_is(&world.repository.resolve(MAIN).unwrap());
+    assert_newest_is(&world, &world.repository.resolve(MAIN).unwrap());
 }
 
 #[tokio::test]
 async fn hints_that_never_come_true_end_after_the_settle_time() {
     let world = World::new().await;
-    let commit = world.commit("a");
+    let commit = commit(&world, "a");
     world.deliver().await;
     let hints = Hints {
         commits: vec![id(&"ab".repeat(20))],
@@ -644,32 +524,16 @@ async fn hints_that_never_come_true_end_after_the_settle_time() {
         Outcome::AlreadyCurrent
     );
     assert!((7..9).contains(&started.elapsed().as_secs()));
-    world.assert_newest_is(&commit);
-}
-
-/// Runs on a server with TLS and a login, in a process that trusts it and knows the password.
-fn on_a_server(test: impl AsyncFnOnce(World, GitServer)) {
-    let upstream = Upstream::new();
-    let server = GitServer::start(upstream.root(), None);
-    let url = server.space_url();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut world = World::at(upstream, "file:///nowhere", &[]).await;
-        let routes = format!(
-            "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n"
-        );
-        world.bridge.table = RouteTable::parse("routes.toml", &routes, Some("sources"), Origin::Deployed).unwrap().into();
-        test(world, server).await;
-    });
+    assert_newest_is(&world, &commit);
 }
 
 #[test]
 fn a_first_delivery_is_four_requests_on_one_connection() {
     trusting(|| {
-        on_a_server(async |world, server| {
-            let commit = world.commit("a");
+        World::on_a_server(async |world, server| {
+            let commit = commit(&world, "a");
             assert_eq!(outcome(&world.deliver().await), Outcome::Published);
-            world.assert_newest_is(&commit);
+            assert_newest_is(&world, &commit);
             assert_eq!(server.ops(), [Handshake, LsRefs, Fetch, LsRefs]);
             let requests = server.requests();
             for request in &requests {
@@ -690,10 +554,10 @@ fn a_first_delivery_is_four_requests_on_one_connection() {
 #[test]
 fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
     trusting(|| {
-        on_a_server(async |world, server| {
-            let old = world.commit("old");
+        World::on_a_server(async |world, server| {
+            let old = commit(&world, "old");
             world.deliver().await;
-            let new = world.commit("new");
+            let new = commit(&world, "new");
             world.repository.set_ref(MAIN, &old);
             let (repository, tip) = (world.upstream.repository("APP/web"), new.clone());
             // The server catches up while the bridge waits.
@@ -708,7 +572,7 @@ fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
                 outcome(&world.deliver_hinted(Some(hints)).await),
                 Outcome::Published
             );
-            world.assert_newest_is(&new);
+            assert_newest_is(&world, &new);
         });
     });
 }
@@ -725,9 +589,9 @@ fn a_push_at_any_moment_is_delivered_in_the_same_call() {
             for v0 in [false, true] {
                 for force in [false, true] {
                     let case = format!("{moment}, v0: {v0}, force: {force}");
-                    on_a_server(async |world, server| {
+                    World::on_a_server(async |world, server| {
                         server.speak_v0_only(v0);
-                        let old = world.commit("old");
+                        let old = commit(&world, "old");
                         let repository = world.repository.clone();
                         let push = move || {
                             let files = [("new.txt", Content::from("new"))];
@@ -747,7 +611,7 @@ fn a_push_at_any_moment_is_delivered_in_the_same_call() {
                         );
                         let new = world.repository.resolve(MAIN).unwrap();
                         assert_ne!(new, old, "{case}");
-                        world.assert_newest_is(&new);
+                        assert_newest_is(&world, &new);
                         // A server of old gives only what its refs lead to.
                         let old_is_had = old_is_seen && !(v0 && force && op == Fetch);
                         let expected = if old_is_had {
@@ -772,15 +636,15 @@ fn a_branch_that_is_deleted_before_the_fetch_is_gone() {
             (true, false, Err("ref_not_found")),
             (true, true, Ok(Outcome::BranchGone)),
         ] {
-            on_a_server(async |world, server| {
-                world.commit("old");
+            World::on_a_server(async |world, server| {
+                commit(&world, "old");
                 if existed {
                     world.deliver().await;
                 }
                 world
                     .repository
                     .commit_on("refs/heads/other", &[("o", "o".into())]);
-                world.commit("new");
+                commit(&world, "new");
                 server.speak_v0_only(v0);
                 let repository = world.repository.clone();
                 server.before(Fetch, 1, move || repository.delete_ref(MAIN));
@@ -795,8 +659,8 @@ fn a_branch_that_is_deleted_before_the_fetch_is_gone() {
 #[test]
 fn a_fault_of_s3_costs_no_second_fetch() {
     trusting(|| {
-        on_a_server(async |world, server| {
-            world.commit("a");
+        World::on_a_server(async |world, server| {
+            commit(&world, "a");
             world.s3.fail_once(Op::PutObject, Fault::Status(503));
             assert_eq!(outcome(&world.deliver().await), Outcome::Published);
             let fetches = server.ops().into_iter().filter(|op| *op == Fetch).count();
@@ -808,8 +672,8 @@ fn a_fault_of_s3_costs_no_second_fetch() {
 #[test]
 fn faults_of_the_git_server_are_told_apart() {
     trusting(|| {
-        on_a_server(async |world, server| {
-            world.commit("a");
+        World::on_a_server(async |world, server| {
+            commit(&world, "a");
             for (case, op, fault, kind, transient) in [
                 (
                     "not let in",
@@ -846,7 +710,7 @@ fn faults_of_the_git_server_are_told_apart() {
                 server.fault(op, fault);
                 // Each time as if for the first: a refused login is not tried again soon.
                 let bridge = world.rival();
-                let to = world.destination(MAIN);
+                let to = world.destination();
                 let err = failure(bridge.deliver(&to, None, &Arc::default()).await);
                 server.clear_faults();
                 assert_eq!(
@@ -865,8 +729,8 @@ fn faults_of_the_git_server_are_told_apart() {
 #[test]
 fn a_redirect_is_not_followed() {
     trusting(|| {
-        on_a_server(async |world, server| {
-            world.commit("a");
+        World::on_a_server(async |world, server| {
+            commit(&world, "a");
             let elsewhere = GitServer::start(world.upstream.root(), None);
             server.fault(Handshake, GitFault::Redirect(elsewhere.base()));
             let err = failure(world.deliver().await);

@@ -6,7 +6,6 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     fs,
     path::Path,
     sync::Arc,
@@ -14,28 +13,22 @@ use std::{
 };
 
 use backlog_bridge::{
-    bucket::S3,
-    config::Limits,
-    deliver::{Bridge, Delivery, Outcome},
+    deliver::{Delivery, Outcome},
     error::chain,
     progress::Progress,
-    route::{Destination, Origin, RouteTable},
 };
 use support::{
     git_server::{
         Fault as GitFault, GitServer,
         Op::{self as GitOp, Fetch, Handshake, LsRefs},
     },
-    oracle::{assert_zip_equals, expected_entries},
-    s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, TestS3},
+    s3::{Fault, Op, SECRET_KEY},
     tls::trusting,
     upstream::{Content, Repository, Upstream},
+    world::{MAIN, World},
 };
 use tokio::{runtime::Runtime, sync::oneshot};
 
-const MAIN: &str = "refs/heads/main";
-const BUCKET: &str = "sources";
-const KEY: &str = "main.zip";
 /// For a delivery that waits for what never comes.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_mins(1);
@@ -59,91 +52,61 @@ fn starts() -> Vec<Start> {
     starts
 }
 
-struct World {
-    _upstream: Upstream,
-    repository: Repository,
+/// A world whose repository is on a server, and what its ref pointed to, in order.
+struct Run {
+    world: World,
     server: GitServer,
-    s3: TestS3,
-    bridge: Bridge,
-    to: Destination,
-    /// What the ref pointed to, in order.
     tips: Vec<String>,
 }
 
-impl World {
+impl Run {
     async fn new(start: Start) -> Self {
         let upstream = Upstream::new();
-        let repository = upstream.repository("APP/web");
         let server = GitServer::start(upstream.root(), None);
-        let s3 = TestS3::start().await;
-        let mut routes = String::new();
-        write!(
-            routes,
-            "[[space]]\nurl = \"{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n",
-            server.space_url()
-        )
-        .unwrap();
-        let table = RouteTable::parse("routes.toml", &routes, Some(BUCKET), Origin::Deployed);
-        let table = Arc::new(table.unwrap());
-        let route = &table.routes()[0];
-        let to = route
-            .destination(table.space_of(route), &MAIN.parse().unwrap())
-            .unwrap();
-        let mut world = Self {
-            _upstream: upstream,
-            repository,
+        let mut run = Self {
+            world: World::on(&server, upstream).await,
             server,
-            bridge: Bridge {
-                s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
-                table,
-                logins: Arc::default(),
-                limits: Limits::default(),
-            },
-            s3,
-            to,
             tips: Vec::new(),
         };
-        world.push("one");
+        run.push("one");
         if start != Start::Nothing {
-            let delivery = world.deliver(LONG).await;
+            let delivery = run.deliver(LONG).await;
             assert_eq!(delivery.result.ok(), Some(Outcome::Published));
-            world.push("two");
+            run.push("two");
         }
         if start == Start::PushMeanwhile {
-            let repository = world.repository.clone();
-            world.s3.before(Op::PutObject, move || async move {
+            let repository = run.world.repository.clone();
+            run.world.s3.before(Op::PutObject, move || async move {
                 commit(&repository, "three");
             });
         }
-        world.server.clear_requests();
-        world
+        run.server.clear_requests();
+        run
     }
 
     fn push(&mut self, text: &str) {
-        self.tips.push(commit(&self.repository, text));
+        self.tips.push(commit(&self.world.repository, text));
     }
 
     async fn deliver(&self, time: Duration) -> Delivery {
         let progress = Arc::new(Progress::until(Instant::now() + time));
-        self.bridge.deliver(&self.to, None, &progress).await
+        let to = self.world.destination();
+        self.world.bridge.deliver(&to, None, &progress).await
     }
 
     /// One clean delivery, and then the invariants.
     async fn conclude(mut self, case: &str, folder: &Path, before: &BTreeSet<String>) {
-        self.s3.heal();
+        self.world.s3.heal();
         self.server.clear_faults();
         let delivery = self.deliver(LONG).await;
         assert!(delivery.result.is_ok(), "{case}: {:?}", delivery.result);
-        let tip = self.repository.resolve(MAIN).unwrap();
+        let tip = self.world.repository.resolve(MAIN).unwrap();
         if self.tips.last() != Some(&tip) {
-            self.tips.push(tip.clone());
+            self.tips.push(tip);
         }
-        let newest = self.s3.newest(BUCKET, KEY).unwrap();
-        assert_eq!(newest.metadata["git-commit"], tip, "{case}: I1");
-        let expected = expected_entries(&self.repository, &tip);
-        assert_zip_equals(&newest.bytes.unwrap(), &expected, &tip);
+        self.world.assert_newest_is_the_tip(&format!("{case}: I1"));
         // Every push of these runs is a new commit: I2 and I3 in one.
-        let mut versions = self.s3.versions(BUCKET, KEY);
+        let mut versions = self.world.versions();
         versions.reverse();
         let places: Vec<_> = versions
             .iter()
@@ -160,7 +123,7 @@ impl World {
         for version in &versions {
             assert!(!format!("{:?}", version.metadata).contains(SECRET_KEY));
         }
-        assert_no_secret(self.s3.dir(), case);
+        assert_no_secret(self.world.s3.dir(), case);
         drop(self);
         // What was left alone ends a little later.
         let end = Instant::now() + Duration::from_secs(10);
@@ -232,41 +195,55 @@ const OF_S3: [(Fault, bool); 8] = [
 fn after_any_fault_of_s3_one_delivery_makes_it_right() {
     trusting(|| {
         with_folder(async |folder| {
-            let (mut runs, mut effects) = (0, 0);
+            let mut effects = 0;
             for start in starts() {
                 for (fault, kill) in OF_S3 {
-                    for n in 1.. {
-                        let case = format!("{start:?}, request {n}: {fault:?}, kill: {kill}");
-                        let before = names(folder);
-                        let world = World::new(start).await;
-                        let failed = world.s3.fail_nth(n, fault);
-                        let hangs = matches!(fault, Fault::Hang | Fault::ApplyThenHang);
-                        let time = if hangs && !kill { SHORT } else { LONG };
-                        let happened = run(&world, failed, kill, time, &case).await;
-                        world.conclude(&case, folder, &before).await;
-                        runs += 1;
-                        if !happened {
-                            effects += n - 1;
-                            break;
-                        }
-                    }
+                    let case = format!("{start:?}, {fault:?}, kill: {kill}");
+                    let hangs = matches!(fault, Fault::Hang | Fault::ApplyThenHang);
+                    let time = if hangs && !kill { SHORT } else { LONG };
+                    let fail = |run: &Run, n| run.world.s3.fail_nth(n, fault);
+                    effects += at_each_request(folder, &case, start, kill, time, fail).await;
                 }
             }
-            println!("{runs} runs, {effects} faults of S3");
+            println!("{effects} faults of S3");
             assert!(effects >= starts().len() * OF_S3.len() * 2);
         });
     });
 }
 
+/// Deliveries of which the first request fails, then the second, and so on to the last. After each, one more delivery must
+/// make it right. Returns how many failed.
+async fn at_each_request(
+    folder: &Path,
+    case: &str,
+    start: Start,
+    kill: bool,
+    time: Duration,
+    fail: impl Fn(&Run, usize) -> oneshot::Receiver<()>,
+) -> usize {
+    for n in 1.. {
+        let case = format!("{case}, request {n}");
+        let before = names(folder);
+        let run = Run::new(start).await;
+        let failed = fail(&run, n);
+        let happened = happens(&run, failed, kill, time, &case).await;
+        run.conclude(&case, folder, &before).await;
+        if !happened {
+            return n - 1;
+        }
+    }
+    unreachable!("a delivery ends")
+}
+
 /// Whether the fault happened.
-async fn run(
-    world: &World,
+async fn happens(
+    run: &Run,
     mut failed: oneshot::Receiver<()>,
     kill: bool,
     time: Duration,
     case: &str,
 ) -> bool {
-    let delivery = world.deliver(time);
+    let delivery = run.deliver(time);
     if kill {
         tokio::select! {
             delivery = delivery => {
@@ -286,8 +263,8 @@ async fn run(
         assert_tells_no_secret(&delivery, case);
         if delivery.result.is_ok() {
             // I5: nobody else delivers, so this is what is there when the message is acknowledged.
-            let newest = world.s3.newest(BUCKET, KEY).unwrap();
-            let tip = world.repository.resolve(MAIN);
+            let newest = run.world.newest();
+            let tip = run.world.repository.resolve(MAIN);
             assert_eq!(
                 newest.metadata.get("git-commit"),
                 tip.as_ref(),
@@ -313,38 +290,28 @@ fn of_git() -> [(GitFault, bool); 6] {
 fn after_any_fault_of_the_git_server_one_delivery_makes_it_right() {
     trusting(|| {
         with_folder(async |folder| {
-            let (mut runs, mut effects) = (0, 0);
+            let mut effects = 0;
             for start in starts() {
                 for op in [Handshake, LsRefs, Fetch] {
                     for (fault, kill) in of_git() {
-                        for n in 1.. {
-                            let case = format!("{start:?}, {op:?} {n}: {fault:?}, kill: {kill}");
-                            let before = names(folder);
-                            let world = World::new(start).await;
-                            let failed = fail_nth(&world, op, n, fault.clone());
-                            let hangs = matches!(fault, GitFault::Hang);
-                            let time = if hangs && !kill { SHORT } else { LONG };
-                            let happened = run(&world, failed, kill, time, &case).await;
-                            world.conclude(&case, folder, &before).await;
-                            runs += 1;
-                            if !happened {
-                                effects += n - 1;
-                                break;
-                            }
-                        }
+                        let case = format!("{start:?}, {op:?}, {fault:?}, kill: {kill}");
+                        let hangs = matches!(fault, GitFault::Hang);
+                        let time = if hangs && !kill { SHORT } else { LONG };
+                        let fail = |run: &Run, n| fail_nth(run, op, n, fault.clone());
+                        effects += at_each_request(folder, &case, start, kill, time, fail).await;
                     }
                 }
             }
-            println!("{runs} runs, {effects} faults of the Git server");
+            println!("{effects} faults of the Git server");
             assert!(effects >= starts().len() * of_git().len() * 3);
         });
     });
 }
 
-fn fail_nth(world: &World, op: GitOp, n: usize, fault: GitFault) -> oneshot::Receiver<()> {
+fn fail_nth(run: &Run, op: GitOp, n: usize, fault: GitFault) -> oneshot::Receiver<()> {
     let (tell, failed) = oneshot::channel();
     // Once nobody listens any more, the run is over.
     let is_wanted = move || tell.send(()).is_ok();
-    world.server.fault_at(op, n, fault, is_wanted);
+    run.server.fault_at(op, n, fault, is_wanted);
     failed
 }

@@ -6,7 +6,6 @@ use std::{
     fs,
     ops::RangeInclusive,
     os::unix::fs::FileExt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,23 +13,19 @@ use aws_sdk_s3::primitives::ByteStream;
 use backlog_bridge::{
     archive::Archive,
     bucket::{Address, Condition, Label, PART_BYTES, PARTS_FROM_BYTES, Put, S3},
-    config::Limits,
-    deliver::{Bridge, Outcome},
     error::{Error, chain},
-    route::{Origin, RouteTable},
 };
 use gix::ObjectId;
 use support::{
-    oracle::{assert_zip_equals, expected_entries},
     s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, TestS3},
-    upstream::{Content, Upstream},
+    upstream::Content,
+    world::{BUCKET, KEY, MAIN, World},
 };
 use tokio::{sync::oneshot, time::timeout};
 
-const MAIN: &str = "refs/heads/main";
 const AT: Address<'_> = Address {
-    bucket: "sources",
-    key: "web/main.zip",
+    bucket: BUCKET,
+    key: KEY,
 };
 const TWO_PARTS: u64 = PART_BYTES + 5;
 /// Where the number of parts says nothing.
@@ -529,57 +524,26 @@ async fn whoever_stops_waiting_leaves_no_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_tree_is_delivered_in_parts_once_and_the_next_one_builds_on_it() {
-    let upstream = Upstream::new();
-    let repository = upstream.repository("APP/web");
-    let server = TestS3::start().await;
-    let text = format!(
-        "[[space]]\nurl = \"file://{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{}\"\n",
-        upstream.root().display(),
-        AT.key
-    );
-    let table = RouteTable::parse("routes.toml", &text, Some(AT.bucket), Origin::CommandLine);
-    let table = Arc::new(table.unwrap());
-    let route = &table.routes()[0];
-    let to = route
-        .destination(table.space_of(route), &MAIN.parse().unwrap())
-        .unwrap();
-    let bridge = Bridge {
-        s3: client(&server),
-        table: Arc::clone(&table),
-        logins: Arc::default(),
-        limits: Limits::default(),
-    };
+    let world = World::new().await;
     // What no zip makes smaller.
     let mut film = vec![0; usize::try_from(PARTS_FROM_BYTES).unwrap()];
     fastrand::Rng::with_seed(1).fill(&mut film);
     let film = ("film.bin", Content::from(film));
-    let first = repository.commit_on(MAIN, &[film, ("a.txt", "one".into())]);
+    let files = [film, ("a.txt", "one".into())];
+    world.repository.commit_on(MAIN, &files);
     // The version is there, and nobody says so.
-    server.fail_once(Op::CompleteMultipartUpload, Fault::ApplyThenDrop);
-    let delivery = bridge.deliver(&to, None, &Arc::default()).await;
-    assert_eq!(delivery.result.ok(), Some(Outcome::Published));
-    let versions = server.versions(AT.bucket, AT.key);
-    assert_eq!(versions.len(), 1);
-    assert_eq!(delivery.version_id.as_ref(), Some(&versions[0].version_id));
+    let lost = Fault::ApplyThenDrop;
+    world.s3.fail_once(Op::CompleteMultipartUpload, lost);
+    let delivery = world.publish("first").await;
+    assert_eq!(delivery.version_id, Some(world.newest().version_id));
 
-    let second = repository.commit_on(MAIN, &[("a.txt", "two".into())]);
-    let delivery = bridge.deliver(&to, None, &Arc::default()).await;
-    assert_eq!(delivery.result.ok(), Some(Outcome::Published));
-    assert!(delivery.full_fetch.is_none(), "{:?}", delivery.full_fetch);
+    world.repository.commit_on(MAIN, &[("a.txt", "two".into())]);
+    let delivery = world.publish_the_change("second").await;
     assert!(delivery.fetched_bytes.unwrap() < 10_000);
 
-    let versions = server.versions(AT.bucket, AT.key);
-    let commits: Vec<_> = versions
-        .iter()
-        .map(|version| &version.metadata["git-commit"])
-        .collect();
-    assert_eq!(commits, [&second, &first]);
-    for version in &versions {
-        let commit = &version.metadata["git-commit"];
-        let expected = expected_entries(&repository, commit);
-        assert!(version.etag.contains('-'), "{}", version.etag);
-        assert_zip_equals(version.bytes.as_ref().unwrap(), &expected, commit);
-    }
-    assert_eq!(server.count(Op::PutObject), 0);
-    assert_no_part_is_left(&server, "delivered").await;
+    let versions = world.versions();
+    assert_eq!(versions.len(), 2);
+    assert!(versions.iter().all(|version| version.etag.contains('-')));
+    assert_eq!(world.s3.count(Op::PutObject), 0);
+    assert_no_part_is_left(&world.s3, "delivered").await;
 }

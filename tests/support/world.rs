@@ -1,11 +1,11 @@
 //! A repository, a bucket, and a bridge between them: `main` of `APP/web` is delivered to one object, again and again.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use backlog_bridge::{
     bucket::S3,
     config::Limits,
-    deliver::{Bridge, Delivery, Outcome},
+    deliver::{Bridge, Delivery, Outcome, step::Hints},
     error::chain,
     route::{Destination, Origin, RouteTable},
 };
@@ -31,18 +31,25 @@ pub struct World {
 impl World {
     /// On a repository that is read from disk.
     pub async fn new() -> Self {
-        let upstream = Upstream::new();
-        let url = format!("file://{}", upstream.root().display());
-        Self::at(upstream, &url, Origin::CommandLine).await
+        Self::with_routes(&[(MAIN, KEY)]).await
     }
 
-    async fn at(upstream: Upstream, url: &str, origin: Origin) -> Self {
+    /// The same, with other refs and objects.
+    pub async fn with_routes(routes: &[(&str, &str)]) -> Self {
+        let upstream = Upstream::new();
+        let table = table_on_disk(&upstream, routes);
+        Self::of(upstream, table).await
+    }
+
+    /// On a server with TLS, which the process must trust.
+    pub async fn on(server: &GitServer, upstream: Upstream) -> Self {
+        let table = table(&server.space_url(), Origin::Deployed, &[(MAIN, KEY)]);
+        Self::of(upstream, table).await
+    }
+
+    async fn of(upstream: Upstream, table: RouteTable) -> Self {
         let repository = upstream.repository("APP/web");
         let s3 = TestS3::start().await;
-        let routes = format!(
-            "[[space]]\nurl = \"{url}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"{KEY}\"\n"
-        );
-        let table = RouteTable::parse("routes.toml", &routes, Some(BUCKET), origin).unwrap();
         let bridge = Bridge {
             s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
             table: table.into(),
@@ -57,27 +64,52 @@ impl World {
         }
     }
 
+    /// Other routes from now on.
+    pub fn set_routes(&mut self, routes: &[(&str, &str)]) {
+        self.bridge.table = table_on_disk(&self.upstream, routes).into();
+    }
+
+    /// A bridge like this one in another process.
+    pub fn rival(&self) -> Bridge {
+        Bridge {
+            s3: self.bridge.s3.clone(),
+            table: Arc::clone(&self.bridge.table),
+            logins: Arc::default(),
+            limits: self.bridge.limits,
+        }
+    }
+
     /// Runs a test on a server with TLS, in a process that must trust it.
     pub fn on_a_server(test: impl AsyncFnOnce(Self, GitServer)) {
         let upstream = Upstream::new();
         let server = GitServer::start(upstream.root(), None);
-        let url = server.space_url();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let world = Self::at(upstream, &url, Origin::Deployed).await;
+            let world = Self::on(&server, upstream).await;
             test(world, server).await;
         });
     }
 
     pub fn destination(&self) -> Destination {
-        let route = &self.bridge.table.routes()[0];
-        let space = self.bridge.table.space_of(route);
-        route.destination(space, &MAIN.parse().unwrap()).unwrap()
+        self.destination_of(MAIN)
+    }
+
+    pub fn destination_of(&self, ref_name: &str) -> Destination {
+        let (repository, ref_name) = ("APP/web".parse().unwrap(), ref_name.parse().unwrap());
+        let table = &self.bridge.table;
+        let mut routes = table.routes().iter();
+        let route = routes.find(|route| route.takes(&repository, &ref_name));
+        let route = route.expect("a route of this ref");
+        route.destination(table.space_of(route), &ref_name).unwrap()
     }
 
     pub async fn deliver(&self) -> Delivery {
+        self.deliver_hinted(None).await
+    }
+
+    pub async fn deliver_hinted(&self, hints: Option<Hints>) -> Delivery {
         let to = self.destination();
-        self.bridge.deliver(&to, None, &Arc::default()).await
+        self.bridge.deliver(&to, hints, &Arc::default()).await
     }
 
     /// Delivers the tip, which must become a new version, and compares that with what git says of the tip.
@@ -120,6 +152,20 @@ impl World {
         println!("read by {readers:?}");
     }
 
+    /// All versions, the newest first.
+    pub fn versions(&self) -> Vec<StoredVersion> {
+        self.s3.versions(BUCKET, KEY)
+    }
+
+    /// What each version holds, the newest first.
+    pub fn commits(&self) -> Vec<String> {
+        let versions = self.versions();
+        let commits = versions
+            .iter()
+            .map(|version| &version.metadata["git-commit"]);
+        commits.cloned().collect()
+    }
+
     pub fn newest(&self) -> StoredVersion {
         self.s3.newest(BUCKET, KEY).unwrap()
     }
@@ -136,4 +182,22 @@ impl World {
         let bytes = version.bytes.unwrap();
         put.body(bytes.into()).send().await.unwrap();
     }
+}
+
+fn table_on_disk(upstream: &Upstream, routes: &[(&str, &str)]) -> RouteTable {
+    let url = format!("file://{}", upstream.root().display());
+    table(&url, Origin::CommandLine, routes)
+}
+
+/// Routes from refs of `APP/web` to objects.
+fn table(url: &str, origin: Origin, routes: &[(&str, &str)]) -> RouteTable {
+    let mut text = format!("[[space]]\nurl = \"{url}\"\n");
+    for (ref_name, key) in routes {
+        write!(
+            text,
+            "[[route]]\nname = \"{ref_name}\"\nrepository = \"APP/web\"\nref = \"{ref_name}\"\nobject = \"{key}\"\n"
+        )
+        .unwrap();
+    }
+    RouteTable::parse("routes.toml", &text, Some(BUCKET), origin).unwrap()
 }

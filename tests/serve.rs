@@ -334,7 +334,10 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
         text.contains("stopping: waiting for deliveries that run (1)"),
         "{text}"
     );
-    assert!(text.contains("stopped; 1 jobs were not handled"), "{text}");
+    assert!(
+        text.contains("stopped; jobs that were not handled: 1;"),
+        "{text}"
+    );
     assert_eq!(code, Some(1), "{text}");
 
     let serving = place.serve(&["--sweep-seconds", "3600"], &[]);

@@ -92,7 +92,7 @@ pub(super) async fn run(
         note!("warning: this is HTTP without TLS; the token can be read on its way");
     }
     note!(
-        "{} routes from {}; the file is read again when it changes; Ctrl-C stops",
+        "routes: {}; {} is read again when it changes; Ctrl-C stops",
         setup.table.routes().len(),
         common.routes.display()
     );
@@ -137,7 +137,7 @@ pub(super) async fn run(
     telling.await?;
     if left > 0 {
         note!(
-            "stopped; {left} jobs were not handled; start again, or use sync, to make up for them"
+            "stopped; jobs that were not handled: {left}; start again, or use sync, to make up for them"
         );
         return Ok(Ended::WithFailures);
     }

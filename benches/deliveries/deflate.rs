@@ -1,4 +1,5 @@
-//! Which deflate library: every file of a repository, on one thread. Guards the choice in `Cargo.toml`.
+//! Which deflate library, and which level: every file of a repository, on one thread. Guards the choices in `Cargo.toml` and
+//! `pack/spool.rs`.
 
 use std::{hint::black_box, time::Instant};
 
@@ -6,9 +7,6 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
 use crate::measure::median;
-
-/// The product's level, and git's default.
-const LEVEL: u8 = 6;
 
 /// How one file is deflated, and how a stream is inflated into a buffer of exactly the right size.
 trait Library {
@@ -21,15 +19,18 @@ pub(crate) fn compare(files: &[Vec<u8>], runs: usize) {
     let bytes: usize = files.iter().map(Vec::len).sum();
     let largest = files.iter().map(Vec::len).max().unwrap_or_default();
     let mut out = vec![0; largest];
-    let mut libraries: [(&str, Box<dyn Library>); 3] = [
-        ("zlib-rs, the product's", Box::new(ZlibRs::new())),
-        ("miniz_oxide", Box::new(MinizOxide)),
-        ("libdeflate, in C", Box::new(Libdeflate::new())),
-    ];
-    let mut times = [const { [Vec::new(), Vec::new()] }; 3];
-    let mut left = [0; 3];
+    let mut libraries: Vec<(&str, u8, Box<dyn Library>)> = Vec::new();
+    for level in 1..=6 {
+        libraries.push(("zlib-rs", level, Box::new(ZlibRs::new(level))));
+    }
+    libraries.push(("miniz_oxide", 6, Box::new(MinizOxide(6))));
+    for level in [1, 6] {
+        libraries.push(("libdeflate, in C", level, Box::new(Libdeflate::new(level))));
+    }
+    let mut times = vec![[Vec::new(), Vec::new()]; libraries.len()];
+    let mut left = vec![0; libraries.len()];
     for _ in 0..runs {
-        for (number, (_, library)) in libraries.iter_mut().enumerate() {
+        for (number, (.., library)) in libraries.iter_mut().enumerate() {
             let started = Instant::now();
             let streams: Vec<_> = files.iter().map(|file| library.deflate(file)).collect();
             times[number][0].push(started.elapsed());
@@ -42,8 +43,8 @@ pub(crate) fn compare(files: &[Vec<u8>], runs: usize) {
             left[number] = streams.iter().map(Vec::len).sum();
         }
     }
-    println!("| library | deflates, level {LEVEL} | to | inflates |\n| --- | ---: | ---: | ---: |");
-    for (((name, _), times), left) in libraries.iter().zip(times).zip(left) {
+    println!("| library | level | deflates | to | inflates |\n| --- | ---: | ---: | ---: | ---: |");
+    for (((name, level, _), times), left) in libraries.iter().zip(times).zip(left) {
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let rates = times.map(|times| {
             let seconds = median(times.into_iter()).as_secs_f64();
@@ -51,7 +52,7 @@ pub(crate) fn compare(files: &[Vec<u8>], runs: usize) {
         });
         let [deflates, inflates] = rates;
         let left = crate::bytes(left as u64);
-        println!("| {name} | {deflates} | {left} | {inflates} |");
+        println!("| {name} | {level} | {deflates} | {left} | {inflates} |");
     }
     println!();
 }
@@ -59,8 +60,8 @@ pub(crate) fn compare(files: &[Vec<u8>], runs: usize) {
 struct ZlibRs(Compress, Decompress);
 
 impl ZlibRs {
-    fn new() -> Self {
-        let level = Compression::new(LEVEL.into());
+    fn new(level: u8) -> Self {
+        let level = Compression::new(level.into());
         Self(Compress::new(level, false), Decompress::new(false))
     }
 }
@@ -68,7 +69,8 @@ impl ZlibRs {
 impl Library for ZlibRs {
     fn deflate(&mut self, file: &[u8]) -> Vec<u8> {
         self.0.reset();
-        let mut stream = Vec::with_capacity(file.len() + file.len() / 1000 + 64);
+        // Low levels make short files a little longer than they are.
+        let mut stream = Vec::with_capacity(file.len() + file.len() / 4 + 64);
         let done = self
             .0
             .compress_vec(file, &mut stream, FlushCompress::Finish);
@@ -83,11 +85,11 @@ impl Library for ZlibRs {
     }
 }
 
-struct MinizOxide;
+struct MinizOxide(u8);
 
 impl Library for MinizOxide {
     fn deflate(&mut self, file: &[u8]) -> Vec<u8> {
-        miniz_oxide::deflate::compress_to_vec(file, LEVEL)
+        miniz_oxide::deflate::compress_to_vec(file, self.0)
     }
 
     fn inflate(&mut self, stream: &[u8], file: &mut [u8]) {
@@ -104,8 +106,8 @@ impl Library for MinizOxide {
 struct Libdeflate(Compressor, Decompressor);
 
 impl Libdeflate {
-    fn new() -> Self {
-        let level = CompressionLvl::new(LEVEL.into()).expect("a level");
+    fn new(level: u8) -> Self {
+        let level = CompressionLvl::new(level.into()).expect("a level");
         Self(Compressor::new(level), Decompressor::new())
     }
 }

@@ -63,8 +63,9 @@ const CONTENT_TYPE: &str = "application/zip";
 impl S3 {
     /// Stores `archive` as a new version, if `condition` still holds: in parts from [`PARTS_FROM_BYTES`] on.
     ///
-    /// Whoever stops waiting ends the work: the parts of an upload that was not completed are no version. Only what was asked
-    /// as the last thing, a put or a completion, may still come about.
+    /// Whoever drops the future ends the work: nothing more is asked of S3, not even to abort. Parts that were sent are no
+    /// version, and stay until the bucket's lifecycle removes them. A put or a completion that was under way may still become
+    /// a version.
     ///
     /// # Errors
     ///

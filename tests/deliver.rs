@@ -18,7 +18,7 @@ use support::{
     s3::{Fault, Op},
     tls::trusting,
     upstream::{Content, Upstream},
-    world::{KEY, MAIN, World},
+    world::{BUCKET, KEY, MAIN, World},
 };
 
 const DEVELOP: &str = "refs/heads/develop";
@@ -31,6 +31,12 @@ fn commit(world: &World, text: &str) -> String {
     world
         .repository
         .commit_on(MAIN, &[("a.txt", Content::from(text))])
+}
+
+async fn put_by_hand(world: &World) {
+    let client = world.s3.client();
+    let put = client.put_object().bucket(BUCKET).key(KEY);
+    put.body(b"by hand".to_vec().into()).send().await.unwrap();
 }
 
 fn assert_newest_is(world: &World, commit: &str) {
@@ -169,15 +175,7 @@ async fn a_missing_ref_is_an_error_that_says_what_is_there() {
 async fn a_foreign_object_is_replaced_and_it_is_said() {
     let world = World::new().await;
     let commit = commit(&world, "a");
-    let client = world.s3.client();
-    client
-        .put_object()
-        .bucket("sources")
-        .key(KEY)
-        .body(b"by hand".to_vec().into())
-        .send()
-        .await
-        .unwrap();
+    put_by_hand(&world).await;
     let delivery = world.deliver().await;
     assert_eq!(outcome(&delivery), Outcome::Published);
     assert!(
@@ -390,7 +388,7 @@ async fn an_object_that_somebody_deletes_meanwhile_is_written_anew() {
     let b = commit(&world, "b");
     let client = world.s3.client();
     world.s3.before(Op::PutObject, move || async move {
-        let delete = client.delete_object().bucket("sources").key(KEY);
+        let delete = client.delete_object().bucket(BUCKET).key(KEY);
         delete.send().await.unwrap();
     });
     assert_eq!(outcome(&world.deliver().await), Outcome::Published);
@@ -442,9 +440,7 @@ async fn a_bucket_that_cannot_be_used_is_an_error_that_says_why() {
 async fn a_warning_is_said_once_however_many_rounds_it_takes() {
     let world = World::new().await;
     world.repository.commit_on(MAIN, &[("aux", "a".into())]);
-    let client = world.s3.client();
-    let put = client.put_object().bucket("sources").key(KEY);
-    put.body(b"by hand".to_vec().into()).send().await.unwrap();
+    put_by_hand(&world).await;
     let repository = world.repository.clone();
     world.s3.fail_once(Op::PutObject, Fault::Status(412));
     world.s3.fail_once(Op::PutObject, Fault::ApplyThenDrop);
@@ -466,9 +462,7 @@ async fn a_warning_is_said_once_however_many_rounds_it_takes() {
 #[tokio::test]
 async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
     let world = World::new().await;
-    let client = world.s3.client();
-    let put = client.put_object().bucket("sources").key(KEY);
-    put.body(b"by hand".to_vec().into()).send().await.unwrap();
+    put_by_hand(&world).await;
     let delivery = world.deliver().await;
     assert_eq!(outcome(&delivery), Outcome::BranchGone);
     assert!(delivery.warnings.is_empty(), "{:?}", delivery.warnings);

@@ -24,7 +24,7 @@ use support::{
     },
     s3::{Fault, Op, SECRET_KEY},
     tls::trusting,
-    upstream::{Content, Repository, Upstream},
+    upstream::{Content, Repository},
     world::{MAIN, World},
 };
 use tokio::{runtime::Runtime, sync::oneshot};
@@ -61,10 +61,9 @@ struct Run {
 
 impl Run {
     async fn new(start: Start) -> Self {
-        let upstream = Upstream::new();
-        let server = GitServer::start(upstream.root(), None);
+        let (world, server) = World::with_server().await;
         let mut run = Self {
-            world: World::on(&server, upstream).await,
+            world,
             server,
             tips: Vec::new(),
         };
@@ -211,8 +210,8 @@ fn after_any_fault_of_s3_one_delivery_makes_it_right() {
     });
 }
 
-/// Deliveries of which the first request fails, then the second, and so on to the last. After each, one more delivery must
-/// make it right. Returns how many failed.
+/// Repeats a delivery and fails its first request, then its second, until there is none left to fail. After each, one
+/// clean delivery must make it right. Returns how many requests failed.
 async fn at_each_request(
     folder: &Path,
     case: &str,
@@ -222,7 +221,7 @@ async fn at_each_request(
     fail: impl Fn(&Run, usize) -> oneshot::Receiver<()>,
 ) -> usize {
     for n in 1.. {
-        let case = format!("{case}, request {n}");
+        let case = format!("{case}, number {n}");
         let before = names(folder);
         let run = Run::new(start).await;
         let failed = fail(&run, n);

@@ -1,4 +1,4 @@
-//! A repository, a bucket, and a bridge between them: `main` of `APP/web` is delivered to one object, again and again.
+//! A repository, a bucket, and a bridge between them: mostly, `main` of `APP/web` is delivered to one object.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -34,7 +34,7 @@ impl World {
         Self::with_routes(&[(MAIN, KEY)]).await
     }
 
-    /// The same, with other refs and objects.
+    /// The same, with other `routes`: a pattern of refs and an object's key each.
     pub async fn with_routes(routes: &[(&str, &str)]) -> Self {
         let upstream = Upstream::new();
         let table = table_on_disk(&upstream, routes);
@@ -42,9 +42,11 @@ impl World {
     }
 
     /// On a server with TLS, which the process must trust.
-    pub async fn on(server: &GitServer, upstream: Upstream) -> Self {
+    pub async fn with_server() -> (Self, GitServer) {
+        let upstream = Upstream::new();
+        let server = GitServer::start(upstream.root(), None);
         let table = table(&server.space_url(), Origin::Deployed, &[(MAIN, KEY)]);
-        Self::of(upstream, table).await
+        (Self::of(upstream, table).await, server)
     }
 
     async fn of(upstream: Upstream, table: RouteTable) -> Self {
@@ -64,7 +66,7 @@ impl World {
         }
     }
 
-    /// Other routes from now on.
+    /// Other routes from now on, on disk as before.
     pub fn set_routes(&mut self, routes: &[(&str, &str)]) {
         self.bridge.table = table_on_disk(&self.upstream, routes).into();
     }
@@ -81,11 +83,9 @@ impl World {
 
     /// Runs a test on a server with TLS, in a process that must trust it.
     pub fn on_a_server(test: impl AsyncFnOnce(Self, GitServer)) {
-        let upstream = Upstream::new();
-        let server = GitServer::start(upstream.root(), None);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let world = Self::on(&server, upstream).await;
+            let (world, server) = Self::with_server().await;
             test(world, server).await;
         });
     }
@@ -189,7 +189,7 @@ fn table_on_disk(upstream: &Upstream, routes: &[(&str, &str)]) -> RouteTable {
     table(&url, Origin::CommandLine, routes)
 }
 
-/// Routes from refs of `APP/web` to objects.
+/// Routes of `APP/web`: a pattern of refs and an object's key each.
 fn table(url: &str, origin: Origin, routes: &[(&str, &str)]) -> RouteTable {
     let mut text = format!("[[space]]\nurl = \"{url}\"\n");
     for (ref_name, key) in routes {

@@ -217,7 +217,7 @@ fn a_webhook_is_accepted_and_delivered_and_each_outcome_is_a_line() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("accepted for web, in"), "{text}");
     assert!(
-        text.contains("sweep: 1 repositories, 1 objects, 1 differed"),
+        text.contains("sweep: repositories 1, objects 1, differed 1"),
         "{text}"
     );
     assert!(
@@ -334,10 +334,7 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
         text.contains("stopping: waiting for deliveries that run (1)"),
         "{text}"
     );
-    assert!(
-        text.contains("stopped; jobs that were not handled: 1;"),
-        "{text}"
-    );
+    assert!(text.contains("stopped; jobs not handled: 1;"), "{text}");
     assert_eq!(code, Some(1), "{text}");
 
     let serving = place.serve(&["--sweep-seconds", "3600"], &[]);

@@ -136,9 +136,7 @@ pub(super) async fn run(
     drop(queue);
     telling.await?;
     if left > 0 {
-        note!(
-            "stopped; jobs that were not handled: {left}; start again, or use sync, to make up for them"
-        );
+        note!("stopped; jobs not handled: {left}; start again, or use sync, to make up for them");
         return Ok(Ended::WithFailures);
     }
     note!("stopped");

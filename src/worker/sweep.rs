@@ -215,7 +215,7 @@ impl std::fmt::Display for Swept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "sweep: {} repositories, {} objects, {} differed",
+            "sweep: repositories {}, objects {}, differed {}",
             self.repositories, self.objects, self.drifted
         )?;
         for (count, what) in [

@@ -9,7 +9,7 @@
 //! 5. **sizes**: time and peak memory from 5 to 500 MB, and of very many files;
 //! 6. **puts**: an archive stored by one request and in parts, with 20 ms a round trip to S3: where one begins to win;
 //! 7. **start**: from the start of a Lambda function's process to its first poll;
-//! 8. **deflate**: deflate libraries side by side.
+//! 8. **deflate**: deflate libraries and levels side by side.
 //!
 //! | option | |
 //! | --- | --- |
@@ -20,7 +20,8 @@
 //! | `--tsv FILE` | every single measurement |
 //!
 //! Peers: `git clone --bare --depth 1` and `git archive`; gix and the `zip` crate; the Python way, dulwich and boto3, in a
-//! virtual environment below `target/`. Linux only: it needs `/proc` and bash.
+//! virtual environment below `target/`. Linux only: it needs `/proc` and bash. Leave six minutes between two runs: see
+//! `Python` in `ways.rs`.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -48,7 +49,7 @@ use measure::{Cost, median};
 use repositories::{Repo, Repositories};
 use support::lambda::Lambda;
 use tokio::runtime::Runtime;
-use ways::{Place, Way};
+use ways::{Place, Python, Way};
 
 const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
@@ -86,7 +87,7 @@ fn main() {
     let bench = Bench {
         options: &options,
         runtime: &runtime,
-        python: ways::python(),
+        python: Python::find(),
         repositories: Repositories::open(),
     };
     if bench.python.is_none() {
@@ -168,7 +169,7 @@ fn options(arguments: Vec<String>) -> Options {
 struct Bench<'a> {
     options: &'a Options,
     runtime: &'a Runtime,
-    python: Option<PathBuf>,
+    python: Option<Python>,
     repositories: Repositories,
 }
 
@@ -246,7 +247,7 @@ impl Bench<'_> {
         let mut drawn = Vec::new();
         for repo in repos {
             repo.move_to(0);
-            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+            let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
             place.cache_packs(true);
             let ways: Vec<_> = Way::ALL.iter().filter(|way| place.can(**way)).collect();
             let place = &place;
@@ -276,7 +277,7 @@ impl Bench<'_> {
         println!("## The next push, the server's work included\n");
         head("repository");
         for repo in repos {
-            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+            let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
             let rows = self.pushes(&place, repo, "");
             print(&repo.title, &rows, "first");
         }
@@ -288,7 +289,7 @@ impl Bench<'_> {
         head("repository");
         for repo in repos {
             let round_trip = Some(Duration::from_millis(20));
-            let place = Place::new(self.runtime, self.python.as_deref(), repo, round_trip);
+            let place = Place::new(self.runtime, self.python.as_ref(), repo, round_trip);
             let rows = self.pushes(&place, repo, "far, ");
             print(&repo.title, &rows, "first");
         }
@@ -330,7 +331,7 @@ impl Bench<'_> {
         println!("| --- | --- | --- | --- | --- |");
         for repo in repos {
             for (cached, one_core) in [(true, false), (false, false), (false, true)] {
-                let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+                let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
                 place.cache_packs(cached);
                 let mut deliveries: [Vec<Vec<(String, u64)>>; 2] = Default::default();
                 for run in 0..=self.options.runs() {
@@ -374,7 +375,7 @@ impl Bench<'_> {
             repos.push((20, self.repositories.tiny(180_000)));
         }
         for (megabytes, repo) in &repos {
-            let place = Place::new(self.runtime, self.python.as_deref(), repo, None);
+            let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
             let place = &place;
             let mut turns = vec![Turn {
                 rows: &["first", "one commit later"],
@@ -413,7 +414,7 @@ impl Bench<'_> {
 
     fn deflate(&self, repos: &[Repo]) {
         for repo in repos {
-            println!("## Deflate libraries: {}\n", repo.title);
+            println!("## Deflate libraries and levels: {}\n", repo.title);
             deflate::compare(&repo.files(), self.options.runs());
         }
     }

@@ -32,6 +32,9 @@ use crate::{
     support::s3::{ACCESS_KEY, SECRET_KEY, client},
 };
 
+/// Bytes that the uploader reads at a time, as many as the product.
+const UPLOAD_CHUNK: usize = 128 * 1024;
+
 /// Runs the part that the arguments name; `false` if they name none.
 pub(crate) fn run(arguments: &[&str]) -> bool {
     match arguments {
@@ -155,7 +158,9 @@ fn upload(endpoint: &str, file: &str) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let body = ByteStream::from_path(file).await.unwrap();
+        // With the default, 4 KiB, it takes four times as long.
+        let body = ByteStream::read_from().path(file).buffer_size(UPLOAD_CHUNK);
+        let body = body.build().await.unwrap();
         let put = client(endpoint, ACCESS_KEY, SECRET_KEY)
             .put_object()
             .bucket(BUCKET)

@@ -70,33 +70,47 @@ impl Way {
     }
 }
 
-/// The Python of a virtual environment with dulwich and boto3, which is made if need be.
-pub(crate) fn python() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deliveries-python");
-    let python = folder.join("bin/python");
-    let works = |command: &mut Command| {
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    let has_all = || works(Command::new(&python).args(["-c", "import boto3, dulwich.porcelain"]));
-    if !has_all() {
-        works(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        works(Command::new(&python).args([
-            "-m",
-            "pip",
-            "install",
-            "dulwich==1.2.21",
-            "boto3==1.44.5",
-        ]));
+/// The Python of a virtual environment with dulwich and boto3.
+pub(crate) struct Python {
+    program: PathBuf,
+    /// What is checked out stays in here until the end. For minutes after a file was deleted, ext4 does not use its inode
+    /// again, but looks at it for each new file: every run would take longer than the one before.
+    checkouts: TempDir,
+}
+
+impl Python {
+    /// Makes the environment if need be. `None` if that does not work here.
+    pub(crate) fn find() -> Option<Self> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deliveries-python");
+        let program = folder.join("bin/python");
+        let works = |command: &mut Command| {
+            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let has_all =
+            || works(Command::new(&program).args(["-c", "import boto3, dulwich.porcelain"]));
+        if !has_all() {
+            works(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+            works(Command::new(&program).args([
+                "-m",
+                "pip",
+                "install",
+                "dulwich==1.2.21",
+                "boto3==1.44.5",
+            ]));
+        }
+        has_all().then(|| Self {
+            program,
+            checkouts: tempfile::tempdir().unwrap(),
+        })
     }
-    has_all().then_some(python)
 }
 
 /// A repository behind its server, and what clients need to reach both that and S3.
 pub(crate) struct Place<'a> {
     runtime: &'a Runtime,
     repo: &'a Repo,
-    python: Option<&'a Path>,
+    python: Option<&'a Python>,
     server: GitServer,
     url: String,
     folder: TempDir,
@@ -106,7 +120,7 @@ impl<'a> Place<'a> {
     /// Starts the server, `round_trip` away if that is given.
     pub(crate) fn new(
         runtime: &'a Runtime,
-        python: Option<&'a Path>,
+        python: Option<&'a Python>,
         repo: &'a Repo,
         round_trip: Option<Duration>,
     ) -> Self {
@@ -194,13 +208,21 @@ impl<'a> Place<'a> {
                     env!("CARGO_MANIFEST_DIR"),
                     "/benches/deliveries/dulwich_way.py"
                 );
-                let mut command = Command::new(self.python.expect("it was asked for"));
+                let Python { program, checkouts } = self.python.expect("it was asked for");
+                let checkout = tempfile::tempdir_in(checkouts).unwrap().keep();
+                let mut command = Command::new(program);
                 command.args([script, &self.url, &depth.to_string()]);
-                command.arg(scratch).args([BUCKET, KEY]);
+                command.arg(checkout).args([BUCKET, KEY]);
                 command.env("HOME", self.folder.path());
                 let mut cost = measure::run(aws(&mut command, &s3));
                 cost.wire_bytes = self.wire_bytes();
                 cost.zip_bytes = self.stored(&s3);
+                // Not while the next one has its turn.
+                let flushed = Command::new("sync")
+                    .arg("-f")
+                    .arg(checkouts.path())
+                    .status();
+                assert!(flushed.is_ok_and(|status| status.success()));
                 vec![cost]
             }
             Way::IndexPack => {

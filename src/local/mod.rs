@@ -2,9 +2,9 @@
 //! folder that people can browse.
 //!
 //! ```text
-//! aws-sdk-s3 ──HTTP on loopback──▶ server ──▶ s3 (the operations) ──▶ store, uploads (files) ──▶ key_path (names)
+//! aws-sdk-s3 ──HTTP on loopback──▶ server ──▶ s3 (the operations) ──▶ store, uploads, version (files) ──▶ key_path (names)
 //!                                              ├ body (bytes in and out, checksums)
-//!                                              └ listing (pages)
+//!                                              └ listing (pages), multipart (uploads in parts)
 //! ```
 //!
 //! The ordinary SDK client talks to it, so that the code that delivers is the same here, in the tests, and in Lambda.
@@ -15,16 +15,19 @@ mod error;
 mod hooks;
 mod key_path;
 mod listing;
+mod multipart;
 mod queue;
 mod s3;
 mod server;
 mod store;
 mod uploads;
+mod version;
 
 pub use self::{
     error::StoreError,
     hooks::serve_hooks,
     queue::{LocalQueue, Told},
     server::{EmbeddedS3, serve, service},
-    store::{Condition, Content, Store, Version},
+    store::{Condition, Store},
+    version::{Content, Version},
 };

@@ -17,7 +17,7 @@ use s3s::{
         GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
         HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
         ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsV2Input, ListObjectsV2Output,
-        ListPartsInput, ListPartsOutput, Part, PutObjectInput, PutObjectOutput, UploadPartInput,
+        ListPartsInput, ListPartsOutput, PutObjectInput, PutObjectOutput, UploadPartInput,
         UploadPartOutput,
     },
     s3_error,
@@ -26,8 +26,9 @@ use s3s::{
 use super::{
     body::{self, Received},
     error::StoreError,
-    store::{Condition, Content, Store, Version},
-    uploads::{self, Upload, hex},
+    store::{Condition, Store},
+    uploads::hex,
+    version::{Content, Version},
 };
 
 /// The most user metadata an object may have, names and values together, in bytes.
@@ -276,129 +277,37 @@ impl S3 for Operations {
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let input = request.input;
-        let algorithm = input
-            .checksum_algorithm
-            .map(|name| name.as_str().to_owned());
-        let id = self.store.begin_upload(Upload {
-            bucket: input.bucket.clone(),
-            key: input.key.clone(),
-            content_type: content_type(input.content_type),
-            metadata: metadata(input.metadata)?,
-            algorithm,
-            parts: BTreeMap::new(),
-        });
-        Ok(S3Response::new(CreateMultipartUploadOutput {
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(id),
-            ..CreateMultipartUploadOutput::default()
-        }))
+        self.begin_upload(request.input).map(S3Response::new)
     }
 
     async fn upload_part(
         &self,
-        mut request: S3Request<UploadPartInput>,
+        request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        let body = request.input.body.take();
-        let received = body::receive(&self.store, &mut request, body).await?;
-        let input = request.input;
-        let part = uploads::Part {
-            bytes: received.bytes.into_temp_path(),
-            size: received.size,
-            md5: received.md5,
-            checksums: received.checksums.clone(),
-        };
-        let upload = (&*input.bucket, &*input.key, &*input.upload_id);
-        self.store.put_part(upload, input.part_number, part)?;
-        let sum = |algorithm| received.checksums.get(algorithm).cloned();
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag: Some(ETag::Strong(hex(&received.md5))),
-            checksum_crc32: sum("CRC32"),
-            checksum_crc32c: sum("CRC32C"),
-            checksum_crc64nvme: sum("CRC64NVME"),
-            checksum_sha1: sum("SHA1"),
-            checksum_sha256: sum("SHA256"),
-            ..UploadPartOutput::default()
-        }))
+        self.receive_part(request).await.map(S3Response::new)
     }
 
     async fn list_parts(
         &self,
         request: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
-        let input = request.input;
-        let upload = (&*input.bucket, &*input.key, &*input.upload_id);
-        let parts = self.store.with_upload(upload, |upload| {
-            let parts = upload.parts.iter().map(|(&number, part)| Part {
-                part_number: Some(number),
-                e_tag: Some(ETag::Strong(part.etag())),
-                size: Some(length(part.size)),
-                ..Part::default()
-            });
-            parts.collect()
-        })?;
-        Ok(S3Response::new(ListPartsOutput {
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(input.upload_id),
-            parts: Some(parts),
-            is_truncated: Some(false),
-            ..ListPartsOutput::default()
-        }))
+        self.parts_page(request.input).map(S3Response::new)
     }
 
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let input = request.input;
-        let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let named = input.multipart_upload.and_then(|upload| upload.parts);
-        let parts = named.unwrap_or_default().into_iter().map(|part| {
-            let checksums = [
-                ("CRC32", part.checksum_crc32),
-                ("CRC32C", part.checksum_crc32c),
-                ("CRC64NVME", part.checksum_crc64nvme),
-                ("SHA1", part.checksum_sha1),
-                ("SHA256", part.checksum_sha256),
-            ]
-            .into_iter();
-            uploads::Named {
-                number: part.part_number.unwrap_or_default(),
-                etag: part.e_tag.map(ETag::into_value).unwrap_or_default(),
-                checksums: checksums
-                    .filter_map(|(algorithm, sum)| Some((algorithm.to_owned(), sum?)))
-                    .collect(),
-            }
-        });
-        let parts: Vec<_> = parts.collect();
-        if parts.is_empty() {
-            return Err(s3_error!(MalformedXML, "an upload has at least one part"));
-        }
-        let (bucket, key) = (input.bucket.clone(), input.key.clone());
-        let version = self
-            .store(move |store| {
-                store.complete_upload((&bucket, &key, &input.upload_id), &parts, &condition)
-            })
-            .await?;
-        Ok(S3Response::new(CompleteMultipartUploadOutput {
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            e_tag: version.content.map(|content| ETag::Strong(content.etag)),
-            version_id: Some(version.version_id),
-            ..CompleteMultipartUploadOutput::default()
-        }))
+        self.complete_upload(request.input)
+            .await
+            .map(S3Response::new)
     }
 
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let input = request.input;
-        self.store
-            .abort_upload((&input.bucket, &input.key, &input.upload_id))?;
-        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+        self.abort_upload(&request.input).map(S3Response::new)
     }
 
     async fn create_bucket(
@@ -456,7 +365,7 @@ impl S3 for Operations {
 }
 
 /// What a write depends on. Conditions that S3 does not know for writes are refused, never ignored.
-fn condition(
+pub(super) fn condition(
     if_match: Option<&ETagCondition>,
     if_none_match: Option<&ETagCondition>,
 ) -> S3Result<Condition> {
@@ -471,7 +380,7 @@ fn condition(
     }
 }
 
-fn metadata(sent: Option<s3s::dto::Metadata>) -> S3Result<BTreeMap<String, String>> {
+pub(super) fn metadata(sent: Option<s3s::dto::Metadata>) -> S3Result<BTreeMap<String, String>> {
     let metadata: BTreeMap<_, _> = sent.unwrap_or_default().into_iter().collect();
     let size: usize = metadata
         .iter()
@@ -486,7 +395,7 @@ fn metadata(sent: Option<s3s::dto::Metadata>) -> S3Result<BTreeMap<String, Strin
     Ok(metadata)
 }
 
-fn content_type(sent: Option<String>) -> String {
+pub(super) fn content_type(sent: Option<String>) -> String {
     sent.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned())
 }
 

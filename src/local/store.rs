@@ -10,20 +10,22 @@
 //! The number in front of its name is what makes it the newest. A delete marker is a version without bytes.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, RwLock},
 };
 
-use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{error::StoreError, key_path, uploads::Upload};
+use super::{
+    error::StoreError,
+    key_path,
+    uploads::Upload,
+    version::{Content, Numbered, Version, folders_in, numbered},
+};
 
 /// What a person finds who opens the folder.
 const README: &str = "\
@@ -44,38 +46,6 @@ pub struct Store {
     pub(super) uploads: Mutex<HashMap<String, Upload>>,
     /// Held as long as the store is open. The system lets go of it when the process dies.
     _lock: File,
-}
-
-/// One version of an object, or a delete marker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// The object's key.
-    pub key: String,
-    /// The version id: random, so that nobody can know it who was not told.
-    pub version_id: String,
-    /// When it was stored.
-    #[serde(with = "rfc3339")]
-    pub modified: OffsetDateTime,
-    /// What was stored, or `None` if this is a delete marker.
-    pub content: Option<Content>,
-    /// Where the files are.
-    #[serde(skip)]
-    folder: PathBuf,
-}
-
-/// What is known about an object's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Content {
-    /// The `ETag`, without quotes.
-    pub etag: String,
-    /// How long the object is, in bytes.
-    pub size: u64,
-    /// The Content-Type.
-    pub content_type: String,
-    /// The user metadata, without the `x-amz-meta-` in front.
-    pub metadata: BTreeMap<String, String>,
-    /// By algorithm, such as `CRC32`, the checksum in base64.
-    pub checksums: BTreeMap<String, String>,
 }
 
 /// What must be true of the newest version for a write to happen.
@@ -192,7 +162,7 @@ impl Store {
         let Some(found) = found.find(|found| found.version_id == version_id) else {
             return Ok(None);
         };
-        let removed = describe(&found.path)?;
+        let removed = Version::read(&found.path)?;
         // Like its coming, its going is one rename.
         let gone = self.tmp().join(Uuid::new_v4().simple().to_string());
         fs::rename(&found.path, &gone)
@@ -224,7 +194,7 @@ impl Store {
         numbered(&self.folder(bucket, key))?
             .into_iter()
             .find(|found| version_id.is_none_or(|id| id == found.version_id))
-            .map(|found| describe(&found.path))
+            .map(|found| Version::read(&found.path))
             .transpose()
     }
 
@@ -237,7 +207,7 @@ impl Store {
         let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         numbered(&self.folder(bucket, key))?
             .iter()
-            .map(|found| describe(&found.path))
+            .map(|found| Version::read(&found.path))
             .collect()
     }
 
@@ -304,7 +274,6 @@ impl Store {
         let newest = numbered(&folder)?.into_iter().next();
         condition.check(newest.as_ref())?;
 
-        let version_id = Uuid::new_v4().simple().to_string();
         let number = newest.map_or(1, |newest| newest.number + 1);
         let draft = TempDir::new_in(self.tmp())
             .map_err(|error| StoreError::io("write to", &self.tmp(), error))?;
@@ -318,26 +287,15 @@ impl Store {
             }
             None => None,
         };
-        let version = Version {
-            key: key.to_owned(),
-            modified: OffsetDateTime::now_utc(),
-            content,
-            folder: folder.join(format!("@{number:08}-{version_id}")),
-            version_id,
-        };
-        let description = draft.path().join(key_path::DESCRIPTION_NAME);
-        let json = serde_json::to_vec_pretty(&version)
-            .map_err(io::Error::from)
-            .map_err(|error| StoreError::io("describe", &version.folder, error))?;
-        fs::write(&description, json)
-            .map_err(|error| StoreError::io("write", &description, error))?;
+        let version = Version::new(key, &folder, number, content);
+        let description = version.describe(draft.path())?;
         sync(&description)?;
         sync(draft.path())?;
 
         create_folders(&folder)?;
         // From here on the version exists.
-        fs::rename(draft.path(), &version.folder)
-            .map_err(|error| StoreError::io("write", &version.folder, error))?;
+        fs::rename(draft.path(), version.folder())
+            .map_err(|error| StoreError::io("write", version.folder(), error))?;
         // Nothing is left there that the draft could remove.
         let _ = draft.keep();
         sync(&folder)?;
@@ -357,30 +315,10 @@ impl Store {
     }
 }
 
-impl Version {
-    /// Opens the version's bytes. They stay readable while they are open, even if the version is removed.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NoSuchKey`] if the version was removed meanwhile, or is a delete marker.
-    pub fn open(&self) -> Result<File, StoreError> {
-        File::open(self.path()).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => StoreError::NoSuchKey,
-            _ => StoreError::io("read", &self.path(), error),
-        })
-    }
-
-    /// Where the version's bytes are, unless it is a delete marker.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.folder.join(key_path::file_name(&self.key))
-    }
-}
-
 impl Condition {
     fn check(&self, newest: Option<&Numbered>) -> Result<(), StoreError> {
         let current = match newest {
-            Some(newest) if *self != Self::None => describe(&newest.path)?.content,
+            Some(newest) if *self != Self::None => Version::read(&newest.path)?.content,
             _ => None,
         };
         match (self, current) {
@@ -390,56 +328,6 @@ impl Condition {
             (Self::Absent | Self::Matches(_), Some(_)) => Err(StoreError::PreconditionFailed),
         }
     }
-}
-
-/// A version as its folder's name tells it.
-struct Numbered {
-    number: u64,
-    version_id: String,
-    path: PathBuf,
-}
-
-/// The versions in a key's folder, the newest first.
-fn numbered(folder: &Path) -> Result<Vec<Numbered>, StoreError> {
-    let mut found: Vec<_> = folders_in(folder)?
-        .into_iter()
-        .filter_map(|name| {
-            let (number, version_id) = name.strip_prefix('@')?.split_once('-')?;
-            Some(Numbered {
-                number: number.parse().ok()?,
-                version_id: version_id.to_owned(),
-                path: folder.join(&name),
-            })
-        })
-        .collect();
-    found.sort_unstable_by_key(|found| Reverse(found.number));
-    Ok(found)
-}
-
-/// The names of the folders in a folder; none if it does not exist. Other names than UTF-8 are nothing of ours.
-fn folders_in(folder: &Path) -> Result<Vec<String>, StoreError> {
-    let read = |error| StoreError::io("read", folder, error);
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(read)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(read)?;
-        if entry.file_type().map_err(read)?.is_dir() {
-            names.extend(entry.file_name().into_string());
-        }
-    }
-    Ok(names)
-}
-
-fn describe(folder: &Path) -> Result<Version, StoreError> {
-    let path = folder.join(key_path::DESCRIPTION_NAME);
-    let json = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
-    let mut version: Version =
-        serde_json::from_slice(&json).map_err(|source| StoreError::Damaged { path, source })?;
-    folder.clone_into(&mut version.folder);
-    Ok(version)
 }
 
 /// Creates a folder and those above it, so that they outlast a power cut.
@@ -461,29 +349,9 @@ fn sync(path: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::io("write", path, error))
 }
 
-/// A time as people write it, in `version.json`.
-mod rfc3339 {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as _};
-    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &OffsetDateTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&time.format(&Rfc3339).map_err(S::Error::custom)?)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<OffsetDateTime, D::Error> {
-        OffsetDateTime::parse(&String::deserialize(deserializer)?, &Rfc3339)
-            .map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, thread};
+    use std::{collections::BTreeMap, io::Write, thread};
 
     use super::*;
 

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::{
     error::StoreError,
-    store::{Condition, Content, Store, Version},
+    store::{Condition, Store},
+    version::{Content, Version},
 };
 
 /// The smallest part that may come before another, in bytes.

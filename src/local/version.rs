@@ -1,0 +1,166 @@
+//! One version of an object on disk: a folder, named after its number and its id, with the bytes and what is known of them.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{error::StoreError, key_path};
+
+/// One version of an object, or a delete marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The object's key.
+    pub key: String,
+    /// The version id: random, so that nobody can know it who was not told.
+    pub version_id: String,
+    /// When it was stored.
+    #[serde(with = "rfc3339")]
+    pub modified: OffsetDateTime,
+    /// What was stored, or `None` if this is a delete marker.
+    pub content: Option<Content>,
+    /// Where the files are.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+/// What is known about an object's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// The `ETag`, without quotes.
+    pub etag: String,
+    /// How long the object is, in bytes.
+    pub size: u64,
+    /// The Content-Type.
+    pub content_type: String,
+    /// The user metadata, without the `x-amz-meta-` in front.
+    pub metadata: BTreeMap<String, String>,
+    /// By algorithm, such as `CRC32`, the checksum in base64.
+    pub checksums: BTreeMap<String, String>,
+}
+
+impl Version {
+    /// A version that comes into being now, as number `number` in the folder of its key.
+    pub(super) fn new(key: &str, folder: &Path, number: u64, content: Option<Content>) -> Self {
+        let version_id = Uuid::new_v4().simple().to_string();
+        Self {
+            key: key.to_owned(),
+            modified: OffsetDateTime::now_utc(),
+            content,
+            folder: folder.join(format!("@{number:08}-{version_id}")),
+            version_id,
+        }
+    }
+
+    /// Reads what a version's folder says of it.
+    pub(super) fn read(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(key_path::DESCRIPTION_NAME);
+        let json = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let mut version: Self =
+            serde_json::from_slice(&json).map_err(|source| StoreError::Damaged { path, source })?;
+        folder.clone_into(&mut version.folder);
+        Ok(version)
+    }
+
+    /// Writes into `draft` what [`Version::read`] reads once that is the version's folder. Returns where.
+    pub(super) fn describe(&self, draft: &Path) -> Result<PathBuf, StoreError> {
+        let description = draft.join(key_path::DESCRIPTION_NAME);
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(io::Error::from)
+            .map_err(|error| StoreError::io("describe", &self.folder, error))?;
+        fs::write(&description, json)
+            .map_err(|error| StoreError::io("write", &description, error))?;
+        Ok(description)
+    }
+
+    /// Where its files are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Opens the version's bytes. They stay readable while they are open, even if the version is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuchKey`] if the version was removed meanwhile, or is a delete marker.
+    pub fn open(&self) -> Result<File, StoreError> {
+        File::open(self.path()).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => StoreError::NoSuchKey,
+            _ => StoreError::io("read", &self.path(), error),
+        })
+    }
+
+    /// Where the version's bytes are, unless it is a delete marker.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(key_path::file_name(&self.key))
+    }
+}
+
+/// A version as its folder's name tells it.
+pub(super) struct Numbered {
+    pub(super) number: u64,
+    pub(super) version_id: String,
+    pub(super) path: PathBuf,
+}
+
+/// The versions in a key's folder, the newest first.
+pub(super) fn numbered(folder: &Path) -> Result<Vec<Numbered>, StoreError> {
+    let mut found: Vec<_> = folders_in(folder)?
+        .into_iter()
+        .filter_map(|name| {
+            let (number, version_id) = name.strip_prefix('@')?.split_once('-')?;
+            Some(Numbered {
+                number: number.parse().ok()?,
+                version_id: version_id.to_owned(),
+                path: folder.join(&name),
+            })
+        })
+        .collect();
+    found.sort_unstable_by_key(|found| Reverse(found.number));
+    Ok(found)
+}
+
+/// The names of the folders in a folder; none if it does not exist. Other names than UTF-8 are nothing of ours.
+pub(super) fn folders_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let read = |error| StoreError::io("read", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(read)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().map_err(read)?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// A time as people write it, in `version.json`.
+mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as _};
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &OffsetDateTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.format(&Rfc3339).map_err(S::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<OffsetDateTime, D::Error> {
+        OffsetDateTime::parse(&String::deserialize(deserializer)?, &Rfc3339)
+            .map_err(D::Error::custom)
+    }
+}

@@ -14,6 +14,7 @@ mod receive;
 mod resolve;
 mod spool;
 mod stock;
+mod stream;
 
 use std::{
     collections::HashMap,
@@ -26,6 +27,7 @@ use std::{
 use gix::{ObjectId, objs::Kind};
 
 pub use self::stock::{Claim, Claims, Stock, StockError};
+use self::stream::{Place, Stream};
 use crate::{config::Limits, progress::Progress};
 
 /// Bytes that are read or written at a time.
@@ -118,34 +120,6 @@ impl Blob {
     pub fn deflated_size(&self) -> u64 {
         self.stream.len
     }
-}
-
-/// Where a raw deflate stream stands (no zlib header, no Adler-32).
-#[derive(Debug, Clone, Copy)]
-struct Stream {
-    place: Place,
-    offset: u64,
-    len: u64,
-}
-
-/// Which file a stream stands in.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// The pack.
-    Pack,
-    /// A thread's spool.
-    Spool(u16),
-    /// The archive of the stock.
-    Stock,
-}
-
-impl Stream {
-    /// Of what is kept in memory.
-    const NONE: Self = Self {
-        place: Place::Pack,
-        offset: 0,
-        len: 0,
-    };
 }
 
 impl Objects {

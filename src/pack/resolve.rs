@@ -1,4 +1,5 @@
-//! Deltas become objects, and streams that are too long are made anew. A delta is applied to its base once, from the bases up, and blobs are deflated into a spool file.
+//! Deltas become objects, and streams that are too long are made anew. A delta is applied to its base once, from the bases
+//! up, and blobs are deflated into a spool file.
 //!
 //! A family is a whole object and all deltas that stand on it, directly or not. Families know nothing of each other, so
 //! threads take one after the other. Within a family the walk is depth first, and a base is dropped as soon as its last
@@ -8,7 +9,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    os::unix::fs::FileExt,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -16,15 +16,14 @@ use std::{
     thread,
 };
 
-use flate2::{Decompress, FlushDecompress, Status};
 use gix::{ObjectId, objs::Kind};
 
 use super::{
-    Blob, Budget, CHUNK, Digest, MAX_THREADS, Object, Objects, PackError, Place, Stock, Stream,
-    delta,
+    Blob, Budget, Digest, MAX_THREADS, Object, Objects, PackError, Place, Stock, Stream, delta,
     receive::{Base, Delta, Received},
     spool::{SAMPLE_BYTES, Spool},
     stock::most_deflated,
+    stream::StreamReader,
 };
 use crate::progress::Progress;
 
@@ -178,8 +177,7 @@ impl Work<'_> {
 /// One thread's tools.
 struct Resolver<'a> {
     work: &'a Work<'a>,
-    zlib: Decompress,
-    buffer: Box<[u8]>,
+    reader: StreamReader,
     spool: Spool,
     objects: Resolved,
 }
@@ -197,8 +195,7 @@ impl<'a> Resolver<'a> {
     fn new(work: &'a Work<'a>, spool: u16) -> Result<Self, PackError> {
         Ok(Self {
             work,
-            zlib: Decompress::new(false),
-            buffer: vec![0; CHUNK].into(),
+            reader: StreamReader::new(),
             spool: Spool::new(spool)?,
             objects: Vec::new(),
         })
@@ -343,36 +340,11 @@ impl<'a> Resolver<'a> {
 
     /// Inflates a stream of the pack or the stock that was seen to hold `size` bytes.
     fn inflate(&mut self, stream: Stream, size: u64) -> Result<Vec<u8>, PackError> {
-        let mut out = Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
-        let Stream {
-            place,
-            mut offset,
-            len,
-        } = stream;
-        let file = match (place, self.work.stock) {
+        let file = match (stream.place, self.work.stock) {
             (Place::Stock, Some(stock)) => stock.file(),
             _ => self.work.pack,
         };
-        let end = offset + len;
-        self.zlib.reset(false);
-        while offset < end {
-            let n = CHUNK.min(usize::try_from(end - offset).unwrap_or(CHUNK));
-            file.read_exact_at(&mut self.buffer[..n], offset)
-                .map_err(PackError::Disk)?;
-            offset += n as u64;
-            let before = self.zlib.total_in();
-            let status = self
-                .zlib
-                .decompress_vec(&self.buffer[..n], &mut out, FlushDecompress::None)
-                .map_err(PackError::damaged)?;
-            if status != Status::StreamEnd && self.zlib.total_in() - before < n as u64 {
-                return Err(PackError::damaged("an object changed while it was read"));
-            }
-        }
-        if out.len() as u64 != size {
-            return Err(PackError::damaged("an object changed while it was read"));
-        }
-        Ok(out)
+        self.reader.inflate(file, stream, size)
     }
 
     fn apply(&mut self, base: &[u8], delta: &Delta) -> Result<Vec<u8>, PackError> {

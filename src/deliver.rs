@@ -1,6 +1,7 @@
 //! Deliveries: objects are brought to the tips of their refs. [`step`] decides, the rest carries it out, on a real Git server
 //! and a real S3.
 
+mod build;
 mod git;
 mod previous;
 mod run;
@@ -167,10 +168,7 @@ impl Bridge {
             deadline,
         );
         let mut git = Box::pin(git).await?;
-        let prefixes: Vec<_> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
-        let refs = git
-            .ask(move |connection| connection.refs(&prefixes))
-            .await?;
+        let refs = git.refs(prefixes).await?;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
         Ok(refs.into_iter().filter_map(named).collect())
     }

@@ -1,70 +1,14 @@
-//! The Git side of a delivery: a connection that goes to a blocking thread and back, and what is made of a fetch.
+//! The Git server of a delivery: a connection that goes to a blocking thread and back.
 
-use std::{
-    io::Read,
-    mem,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-
-use tokio::sync::oneshot;
+use std::time::Instant;
 
 use crate::{
-    archive::{Archive, ArchiveError},
-    config::Limits,
-    error::{Error, chain},
-    pack::{Objects, PackError, Stock},
-    progress::{Progress, Stage},
-    push::{CommitId, RepositoryName},
+    error::Error,
+    push::{RefName, RepositoryName},
     remote::{Connection, Remote, Tip},
     route::CredentialsSource,
     secrets::Logins,
-    snapshot::{Snapshot, SnapshotError},
 };
-
-/// A commit that was delivered before, with all its objects once they are there.
-#[derive(Clone)]
-pub(super) struct Base {
-    pub(super) commit: CommitId,
-    /// Taken by whoever comes first: nobody needs the objects after the pack that was made for them.
-    stock: Arc<Mutex<Option<oneshot::Receiver<StockOrNot>>>>,
-}
-
-/// The objects of a [`Base`], or why they cannot be had.
-pub(super) type StockOrNot = Result<Stock, String>;
-
-impl Base {
-    pub(super) fn new(commit: CommitId, stock: oneshot::Receiver<StockOrNot>) -> Self {
-        let stock = Arc::new(Mutex::new(Some(stock)));
-        Self { commit, stock }
-    }
-
-    /// Waits for the objects, while they are read and verified. Only on a thread that may block.
-    fn stock(&self) -> StockOrNot {
-        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = stock.take().and_then(|stock| stock.blocking_recv().ok());
-        there.unwrap_or_else(|| Err("the work was given up".into()))
-    }
-}
-
-/// Why a base was of no use.
-pub(super) struct Useless {
-    /// In words.
-    pub(super) why: String,
-    /// The size of the pack that came nevertheless, in bytes.
-    pub(super) fetched_bytes: u64,
-}
-
-/// An archive that is ready, and what it was made of.
-pub(super) struct Built {
-    /// Without its entries, which are in the archive.
-    pub(super) snapshot: Snapshot,
-    pub(super) archive: Archive,
-    /// The size of the pack in bytes.
-    pub(super) fetched_bytes: u64,
-    /// How long it took after the pack was there and verified.
-    pub(super) archiving: Duration,
-}
 
 /// A repository's server, with the login that it takes. The connection goes to a blocking thread and back for each use.
 pub(super) struct Git<'a> {
@@ -97,9 +41,48 @@ impl<'a> Git<'a> {
         })
     }
 
+    /// Where the ref points.
+    pub(super) async fn tip(&mut self, ref_name: &RefName) -> Result<Option<Tip>, Error> {
+        let ref_name = ref_name.clone();
+        self.ask(move |connection| connection.tip(&ref_name)).await
+    }
+
+    /// The refs whose names begin with one of `prefixes`, and where they point.
+    pub(super) async fn refs(&mut self, prefixes: &[&str]) -> Result<Vec<(String, Tip)>, Error> {
+        let prefixes: Vec<_> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+        self.ask(move |connection| connection.refs(&prefixes)).await
+    }
+
+    /// That there is no such ref, and what the repository has instead.
+    pub(super) async fn ref_not_found(&mut self, ref_name: &RefName) -> Error {
+        const SHOWN: usize = 5;
+        let refs = match self.refs(&["refs/"]).await {
+            Ok(refs) => refs,
+            Err(err) => return err,
+        };
+        let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
+        let hint = if names.is_empty() {
+            "the repository is empty, push a commit first".into()
+        } else {
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            names.truncate(SHOWN);
+            format!("it has {}{more}", names.join(", "))
+        };
+        Error::RefNotFound {
+            repository: self.remote.repository.clone(),
+            ref_name: ref_name.clone(),
+            hint,
+        }
+    }
+
+    /// Forgets the connection: what may be left of an answer is of no interest.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
     /// A request that changes nothing and is cheap. A server may close a connection that was quiet during the upload, so
     /// one that was used before is replaced once.
-    pub(super) async fn ask<T: Send + 'static>(
+    async fn ask<T: Send + 'static>(
         &mut self,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
@@ -111,7 +94,7 @@ impl<'a> Git<'a> {
     }
 
     /// Does `work`; once more if the login was refused and has been changed since it was read.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &mut self,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
@@ -155,183 +138,5 @@ impl<'a> Git<'a> {
         let (connection, result) = task.await.expect("the work does not panic")?;
         self.connection = Some(connection);
         Ok(result)
-    }
-
-    /// Fetches a commit and makes its archive.
-    pub(super) async fn build(
-        &mut self,
-        tip: Tip,
-        limits: Limits,
-        progress: Arc<Progress>,
-    ) -> Result<Built, Error> {
-        let commit = tip.commit;
-        self.run(move |connection| {
-            let objects = connection
-                .fetch(&tip, None, |wire| {
-                    Objects::receive(wire, &limits, &progress)
-                })?
-                .map_err(|err| pack_error(err, connection.remote(), commit))?;
-            let started = Instant::now();
-            progress.begin(Stage::Archive);
-            let remote = connection.remote();
-            let snapshot = Snapshot::of(commit, &objects, &limits)
-                .map_err(|err| snapshot_error(err, remote, commit))?;
-            Built::of(snapshot, objects, started, remote, &progress)
-        })
-        .await
-    }
-
-    /// Fetches what a commit has and `base` has not, and makes the commit's archive of both.
-    ///
-    /// A base that turns out to be useless costs the connection: what may be left of an answer is of no interest.
-    ///
-    /// # Errors
-    ///
-    /// What a fetch of everything could not change.
-    pub(super) async fn build_on(
-        &mut self,
-        base: Base,
-        tip: Tip,
-        limits: Limits,
-        progress: Arc<Progress>,
-    ) -> Result<Result<Built, Useless>, Error> {
-        let built = self
-            .run(move |connection| {
-                if !connection.can_fetch_changes() {
-                    let why = "the Git server cannot send changes only".into();
-                    return Ok(Err(Useless {
-                        why,
-                        fetched_bytes: 0,
-                    }));
-                }
-                build_on(connection, &base, &tip, &limits, &progress)
-            })
-            .await;
-        match built {
-            Err(err @ (Error::Fetch { .. } | Error::Unreachable { .. })) => {
-                // The connection is gone already.
-                let why = chain(&err);
-                Ok(Err(Useless {
-                    why,
-                    fetched_bytes: 0,
-                }))
-            }
-            Ok(Err(useless)) => {
-                self.connection = None;
-                Ok(Err(useless))
-            }
-            built => built,
-        }
-    }
-}
-
-fn build_on(
-    connection: &mut Connection,
-    base: &Base,
-    tip: &Tip,
-    limits: &Limits,
-    progress: &Progress,
-) -> Result<Result<Built, Useless>, Error> {
-    let commit = tip.commit;
-    let receive =
-        |wire: &mut dyn Read| Objects::receive_onto(|| base.stock(), wire, limits, progress);
-    let useless = |why, fetched_bytes| Useless { why, fetched_bytes };
-    let objects = match connection.fetch(tip, Some(base.commit), receive)? {
-        Ok(Ok(objects)) => objects,
-        Ok(Err(why)) => return Ok(Err(useless(why, 0))),
-        // Maybe the server sent what nobody asked for. If the commit is too large, a fetch of everything says so.
-        Err(err @ PackError::Limit { .. }) => {
-            return Ok(Err(useless(chain(&err), 0)));
-        }
-        Err(err) => return Err(pack_error(err, connection.remote(), commit)),
-    };
-    let started = Instant::now();
-    progress.begin(Stage::Archive);
-    let remote = connection.remote();
-    match Snapshot::of(commit, &objects, limits) {
-        Ok(snapshot) => Built::of(snapshot, objects, started, remote, progress).map(Ok),
-        Err(err @ SnapshotError::Missing { .. }) => {
-            Ok(Err(useless(chain(&err), objects.pack_bytes())))
-        }
-        // All that was looked at is what its id says, so this is true of the commit, however it came.
-        Err(err) => Err(snapshot_error(err, remote, commit)),
-    }
-}
-
-impl Built {
-    fn of(
-        mut snapshot: Snapshot,
-        objects: Objects,
-        started: Instant,
-        remote: &Remote,
-        progress: &Progress,
-    ) -> Result<Self, Error> {
-        let fetched_bytes = objects.pack_bytes();
-        let entries = mem::take(&mut snapshot.entries);
-        let archive = Archive::write(snapshot.commit, entries, objects, progress)
-            .map_err(|err| archive_error(err, remote))?;
-        Ok(Self {
-            snapshot,
-            archive,
-            fetched_bytes,
-            archiving: started.elapsed(),
-        })
-    }
-}
-
-fn pack_error(err: PackError, remote: &Remote, commit: CommitId) -> Error {
-    let repository = remote.repository.clone();
-    match err {
-        PackError::Limit { .. } => Error::TooLarge {
-            repository,
-            commit,
-            source: err.into(),
-        },
-        PackError::Disk(_) => Error::Disk {
-            repository,
-            source: err.into(),
-        },
-        PackError::Stopped => Error::Stopped {
-            stage: Stage::Fetch.name(),
-        },
-        // What came damaged once may come whole the next time.
-        PackError::Read(_) | PackError::Truncated | PackError::Damaged(_) => Error::Fetch {
-            repository,
-            transient: true,
-            source: err.into(),
-        },
-    }
-}
-
-fn snapshot_error(err: SnapshotError, remote: &Remote, commit: CommitId) -> Error {
-    let repository = remote.repository.clone();
-    match err {
-        SnapshotError::Limit { .. } => Error::TooLarge {
-            repository,
-            commit,
-            source: err.into(),
-        },
-        SnapshotError::Path { .. } => Error::UnsafeTree {
-            repository,
-            commit,
-            source: err.into(),
-        },
-        SnapshotError::Missing { .. } | SnapshotError::Malformed { .. } => Error::Snapshot {
-            repository,
-            commit,
-            source: err.into(),
-        },
-    }
-}
-
-pub(super) fn archive_error(err: ArchiveError, remote: &Remote) -> Error {
-    match err {
-        ArchiveError::Stopped => Error::Stopped {
-            stage: Stage::Archive.name(),
-        },
-        _ => Error::Disk {
-            repository: remote.repository.clone(),
-            source: err.into(),
-        },
     }
 }

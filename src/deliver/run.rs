@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Bridge, Delivery, Outcome,
-    git::{Base, Built, Git, archive_error},
+    build::{Base, Built, archive_error},
+    git::Git,
     previous::Previous,
     step::{Action, Hints, Holder, Saw, Steps, Verdict},
     within,
@@ -140,11 +141,7 @@ impl<'a> Run<'a> {
                 Ok(Saw::Head(current.map(|current| self.examine(current))))
             }
             Action::Tip => {
-                let name = self.to.ref_name.clone();
-                self.tip = self
-                    .git
-                    .ask(move |connection| connection.tip(&name))
-                    .await?;
+                self.tip = self.git.tip(&self.to.ref_name).await?;
                 if let Some(tip) = self.tip {
                     self.steps.peeled(tip.object.into(), tip.commit);
                 }
@@ -274,8 +271,7 @@ impl<'a> Run<'a> {
     /// Whether the ref points elsewhere by now. Before protocol v2, a server gives only what its refs lead to: a commit
     /// that was pushed away between the tip and the fetch cannot be had, and is not what anybody wants any more.
     async fn moved_from(&mut self, commit: CommitId) -> bool {
-        let name = self.to.ref_name.clone();
-        let tip = self.git.ask(move |connection| connection.tip(&name)).await;
+        let tip = self.git.tip(&self.to.ref_name).await;
         tip.is_ok_and(|tip| tip.is_none_or(|tip| tip.commit != commit))
     }
 
@@ -342,7 +338,7 @@ impl<'a> Run<'a> {
             Verdict::Published(_) => Ok(Outcome::Published),
             Verdict::AlreadyCurrent(_) => Ok(Outcome::AlreadyCurrent),
             Verdict::BranchGone => Ok(Outcome::BranchGone),
-            Verdict::RefNotFound => Err(self.ref_not_found().await),
+            Verdict::RefNotFound => Err(self.git.ref_not_found(&self.to.ref_name).await),
             Verdict::KeyConflict {
                 repository,
                 ref_name,
@@ -355,32 +351,6 @@ impl<'a> Run<'a> {
             Verdict::Contention => Err(self.failed_put.take().unwrap_or(Error::Contention {
                 rounds: self.steps.rounds(),
             })),
-        }
-    }
-
-    /// Says what the repository has instead.
-    async fn ref_not_found(&mut self) -> Error {
-        const SHOWN: usize = 5;
-        let refs = self
-            .git
-            .ask(|connection| connection.refs(&["refs/".to_owned()]))
-            .await;
-        let refs = match refs {
-            Ok(refs) => refs,
-            Err(err) => return err,
-        };
-        let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
-        let hint = if names.is_empty() {
-            "the repository is empty, push a commit first".into()
-        } else {
-            let more = if names.len() > SHOWN { ", …" } else { "" };
-            names.truncate(SHOWN);
-            format!("it has {}{more}", names.join(", "))
-        };
-        Error::RefNotFound {
-            repository: self.to.repository.clone(),
-            ref_name: self.to.ref_name.clone(),
-            hint,
         }
     }
 }

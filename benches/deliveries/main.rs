@@ -55,6 +55,10 @@ const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
 const KEY: &str = "tree.zip";
 
+const PARTS: [&str; 8] = [
+    "first", "second", "far", "stages", "sizes", "puts", "start", "deflate",
+];
+
 /// What takes longer than this is measured less often.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -156,7 +160,13 @@ fn options(arguments: Vec<String>) -> Options {
             // Cargo says so to every benchmark.
             "--bench" => {}
             "--quick" => options.quick = true,
-            "--only" => options.only = value().split(',').map(Into::into).collect(),
+            "--only" => {
+                options.only = value().split(',').map(Into::into).collect();
+                for part in &options.only {
+                    let parts = PARTS.join(", ");
+                    assert!(PARTS.contains(&part.as_str()), "{part}? There are {parts}");
+                }
+            }
             "--repository" => options.repositories.push(value().into()),
             "--plot" => options.plot = Some(value().into()),
             "--tsv" => options.tsv = Some(File::create(value()).unwrap().into()),

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use tracing::Level;
 
 use crate::{
+    limits::Limits,
     route::bucket_name,
     secrets::{Token, Tokens},
 };
@@ -86,31 +87,6 @@ impl FromStr for Location {
             }),
             Some((Err(err), _)) => Err(err.to_string()),
             _ => Err(format!("{text:?} is not of the form s3://bucket/key")),
-        }
-    }
-}
-
-/// How large a repository may be. What is larger is refused before it takes memory or disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// `MAX_ENTRIES`: how many files, links and submodules one commit's tree may hold. Default: 200,000.
-    pub entries: u32,
-    /// `MAX_TREE_BYTES`: how large all files of the tree may be together, unpacked, in bytes. Default: 2 GiB.
-    pub tree_bytes: u64,
-    /// `MAX_BLOB_BYTES`: how large one file may be, unpacked, in bytes. Default: 128 MiB.
-    pub blob_bytes: u64,
-    /// `MAX_PACK_BYTES`: how much the Git server may send in one fetch, in bytes. Default: 1 GiB.
-    pub pack_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MIB: u64 = 1024 * 1024;
-        Self {
-            entries: 200_000,
-            tree_bytes: 2 * 1024 * MIB,
-            blob_bytes: 128 * MIB,
-            pack_bytes: 1024 * MIB,
         }
     }
 }

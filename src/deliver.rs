@@ -15,8 +15,8 @@ use std::{
 use self::{git::Git, run::Run, step::Hints};
 use crate::{
     bucket::{Address, S3},
-    config::Limits,
     error::Error,
+    limits::Limits,
     progress::{Progress, Stage},
     push::{CommitId, RefName, RepositoryName},
     remote::Tip,

@@ -51,6 +51,8 @@ pub mod error;
 
 pub mod route;
 
+pub mod limits;
+
 pub mod progress;
 
 pub mod push;

@@ -9,7 +9,9 @@
 //!                            archive of an earlier delivery ─verify─▶ Stock: bases of deltas, and all that did not change
 //! ```
 
+mod budget;
 mod delta;
+mod digest;
 mod receive;
 mod resolve;
 mod spool;
@@ -21,21 +23,22 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use gix::{ObjectId, objs::Kind};
 
 pub use self::stock::{Claim, Claims, Stock, StockError};
-use self::stream::{Place, Stream};
-use crate::{config::Limits, progress::Progress};
+use self::{
+    budget::Budget,
+    stream::{Place, Stream},
+};
+use crate::{
+    limits::{Exceeded, Limits},
+    progress::Progress,
+};
 
 /// Bytes that are read or written at a time.
 const CHUNK: usize = 64 * 1024;
-
-/// Memory for commits, trees and tags, which are kept: this many bytes, and this many more for each entry allowed.
-const PLAIN_BYTES: u64 = 8 << 20;
-const PLAIN_BYTES_PER_ENTRY: u64 = 256;
 
 /// Objects of a pack that are neither folders nor files of the tree: the commit, and tags that point to it.
 const OTHER_OBJECTS: u64 = 1024;
@@ -56,17 +59,8 @@ pub enum PackError {
     #[error("the pack is damaged: {0}")]
     Damaged(String),
     /// The pack asks for more than is allowed.
-    #[error("{what} ({found}) is more than {variable} allows ({limit})")]
-    Limit {
-        /// What is too large.
-        what: &'static str,
-        /// How large it is, in bytes or pieces.
-        found: u64,
-        /// The variable that says how large it may be.
-        variable: &'static str,
-        /// The variable's value.
-        limit: u64,
-    },
+    #[error(transparent)]
+    Limit(#[from] Exceeded),
     /// The temporary file cannot be written or read.
     #[error("cannot use a temporary file in {}", std::env::temp_dir().display())]
     Disk(#[source] io::Error),
@@ -231,140 +225,5 @@ impl Objects {
     #[must_use]
     pub fn pack_bytes(&self) -> u64 {
         self.pack_bytes
-    }
-}
-
-/// Hashes an object as Git does while its bytes pass by; a blob's CRC-32 and first bytes are taken along.
-struct Digest {
-    kind: Kind,
-    size: u64,
-    seen: u64,
-    id: gix::hash::Hasher,
-    crc32: crc32fast::Hasher,
-    is_lfs_pointer: bool,
-}
-
-impl Digest {
-    /// How a pointer file of Git LFS begins.
-    ///
-    /// Source: <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
-    const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
-
-    fn new(kind: Kind, size: u64) -> Self {
-        let mut id = gix::hash::hasher(gix::hash::Kind::Sha1);
-        id.update(&gix::objs::encode::loose_header(kind, size));
-        Self {
-            kind,
-            size,
-            seen: 0,
-            id,
-            crc32: crc32fast::Hasher::new(),
-            is_lfs_pointer: false,
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.id.update(bytes);
-        if self.kind == Kind::Blob {
-            self.crc32.update(bytes);
-            // Whole in one piece: a pointer is far smaller than a chunk.
-            self.is_lfs_pointer |=
-                self.seen == 0 && self.size < 1024 && bytes.starts_with(Self::LFS);
-        }
-        self.seen += bytes.len() as u64;
-    }
-
-    fn finish(self, stream: Stream) -> Result<(ObjectId, Blob), PackError> {
-        if self.seen != self.size {
-            return Err(PackError::damaged(format_args!(
-                "an object of {} bytes has {}",
-                self.size, self.seen
-            )));
-        }
-        let id = self.id.try_finalize().map_err(PackError::damaged)?;
-        let Self {
-            size,
-            is_lfs_pointer,
-            crc32,
-            ..
-        } = self;
-        Ok((
-            id,
-            Blob {
-                size,
-                crc32: crc32.finalize(),
-                is_lfs_pointer,
-                stream,
-            },
-        ))
-    }
-}
-
-/// What all objects of a pack may take together, counted before memory or time is spent on them.
-struct Budget<'a> {
-    limits: &'a Limits,
-    inflated: AtomicU64,
-    plain: AtomicU64,
-}
-
-impl<'a> Budget<'a> {
-    fn new(limits: &'a Limits) -> Self {
-        Self {
-            limits,
-            inflated: AtomicU64::new(0),
-            plain: AtomicU64::new(0),
-        }
-    }
-
-    /// Bytes of commits, trees and tags that may be kept in memory.
-    fn most_plain(&self) -> u64 {
-        PLAIN_BYTES + PLAIN_BYTES_PER_ENTRY * u64::from(self.limits.entries)
-    }
-
-    /// Allows for an object of `size` bytes, of whatever kind.
-    fn inflate(&self, size: u64) -> Result<(), PackError> {
-        within(
-            "the size of one file in bytes",
-            size,
-            "MAX_BLOB_BYTES",
-            self.limits.blob_bytes,
-        )?;
-        let total = self.inflated.fetch_add(size, Relaxed).saturating_add(size);
-        let most = self.limits.tree_bytes.saturating_add(self.most_plain());
-        within(
-            "the size of all files in bytes",
-            total,
-            "MAX_TREE_BYTES",
-            most,
-        )
-    }
-
-    /// Allows for keeping `size` bytes of a commit, a tree or a tag in memory.
-    fn keep(&self, size: u64) -> Result<(), PackError> {
-        let total = self.plain.fetch_add(size, Relaxed).saturating_add(size);
-        within(
-            "the size of all folders in bytes",
-            total,
-            "MAX_ENTRIES",
-            self.most_plain(),
-        )
-    }
-}
-
-fn within(
-    what: &'static str,
-    found: u64,
-    variable: &'static str,
-    limit: u64,
-) -> Result<(), PackError> {
-    if found > limit {
-        Err(PackError::Limit {
-            what,
-            found,
-            variable,
-            limit,
-        })
-    } else {
-        Ok(())
     }
 }

@@ -12,7 +12,11 @@ use gix::{
 };
 
 pub use self::folders::Folders;
-use crate::{config::Limits, pack::Objects, push::CommitId};
+use crate::{
+    limits::{Exceeded, Limits, within},
+    pack::Objects,
+    push::CommitId,
+};
 
 /// The longest path in bytes, as Linux has it.
 pub const MAX_PATH_BYTES: usize = 4096;
@@ -69,15 +73,8 @@ pub enum SnapshotError {
         why: String,
     },
     /// The tree is larger than allowed.
-    #[error("{what} is more than {variable} allows ({limit})")]
-    Limit {
-        /// What is too large.
-        what: &'static str,
-        /// The variable that says how large it may be.
-        variable: &'static str,
-        /// The variable's value.
-        limit: u64,
-    },
+    #[error(transparent)]
+    Limit(#[from] Exceeded),
 }
 
 impl SnapshotError {
@@ -323,7 +320,8 @@ impl<'a> Walk<'a> {
             self.entries.len() as u64,
             "MAX_ENTRIES",
             self.limits.entries.into(),
-        )
+        )?;
+        Ok(())
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -360,21 +358,4 @@ fn check_name(entry: &EntryRef<'_>, folder: &BStr) -> Result<(), SnapshotError> 
 
 fn join(folder: &BStr, name: &BStr) -> BString {
     [folder.as_bytes(), name.as_bytes()].concat().into()
-}
-
-fn within(
-    what: &'static str,
-    found: u64,
-    variable: &'static str,
-    limit: u64,
-) -> Result<(), SnapshotError> {
-    if found > limit {
-        Err(SnapshotError::Limit {
-            what,
-            variable,
-            limit,
-        })
-    } else {
-        Ok(())
-    }
 }

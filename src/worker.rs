@@ -12,13 +12,13 @@ use std::{
 pub use self::sweep::Swept;
 use crate::{
     bucket::S3,
-    config::Limits,
     deliver::{
         Bridge,
         step::{Hints, SETTLE_WAITS},
         within,
     },
     error::Error,
+    limits::Limits,
     progress::Progress,
     queue::Job,
     report::Report,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    archive::Archive, config::Limits, pack::Objects, progress::Progress, snapshot::Snapshot,
+    archive::Archive, limits::Limits, pack::Objects, progress::Progress, snapshot::Snapshot,
 };
 use gix::objs::Kind;
 use proptest::{prelude::*, test_runner::TestRunner};

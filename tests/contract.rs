@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use backlog_bridge::config::{DeliverConfig, Limits, ReceiveConfig};
+use backlog_bridge::{
+    config::{DeliverConfig, ReceiveConfig},
+    limits::Limits,
+};
 use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
 use support::{

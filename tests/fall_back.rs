@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Cursor, Write};
 
-use backlog_bridge::{config::Limits, deliver::Outcome};
+use backlog_bridge::{deliver::Outcome, limits::Limits};
 use gix::objs::Kind;
 use support::{
     generate::{noise, source},

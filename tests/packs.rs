@@ -2,7 +2,7 @@
 
 mod support;
 
-use backlog_bridge::{config::Limits, pack::PackError};
+use backlog_bridge::{limits::Limits, pack::PackError};
 use gix::{ObjectId, objs::Kind};
 use support::{
     fault::repair_checksum,

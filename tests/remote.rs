@@ -13,7 +13,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    config::Limits, error::Error, pack::Objects, progress::Progress, push::RefName,
+    error::Error, limits::Limits, pack::Objects, progress::Progress, push::RefName,
 };
 use serde_json::Value;
 use support::{

@@ -14,7 +14,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use backlog_bridge::{
     archive::{Archive, Delivered},
     bucket::{Address, Condition, Label, Put, S3},
-    config::Limits,
+    limits::Limits,
     pack::Objects,
     progress::Progress,
     remote::{Connection, Remote, Tip},

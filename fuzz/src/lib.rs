@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use backlog_bridge::config::Limits;
+use backlog_bridge::limits::Limits;
 use flate2::{Compression, write::ZlibEncoder};
 use gix::{ObjectId, objs::Kind};
 

@@ -21,7 +21,7 @@ use super::{
     },
 };
 use crate::{
-    config::Limits,
+    limits::Limits,
     pack::{Claim, Claims, Stock, StockError},
     progress::Progress,
     push::CommitId,

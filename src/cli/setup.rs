@@ -7,8 +7,9 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
-    config::{Config, Limits},
+    config::Config,
     deliver::Bridge,
+    limits::Limits,
     local::EmbeddedS3,
     route::{Origin, RouteTable},
     secrets::Logins,

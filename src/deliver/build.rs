@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::git::Git;
 use crate::{
     archive::{Archive, ArchiveError},
-    config::Limits,
     error::{Error, chain},
+    limits::Limits,
     pack::{Objects, PackError, Stock},
     progress::{Progress, Stage},
     push::CommitId,
@@ -149,7 +149,7 @@ fn build_on(
         Ok(Ok(objects)) => objects,
         Ok(Err(why)) => return Ok(Err(useless(why, 0))),
         // Maybe the server sent what nobody asked for. If the commit is too large, a fetch of everything says so.
-        Err(err @ PackError::Limit { .. }) => {
+        Err(err @ PackError::Limit(_)) => {
             return Ok(Err(useless(chain(&err), 0)));
         }
         Err(err) => return Err(pack_error(err, connection.remote(), commit)),
@@ -191,7 +191,7 @@ impl Built {
 fn pack_error(err: PackError, remote: &Remote, commit: CommitId) -> Error {
     let repository = remote.repository.clone();
     match err {
-        PackError::Limit { .. } => Error::TooLarge {
+        PackError::Limit(_) => Error::TooLarge {
             repository,
             commit,
             source: err.into(),
@@ -215,7 +215,7 @@ fn pack_error(err: PackError, remote: &Remote, commit: CommitId) -> Error {
 fn snapshot_error(err: SnapshotError, remote: &Remote, commit: CommitId) -> Error {
     let repository = remote.repository.clone();
     match err {
-        SnapshotError::Limit { .. } => Error::TooLarge {
+        SnapshotError::Limit(_) => Error::TooLarge {
             repository,
             commit,
             source: err.into(),

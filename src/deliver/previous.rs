@@ -8,8 +8,8 @@ use super::Bridge;
 use crate::{
     archive::Delivered,
     bucket::{Address, Current, Holding},
-    config::Limits,
     error::chain,
+    limits::Limits,
     pack::Stock,
     progress::Progress,
     push::CommitId,

@@ -14,11 +14,13 @@ use gix::{
 };
 
 use super::{
-    Budget, CHUNK, Digest, OTHER_OBJECTS, Object, PackError, Place, Stream,
+    CHUNK, OTHER_OBJECTS, Object, PackError,
+    budget::Budget,
     delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
-    within,
+    digest::Digest,
+    stream::{Place, Stream},
 };
-use crate::progress::Progress;
+use crate::{limits::within, progress::Progress};
 
 /// `PACK`, a version and a number of objects, four bytes each.
 const HEADER_LEN: usize = 12;

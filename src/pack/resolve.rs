@@ -19,11 +19,14 @@ use std::{
 use gix::{ObjectId, objs::Kind};
 
 use super::{
-    Blob, Budget, Digest, MAX_THREADS, Object, Objects, PackError, Place, Stock, Stream, delta,
+    Blob, MAX_THREADS, Object, Objects, PackError,
+    budget::Budget,
+    delta,
+    digest::Digest,
     receive::{Base, Delta, Received},
     spool::{SAMPLE_BYTES, Spool},
-    stock::most_deflated,
-    stream::StreamReader,
+    stock::{Stock, most_deflated},
+    stream::{Place, Stream, StreamReader},
 };
 use crate::progress::Progress;
 

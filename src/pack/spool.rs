@@ -7,7 +7,10 @@ use std::{
 
 use flate2::{Compress, CompressError, Compression, FlushCompress, Status};
 
-use super::{CHUNK, PackError, Place, Stream};
+use super::{
+    CHUNK, PackError,
+    stream::{Place, Stream},
+};
 
 /// How much of a blob is deflated to see whether it is worth it, in bytes. Fits into [`CHUNK`] however badly it goes.
 pub(super) const SAMPLE_BYTES: usize = CHUNK / 2;

@@ -14,8 +14,16 @@ use std::{
 use flate2::{Decompress, FlushDecompress, Status};
 use gix::{ObjectId, objs::Kind};
 
-use super::{Blob, Budget, CHUNK, Digest, MAX_THREADS, Object, PackError, Place, Stream, within};
-use crate::{config::Limits, progress::Progress};
+use super::{
+    Blob, CHUNK, MAX_THREADS, Object, PackError,
+    budget::Budget,
+    digest::Digest,
+    stream::{Place, Stream},
+};
+use crate::{
+    limits::{Exceeded, Limits, within},
+    progress::Progress,
+};
 
 /// Why there is no stock.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +39,12 @@ pub enum StockError {
     /// A limit is exceeded, the disk does not work, or the work was stopped.
     #[error(transparent)]
     Pack(#[from] PackError),
+}
+
+impl From<Exceeded> for StockError {
+    fn from(limit: Exceeded) -> Self {
+        Self::Pack(limit.into())
+    }
 }
 
 /// Verified objects of a commit that was delivered before.

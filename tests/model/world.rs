@@ -11,7 +11,7 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
-    config::Limits,
+    limits::Limits,
     progress::Progress,
     queue::Job,
     report::Report,

@@ -4,8 +4,8 @@ use std::io::{Read, Seek};
 
 use backlog_bridge::{
     archive::Archive,
-    config::Limits,
     error::chain,
+    limits::Limits,
     pack::{Objects, PackError},
     progress::Progress,
     push::CommitId,

@@ -4,9 +4,9 @@ use std::{fmt::Write, sync::Arc};
 
 use backlog_bridge::{
     bucket::S3,
-    config::Limits,
     deliver::{Bridge, Delivery, Outcome, step::Hints},
     error::chain,
+    limits::Limits,
     route::{Destination, Origin, RouteTable},
 };
 

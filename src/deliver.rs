@@ -15,6 +15,7 @@ use std::{
 use self::{git::Git, run::Run, step::Hints};
 use crate::{
     bucket::{Address, S3},
+    deadline::within,
     error::Error,
     limits::Limits,
     progress::{Progress, Stage},
@@ -106,7 +107,7 @@ impl Bridge {
             &to.url,
             deadline,
         );
-        match within(deadline, Stage::Tip.name(), git).await {
+        match within(deadline, Stage::Tip, git).await {
             Ok(git) => Run::new(self, to, git, hints, progress).finish().await,
             Err(err) => Delivery::ended(Err(err)),
         }
@@ -172,17 +173,4 @@ impl Bridge {
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
         Ok(refs.into_iter().filter_map(named).collect())
     }
-}
-
-/// The result of `work`, or [`Error::Deadline`] with the name of its stage if it is not there in time.
-pub(crate) async fn within<T>(
-    deadline: Option<Instant>,
-    stage: &'static str,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let Some(deadline) = deadline else {
-        return work.await;
-    };
-    let in_time = tokio::time::timeout_at(deadline.into(), work);
-    in_time.await.unwrap_or(Err(Error::Deadline { stage }))
 }

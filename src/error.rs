@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use crate::{
+    progress::Stage,
     push::{CommitId, RefName, RepositoryName},
     route::DestinationError,
 };
@@ -216,13 +217,13 @@ pub enum Error {
     )]
     Deadline {
         /// The stage.
-        stage: &'static str,
+        stage: Stage,
     },
     /// The work was stopped from outside.
     #[error("stopped while in stage {stage}")]
     Stopped {
         /// The stage.
-        stage: &'static str,
+        stage: Stage,
     },
 }
 

@@ -47,6 +47,8 @@ pub mod secrets;
 
 mod aws;
 
+mod deadline;
+
 pub mod error;
 
 pub mod route;

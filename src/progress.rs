@@ -1,11 +1,12 @@
 //! What is shared between blocking work and those who wait for it: how far it is, and whether it should stop.
 
 use std::{
+    fmt,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     time::Instant,
 };
 
-/// A part of a delivery, in the order in which they come. Its name is what people see and what metrics use.
+/// A part of the work, those of a delivery in the order in which they come. Its name is what people see and what metrics use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
@@ -23,10 +24,18 @@ pub enum Stage {
     Verify,
     /// Giving a Git server time that seems to lag behind its own webhook.
     Settle,
+    /// Reading the webhook's token.
+    Token,
+    /// Reading the routing table.
+    Routes,
+    /// Asking the queue for something.
+    Queue,
+    /// Comparing objects with their refs.
+    Sweep,
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::Head,
         Self::Tip,
         Self::Fetch,
@@ -34,6 +43,10 @@ impl Stage {
         Self::Put,
         Self::Verify,
         Self::Settle,
+        Self::Token,
+        Self::Routes,
+        Self::Queue,
+        Self::Sweep,
     ];
 
     /// The stage's name, such as `fetch`.
@@ -47,7 +60,17 @@ impl Stage {
             Self::Put => "put",
             Self::Verify => "verify",
             Self::Settle => "settle",
+            Self::Token => "token",
+            Self::Routes => "routes",
+            Self::Queue => "queue",
+            Self::Sweep => "sweep",
         }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

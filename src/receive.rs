@@ -23,8 +23,9 @@ use tracing::Level;
 
 pub use self::envelope::Envelope;
 use crate::{
-    deliver::within,
+    deadline::within,
     error::{Error, chain},
+    progress::Stage,
     push::{Change, PushEvent},
     queue::Job,
     report::Fault,
@@ -114,7 +115,7 @@ impl Receiver {
         deadline: Option<Instant>,
         enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
     ) -> Received {
-        match within(deadline, "token", self.admit(&request)).await {
+        match within(deadline, Stage::Token, self.admit(&request)).await {
             Ok(None) => {}
             Ok(Some(why)) => return Received::NotFound { why },
             Err(err) => return Received::Failed { err, push: None },
@@ -131,7 +132,7 @@ impl Receiver {
             Ok(Webhook::Ignored(why)) => return Received::Ignored { why, push: None },
             Err(err) => return Received::Malformed(err),
         };
-        let table = match within(deadline, "routes", self.table.current()).await {
+        let table = match within(deadline, Stage::Routes, self.table.current()).await {
             Ok(table) => table,
             Err(err) => {
                 let push = Some(push);
@@ -154,7 +155,7 @@ impl Receiver {
         }
         let job = |route: &String| Job::new(route.clone(), &push, request_id);
         let jobs = routes.iter().map(job).collect();
-        match within(deadline, "queue", enqueue(jobs)).await {
+        match within(deadline, Stage::Queue, enqueue(jobs)).await {
             Ok(()) => Received::Accepted { push, routes },
             Err(err) => {
                 let push = Some(push);

@@ -12,14 +12,14 @@ use std::{
 pub use self::sweep::Swept;
 use crate::{
     bucket::S3,
+    deadline::within,
     deliver::{
         Bridge,
         step::{Hints, SETTLE_WAITS},
-        within,
     },
     error::Error,
     limits::Limits,
-    progress::Progress,
+    progress::{Progress, Stage},
     queue::Job,
     report::Report,
     route::{Destination, Route, RouteTable},
@@ -132,14 +132,14 @@ impl Worker {
         job: &Job,
         deadline: Option<Instant>,
     ) -> Result<Option<(Arc<RouteTable>, Destination)>, Error> {
-        let mut table = within(deadline, "routes", self.table.current()).await;
+        let mut table = within(deadline, Stage::Routes, self.table.current()).await;
         if let Ok(Some(known)) = &table
             && !known
                 .route(&job.route)
                 .is_some_and(|route| takes(route, job))
         {
             // The process that made the job may know a newer table than this one.
-            table = within(deadline, "routes", self.table.newest()).await;
+            table = within(deadline, Stage::Routes, self.table.newest()).await;
         }
         let table = table.and_then(|table| {
             table.ok_or_else(|| Error::Routes {

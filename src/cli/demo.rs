@@ -251,6 +251,7 @@ fn explain(stage: Stage, report: &Report) -> String {
         Stage::Put => "only if nobody wrote the object meanwhile".into(),
         Stage::Verify => "does the ref still point there?".into(),
         Stage::Settle => "does the Git server lag behind the event?".into(),
+        Stage::Token | Stage::Routes | Stage::Queue | Stage::Sweep => String::new(),
     }
 }
 

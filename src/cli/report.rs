@@ -56,6 +56,9 @@ fn describe(route: &str, progress: &Progress) -> String {
         Stage::Settle => {
             format!("{route}: the Git server may lag behind the event, waiting a little")
         }
+        stage @ (Stage::Token | Stage::Routes | Stage::Queue | Stage::Sweep) => {
+            format!("{route}: {stage}")
+        }
     }
 }
 

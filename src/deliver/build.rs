@@ -201,7 +201,7 @@ fn pack_error(err: PackError, remote: &Remote, commit: CommitId) -> Error {
             source: err.into(),
         },
         PackError::Stopped => Error::Stopped {
-            stage: Stage::Fetch.name(),
+            stage: Stage::Fetch,
         },
         // What came damaged once may come whole the next time.
         PackError::Read(_) | PackError::Truncated | PackError::Damaged(_) => Error::Fetch {
@@ -236,7 +236,7 @@ fn snapshot_error(err: SnapshotError, remote: &Remote, commit: CommitId) -> Erro
 pub(super) fn archive_error(err: ArchiveError, remote: &Remote) -> Error {
     match err {
         ArchiveError::Stopped => Error::Stopped {
-            stage: Stage::Archive.name(),
+            stage: Stage::Archive,
         },
         _ => Error::Disk {
             repository: remote.repository.clone(),

@@ -13,10 +13,10 @@ use super::{
     git::Git,
     previous::Previous,
     step::{Action, Hints, Holder, Saw, Steps, Verdict},
-    within,
 };
 use crate::{
     bucket::{Address, Condition, Current, Label, Put},
+    deadline::in_time,
     error::Error,
     progress::{Progress, Stage},
     push::{CommitId, RefName},
@@ -352,21 +352,5 @@ impl<'a> Run<'a> {
                 rounds: self.steps.rounds(),
             })),
         }
-    }
-}
-
-/// The result of `work`; or, once the deadline has come, the stage that it is in. Blocking work is told to end.
-async fn in_time<T>(
-    progress: &Progress,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match within(progress.deadline(), "", work).await {
-        Err(Error::Deadline { .. }) => {
-            progress.stop();
-            Err(Error::Deadline {
-                stage: progress.stage().name(),
-            })
-        }
-        result => result,
     }
 }

@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::{Attempt, Fate, Worker, backoff};
 use crate::{
-    deliver::within,
+    deadline::within,
     error::{Error, chain},
-    progress::Progress,
+    progress::{Progress, Stage},
     queue::{Job, Message, Sqs},
     report::{Fault, Report},
 };
@@ -191,7 +191,7 @@ async fn postpone(queue: &Sqs, record: &Record<'_>, delay: Option<Duration>) {
 
 /// The result of a request to the queue, which may come after the work's deadline and so has little time.
 async fn in_margin<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    within(Some(Instant::now() + QUEUE_WITHIN), "queue", request).await
+    within(Some(Instant::now() + QUEUE_WITHIN), Stage::Queue, request).await
 }
 
 /// An event that is not one of SQS.

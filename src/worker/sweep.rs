@@ -12,17 +12,16 @@ use tracing::Level;
 use super::Worker;
 use crate::{
     bucket::Address,
-    deliver::{Bridge, within},
+    deadline::within,
+    deliver::Bridge,
     error::Error,
+    progress::Stage,
     push::{CommitId, RefName, RepositoryName},
     queue::Job,
     report::{Report, millis},
     route::{Destination, Route, RouteTable, Space, Sweep},
     telemetry::{self, Metric},
 };
-
-/// The stage that an error names whose time is over.
-const STAGE: &str = "sweep";
 
 /// What a sweep saw.
 #[derive(Debug, Default, Serialize)]
@@ -63,7 +62,7 @@ impl Worker {
     ) -> Swept {
         let started = Instant::now();
         let mut swept = Swept::default();
-        match within(deadline, STAGE, self.table.current()).await {
+        match within(deadline, Stage::Sweep, self.table.current()).await {
             Ok(Some(table)) => {
                 let bridge = self.bridge(Arc::clone(&table));
                 swept
@@ -100,7 +99,7 @@ impl Swept {
             }
             let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
             let looked = self.repository(bridge, group, deadline, enqueue);
-            let Err(err) = within(deadline, STAGE, looked).await else {
+            let Err(err) = within(deadline, Stage::Sweep, looked).await else {
                 self.repositories += 1;
                 continue;
             };

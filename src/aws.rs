@@ -1,9 +1,12 @@
-//! What the AWS clients share: region, credentials and endpoints, as the SDK finds them.
+//! What the AWS clients share: region, credentials and endpoints, as the SDK finds them; and what a failed request means.
 
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::OnceCell;
+
+use crate::error::chain;
 
 /// Environment, profile, instance role; honours `AWS_ENDPOINT_URL` and its like. Looked up once, and only when a client is
 /// first needed: away from AWS the search itself takes seconds.
@@ -21,4 +24,262 @@ pub(crate) fn small_answers() -> TimeoutConfig {
         .operation_attempt_timeout(Duration::from_secs(3))
         .operation_timeout(Duration::from_secs(8))
         .build()
+}
+
+/// A service of AWS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    S3,
+    Sqs,
+    SecretsManager,
+}
+
+/// What a failed request to AWS means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub(crate) transient: bool,
+    /// What to do, after a semicolon; may be empty.
+    pub(crate) advice: &'static str,
+    /// What the service says, or the SDK where the service says nothing. Never a structure: one would show an answer that
+    /// could not be read, with all that is in it.
+    pub(crate) words: String,
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It passes by itself.
+    Passing,
+    /// The service cannot be asked.
+    Unreachable,
+    /// The SDK does not know how to ask it.
+    Configuration,
+    /// What was asked for is not there: the bucket, the queue, the secret.
+    Missing,
+    /// It is not allowed.
+    Denied,
+    /// The key that encrypts it may not be used.
+    KeyDenied,
+    /// The bucket is elsewhere.
+    OtherRegion,
+    /// A server that stands in for S3 has no room.
+    DiskFull,
+    /// Anything else that the service refuses.
+    Refused,
+}
+
+impl Failure {
+    pub(crate) fn of<E>(service: Service, err: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let class = Class::of(err);
+        let words = match (err.code(), err.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            _ => chain(err),
+        };
+        Self {
+            transient: matches!(class, Class::Passing | Class::Unreachable),
+            advice: class.advice(service),
+            words,
+        }
+    }
+}
+
+/// The status of the answer, if there was one.
+pub(crate) fn status<E>(err: &SdkError<E>) -> Option<u16> {
+    err.raw_response()
+        .map(|response| response.status().as_u16())
+}
+
+impl Class {
+    fn of<E: ProvideErrorMetadata>(err: &SdkError<E>) -> Self {
+        let code = err.code().unwrap_or_default();
+        match code {
+            "RequestTimeout" | "SlowDown" | "OverLimit"
+            // What was sent to S3 is not what arrived: by its checksum, or by its length or signature.
+            | "BadDigest" | "IncompleteBody"
+            // An upload in parts that somebody ended, or a part that came twice and late: another upload has neither.
+            | "NoSuchUpload" | "InvalidPart" => return Self::Passing,
+            _ if code.contains("Throttl") => return Self::Passing,
+            "NoSuchBucket" | "ResourceNotFoundException" => return Self::Missing,
+            _ if code.ends_with("QueueDoesNotExist") || code.ends_with("NonExistentQueue") => {
+                return Self::Missing;
+            }
+            "DecryptionFailure" => return Self::KeyDenied,
+            _ if code.contains("AccessDenied") => return Self::Denied,
+            _ => {}
+        }
+        match (err, status(err)) {
+            // An upload in parts may fail after its answer has begun: S3 says so in the body. Other answers with this
+            // status could not be read.
+            (_, Some(200)) => Self::Passing,
+            (SdkError::ConstructionFailure(_), _) => Self::Configuration,
+            (SdkError::DispatchFailure(failure), _) if failure.is_user() => Self::Configuration,
+            (_, Some(403)) => Self::Denied,
+            (_, Some(301)) => Self::OtherRegion,
+            (_, Some(507)) => Self::DiskFull,
+            (_, Some(500.. | 408 | 429)) => Self::Passing,
+            (_, Some(_)) => Self::Refused,
+            (_, None) => Self::Unreachable,
+        }
+    }
+
+    fn advice(self, service: Service) -> &'static str {
+        match (self, service) {
+            (Self::Passing | Self::Refused, _) => "",
+            (Self::Unreachable, Service::S3) => {
+                "; S3 cannot be asked, check the network, the region and the credentials"
+            }
+            (Self::Unreachable, Service::Sqs) => {
+                "; SQS cannot be asked, check the network, the region and the credentials"
+            }
+            (Self::Unreachable, Service::SecretsManager) => {
+                "; Secrets Manager cannot be asked, check the network, the region and the credentials"
+            }
+            (Self::Configuration, _) => {
+                "; check the AWS configuration, such as region and credentials: aws configure list"
+            }
+            (Self::Missing, Service::S3) => {
+                "; there is no such bucket, check SOURCE_BUCKET or the route's bucket"
+            }
+            (Self::Missing, Service::Sqs) => "; there is no such queue, check QUEUE_URL",
+            (Self::Missing, Service::SecretsManager) => {
+                "; there is no such secret in this account and region, or it has no value yet: aws secretsmanager list-secrets"
+            }
+            (Self::Denied, Service::S3) => {
+                "; access was denied, check the bucket's policy and whose credentials these are: aws sts get-caller-identity"
+            }
+            (Self::Denied, _) => {
+                "; access was denied, check the role's policy and whose credentials these are: aws sts get-caller-identity"
+            }
+            (Self::KeyDenied, _) => "; the role may not use the key that encrypts it",
+            (Self::OtherRegion, _) => "; the bucket is in another region",
+            (Self::DiskFull, _) => "; the disk of the store is full, free some space",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{
+        config::http::HttpResponse,
+        error::{ConnectorError, ErrorMetadata},
+        primitives::SdkBody,
+    };
+
+    use super::*;
+
+    type Failed = SdkError<ErrorMetadata>;
+
+    /// The service answered.
+    fn answer(status: u16, code: &str) -> Failed {
+        let said = ErrorMetadata::builder().code(code).message("said so");
+        let said = if code.is_empty() {
+            ErrorMetadata::builder()
+        } else {
+            said
+        };
+        Failed::service_error(said.build(), response(status))
+    }
+
+    fn response(status: u16) -> HttpResponse {
+        HttpResponse::new(status.try_into().unwrap(), SdkBody::empty())
+    }
+
+    #[test]
+    fn an_answer_has_one_class_whichever_service_it_is_of() {
+        for (case, status, code, expected) in [
+            ("busy", 503, "SlowDown", Class::Passing),
+            ("S3's throttle", 503, "Throttling", Class::Passing),
+            (
+                "another's throttle",
+                400,
+                "ThrottlingException",
+                Class::Passing,
+            ),
+            (
+                "SQS's throttle",
+                403,
+                "AWS.SimpleQueueService.RequestThrottled",
+                Class::Passing,
+            ),
+            ("too much in flight", 403, "OverLimit", Class::Passing),
+            ("a broken body", 400, "IncompleteBody", Class::Passing),
+            ("an upload that ended", 404, "NoSuchUpload", Class::Passing),
+            ("a fault", 500, "InternalError", Class::Passing),
+            ("a fault without words", 502, "", Class::Passing),
+            ("too many", 429, "", Class::Passing),
+            ("failed in the body", 200, "InternalError", Class::Passing),
+            ("no bucket", 404, "NoSuchBucket", Class::Missing),
+            (
+                "no queue",
+                400,
+                "AWS.SimpleQueueService.NonExistentQueue",
+                Class::Missing,
+            ),
+            (
+                "no queue, as JSON has it",
+                400,
+                "com.amazonaws.sqs#QueueDoesNotExist",
+                Class::Missing,
+            ),
+            (
+                "no secret",
+                400,
+                "ResourceNotFoundException",
+                Class::Missing,
+            ),
+            ("S3 denies", 403, "AccessDenied", Class::Denied),
+            ("denied without words", 403, "", Class::Denied),
+            (
+                "another denies",
+                400,
+                "AccessDeniedException",
+                Class::Denied,
+            ),
+            (
+                "the key is denied",
+                400,
+                "DecryptionFailure",
+                Class::KeyDenied,
+            ),
+            ("elsewhere", 301, "", Class::OtherRegion),
+            ("no room", 507, "", Class::DiskFull),
+            ("a wrong request", 400, "InvalidArgument", Class::Refused),
+        ] {
+            assert_eq!(Class::of(&answer(status, code)), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_an_answer_has_a_class_too() {
+        let user = ConnectorError::user("a wrong endpoint".into());
+        let refused = ConnectorError::io("connection refused".into());
+        let unread = Failed::response_error("no JSON", response(200));
+        for (err, expected) in [
+            (
+                Failed::construction_failure("no region"),
+                Class::Configuration,
+            ),
+            (Failed::dispatch_failure(user), Class::Configuration),
+            (Failed::dispatch_failure(refused), Class::Unreachable),
+            (Failed::timeout_error("too slow"), Class::Unreachable),
+            (unread, Class::Passing),
+        ] {
+            assert_eq!(Class::of(&err), expected, "{}", chain(&err));
+        }
+    }
+
+    #[test]
+    fn a_failure_says_what_the_service_said_and_what_to_do() {
+        let failure = Failure::of(Service::Sqs, &answer(403, "AccessDenied"));
+        assert_eq!(failure.words, "AccessDenied: said so");
+        assert!(failure.advice.ends_with("aws sts get-caller-identity"));
+        assert!(!failure.transient);
+        let failure = Failure::of(Service::S3, &Failed::timeout_error("too slow"));
+        assert!(failure.words.contains("too slow"), "{failure:?}");
+        assert!(failure.transient);
+    }
 }

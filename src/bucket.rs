@@ -20,7 +20,10 @@ pub use self::{
     text::{Found, MAX_TEXT_BYTES},
     upload::{PART_BYTES, PARTS_FROM_BYTES},
 };
-use crate::{aws, error::Error};
+use crate::{
+    aws::{self, Failure, Service, status},
+    error::Error,
+};
 
 /// S3 as it is configured: by the environment, or a server on this machine.
 #[derive(Debug, Clone)]
@@ -121,7 +124,7 @@ impl S3 {
         match answer {
             Ok(head) => Current::from_head(head, at).map(Some),
             Err(err) if status(&err) == Some(404) => Ok(None),
-            Err(err) => Err(error("read", at, err)),
+            Err(err) => Err(error("read", at, &err)),
         }
     }
 
@@ -138,7 +141,7 @@ impl S3 {
             .key(at.key)
             .send()
             .await;
-        let head = answer.map_err(|err| error("read", at, err))?;
+        let head = answer.map_err(|err| error("read", at, &err))?;
         Ok(head.metadata.unwrap_or_default().into_iter().collect())
     }
 
@@ -155,7 +158,7 @@ impl S3 {
             .prefix(at.key)
             .send()
             .await;
-        let list = answer.map_err(|err| error("list the versions of", at, err))?;
+        let list = answer.map_err(|err| error("list the versions of", at, &err))?;
         let ours = list
             .versions()
             .iter()
@@ -173,7 +176,7 @@ impl S3 {
     pub async fn get(&self, at: Address<'_>, file: std::fs::File) -> Result<(), Error> {
         let request = self.client.get_object().bucket(at.bucket).key(at.key);
         let answer = request.send().await;
-        let body = answer.map_err(|err| error("read", at, err))?.body;
+        let body = answer.map_err(|err| error("read", at, &err))?.body;
         save(body, at, u64::MAX, file).await
     }
 
@@ -192,7 +195,7 @@ impl S3 {
         let request = self.client.get_object().bucket(at.bucket).key(at.key);
         let answer = request.version_id(version_id).send().await;
         let body = answer
-            .map_err(|err| error("read the current version of", at, err))?
+            .map_err(|err| error("read the current version of", at, &err))?
             .body;
         save(body, at, bytes, file).await
     }
@@ -273,74 +276,21 @@ fn version_id(id: Option<&str>, at: Address<'_>) -> Result<String, Error> {
         })
 }
 
-fn status<E>(err: &SdkError<E>) -> Option<u16> {
-    err.raw_response()
-        .map(|response| response.status().as_u16())
-}
-
-fn error<E>(action: &'static str, at: Address<'_>, err: SdkError<E>) -> Error
+fn error<E>(action: &'static str, at: Address<'_>, err: &SdkError<E>) -> Error
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let status = status(&err);
-    let missing_bucket = err.code() == Some("NoSuchBucket");
-    let (transient, advice) = match (&err, status) {
-        // What passes by itself, whatever its status.
-        _ if matches!(
-            err.code(),
-            Some(
-                "RequestTimeout"
-                    | "SlowDown"
-                    | "Throttling"
-                    | "ThrottlingException"
-                    // What was sent is not what arrived: by its checksum, or by its length or signature.
-                    | "BadDigest"
-                    | "IncompleteBody"
-            )
-        ) =>
-        {
-            (true, "")
-        }
-        // An upload in parts that somebody ended, or a part that came twice and late: another upload has neither.
-        _ if matches!(err.code(), Some("NoSuchUpload" | "InvalidPart")) => (true, ""),
-        // An upload in parts may fail after its answer has begun: S3 says so in the body.
-        (_, Some(200)) => (true, ""),
-        _ if missing_bucket => (
-            false,
-            "; there is no such bucket, check SOURCE_BUCKET or the route's bucket",
-        ),
-        (SdkError::ConstructionFailure(_), _) => (
-            false,
-            "; check the AWS configuration, such as region and credentials",
-        ),
-        (_, Some(403)) => (
-            false,
-            "; access was denied, check the credentials and the bucket's policy",
-        ),
-        (_, Some(301)) => (false, "; the bucket is in another region"),
-        (_, Some(507)) => (false, "; the disk of the store is full, free some space"),
-        (_, Some(500.. | 408 | 429)) => (true, ""),
-        (SdkError::DispatchFailure(failure), _) if failure.is_user() => (
-            false,
-            "; check the AWS configuration, such as region and credentials",
-        ),
-        (_, None) => (
-            true,
-            "; S3 cannot be asked, check the network, the region and the credentials",
-        ),
-        (_, Some(_)) => (false, ""),
-    };
-    // S3's own words, where there are any: the SDK prints them as a structure.
-    let source = match (err.code(), err.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}").into(),
-        _ => err.into(),
-    };
+    let Failure {
+        transient,
+        advice,
+        words,
+    } = Failure::of(Service::S3, err);
     Error::Bucket {
         action,
         bucket: at.bucket.into(),
         key: at.key.into(),
         advice,
         transient,
-        source,
+        source: words.into(),
     }
 }

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use crate::{
-    aws,
-    error::{Error, chain},
+    aws::{self, Failure, Service},
+    error::Error,
     push::{CommitId, PushEvent, RefName, RepositoryName},
 };
 
@@ -269,34 +269,18 @@ impl Sqs {
 
 fn failed<E>(action: String, err: &SdkError<E>) -> Error
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let code = err.code().unwrap_or_default();
-    let user = matches!(err, SdkError::DispatchFailure(failure) if failure.is_user());
-    let client = matches!(err, SdkError::ServiceError(answer)
-        if answer.raw().status().is_client_error() && !code.contains("Throttl"));
-    let (transient, advice) =
-        if code.ends_with("QueueDoesNotExist") || code.ends_with("NonExistentQueue") {
-            (false, "; there is no such queue, check QUEUE_URL")
-        } else if code.contains("AccessDenied") {
-            (false, "; the role may not do that")
-        } else if user || matches!(err, SdkError::ConstructionFailure(_)) {
-            (
-                false,
-                "; check the AWS configuration, such as region and credentials",
-            )
-        } else {
-            (!client, "")
-        };
-    let source = match (err.code(), err.message()) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => chain(err),
-    };
+    let Failure {
+        transient,
+        advice,
+        words,
+    } = Failure::of(Service::Sqs, err);
     Error::Queue {
         action,
         advice,
         transient,
-        source: source.into(),
+        source: words.into(),
     }
 }
 

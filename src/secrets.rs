@@ -18,8 +18,8 @@ pub use self::{
     token::{InvalidToken, Token, Tokens},
 };
 use crate::{
-    aws,
-    error::{Source, chain},
+    aws::{self, Failure, Service},
+    error::Source,
 };
 
 /// A text that cannot be printed.
@@ -112,39 +112,16 @@ impl Vault {
 
 fn cannot_read<E>(name: &str, err: &SdkError<E>) -> SecretError
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let code = err.code().unwrap_or_default();
-    let (transient, advice) = match (err, code) {
-        (_, "ResourceNotFoundException") => (
-            false,
-            "; there is no such secret in this account and region, or it has no value yet",
-        ),
-        (_, "AccessDeniedException") => (false, "; the role may not read it"),
-        (_, "DecryptionFailure") => (false, "; the role may not use the key that encrypts it"),
-        (SdkError::ConstructionFailure(_), _) => (
-            false,
-            "; check the AWS configuration, such as region and credentials",
-        ),
-        (SdkError::DispatchFailure(failure), _) if failure.is_user() => (
-            false,
-            "; check the AWS configuration, such as region and credentials",
-        ),
-        (SdkError::ServiceError(answer), _)
-            if answer.raw().status().is_client_error() && code != "ThrottlingException" =>
-        {
-            (false, "")
-        }
-        _ => (true, ""),
-    };
+    let Failure {
+        transient,
+        advice,
+        words,
+    } = Failure::of(Service::SecretsManager, err);
     SecretError {
         reason: format!("cannot read the secret {name}{advice}"),
         transient,
-        // Secrets Manager's own words, where there are any: the SDK prints them as a structure.
-        source: Some(match err.message() {
-            Some(message) => format!("{code}: {message}").into(),
-            // The chain and no more: a structure would show an answer that could not be read, with all that is in it.
-            None => chain(err).into(),
-        }),
+        source: Some(words.into()),
     }
 }

@@ -2,8 +2,11 @@
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 
-use super::{Address, Condition, S3, error, is_refusal, status};
-use crate::error::{Error, Source};
+use super::{Address, Condition, S3, error, is_refusal};
+use crate::{
+    aws::status,
+    error::{Error, Source},
+};
 
 /// The size of the largest object that is read as a text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -37,7 +40,7 @@ impl S3 {
             Ok(object) => object,
             Err(err) if status(&err) == Some(304) => return Ok(Found::Same),
             Err(err) if err.code() == Some("NoSuchKey") => return Ok(Found::Missing),
-            Err(err) => return Err(error("read", at, err)),
+            Err(err) => return Err(error("read", at, &err)),
         };
         let broken = |transient, source: Source| Error::Bucket {
             action: "read",
@@ -81,7 +84,7 @@ impl S3 {
         match request.send().await {
             Ok(_) => Ok(true),
             Err(err) if is_refusal(&err) => Ok(false),
-            Err(err) => Err(error("write", at, err)),
+            Err(err) => Err(error("write", at, &err)),
         }
     }
 }

@@ -112,7 +112,7 @@ impl S3 {
             .body(ByteStream::new(body));
         match request.send().await {
             Ok(answer) => stored(answer.version_id(), at),
-            Err(err) => Failure::of(at, err).into_put(),
+            Err(err) => Failure::of(at, &err).into_put(),
         }
     }
 
@@ -144,7 +144,7 @@ impl S3 {
             .send();
         let id = match begun.await {
             Ok(begun) => begun.upload_id.unwrap_or_default(),
-            Err(err) => return Failure::of(at, err).into_put(),
+            Err(err) => return Failure::of(at, &err).into_put(),
         };
         let upload = Upload {
             client: &self.client,
@@ -191,7 +191,7 @@ impl Upload<'_> {
                 Some(Ok(Ok(part))) => parts.push(part),
                 Some(Ok(Err(err))) => {
                     under_way.shutdown().await;
-                    return Err(Failure::of(self.at, err));
+                    return Err(Failure::of(self.at, &err));
                 }
                 Some(Err(err)) => panic::resume_unwind(err.into_panic()),
             }
@@ -253,7 +253,7 @@ impl Upload<'_> {
             .send();
         match answer.await {
             Ok(answer) => Ok(answer.version_id),
-            Err(err) => Err(Failure::of(self.at, err)),
+            Err(err) => Err(Failure::of(self.at, &err)),
         }
     }
 
@@ -278,11 +278,11 @@ enum Failure {
 }
 
 impl Failure {
-    fn of<E>(at: Address<'_>, err: SdkError<E>) -> Self
+    fn of<E>(at: Address<'_>, err: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        if is_refusal(&err) {
+        if is_refusal(err) {
             Self::Refused
         } else {
             Self::Other(error("write", at, err))

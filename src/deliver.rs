@@ -27,7 +27,7 @@ use crate::{
 
 /// How a delivery ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Success {
     /// A new object version holds the tip.
     Published,
     /// The object held the tip already.
@@ -40,7 +40,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Delivery {
     /// How it ended.
-    pub result: Result<Outcome, Error>,
+    pub result: Result<Success, Error>,
     /// The commit that the object holds now, as far as this delivery knows.
     pub commit: Option<CommitId>,
     /// The version id of the object's current version.
@@ -61,7 +61,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// A delivery of which nothing is known but how it ended.
-    fn ended(result: Result<Outcome, Error>) -> Self {
+    fn ended(result: Result<Success, Error>) -> Self {
         Self {
             result,
             commit: None,

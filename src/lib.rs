@@ -2,10 +2,10 @@
 //! CodePipeline source stage starts.
 //!
 //! ```text
-//! request ─▶ receive ─Job─▶ queue ─▶ worker ─Destination─▶ deliver ─▶ Delivery ─▶ report
+//! request ─▶ receive ─Job─▶ queue ─▶ worker ─Destination─▶ deliver ─▶ Delivery ─▶ outcome
 //!              │ secrets             │ sweep                 │ head, put          bucket
 //!              │ webhook             └ table                 │ tip, fetch         remote
-//!              └ table                                       └ pack ─▶ snapshot ─▶ archive
+//!              └ table, plan                                 └ pack ─▶ snapshot ─▶ archive
 //! ```
 //!
 //! The event only says which route to look at. What is fetched, from where, and where it goes comes from the routing
@@ -17,9 +17,11 @@ pub mod local;
 
 pub mod receive;
 
+pub mod plan;
+
 pub mod worker;
 
-pub mod report;
+pub mod outcome;
 
 pub mod webhook;
 

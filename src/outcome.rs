@@ -1,12 +1,15 @@
 //! What is said of each object that was looked at: one line of JSON, with the same fields everywhere.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::{Serialize, Serializer};
 use tracing::Level;
 
 use crate::{
-    deliver::{Delivery, Outcome},
+    deliver::{Delivery, Success},
     error::{Error, chain},
     progress::Stage,
     push::{RefName, RepositoryName},
@@ -17,8 +20,48 @@ use crate::{
 /// Warnings that a line in a log repeats: one tree can have thousands.
 const LOGGED_WARNINGS: usize = 20;
 
+/// What became of one object, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A new object version holds the tip.
+    Published,
+    /// The object held the tip already.
+    AlreadyCurrent,
+    /// The ref is gone; the object stays as it is.
+    BranchGone,
+    /// There was nothing to do.
+    Ignored,
+    /// It went wrong.
+    Failed,
+}
+
+impl From<&Result<Success, Error>> for Outcome {
+    fn from(result: &Result<Success, Error>) -> Self {
+        match result {
+            Ok(Success::Published) => Self::Published,
+            Ok(Success::AlreadyCurrent) => Self::AlreadyCurrent,
+            Ok(Success::BranchGone) => Self::BranchGone,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+/// In words for people.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Published => "published",
+            Self::AlreadyCurrent => "already current",
+            Self::BranchGone => "branch gone",
+            Self::Ignored => "ignored",
+            Self::Failed => "failed",
+        })
+    }
+}
+
 /// What became of one object. Its fields and their names are a contract; what is not known is absent.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Report {
     /// The route's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,8 +72,8 @@ pub struct Report {
     /// The ref.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub ref_name: Option<String>,
-    /// `published`, `already_current`, `branch_gone`, `ignored` or `failed`.
-    pub outcome: &'static str,
+    /// What became of it, in a word.
+    pub outcome: Outcome,
     /// Why nothing was done, where the outcome is `ignored`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -74,9 +117,9 @@ pub struct Report {
     /// The time each stage took.
     #[serde(skip)]
     pub stages: Vec<(Stage, Duration)>,
-    /// Whether a failure that might pass was tried for the last time.
+    /// Whether what failed comes again by itself.
     #[serde(skip)]
-    pub given_up: bool,
+    pub again: bool,
 }
 
 /// What went wrong.
@@ -114,14 +157,8 @@ impl Report {
     /// A delivery that began at `started` and ended now.
     #[must_use]
     pub fn of(to: &Destination, delivery: Delivery, started: Instant) -> Self {
-        let outcome = match &delivery.result {
-            Ok(Outcome::Published) => "published",
-            Ok(Outcome::AlreadyCurrent) => "already_current",
-            Ok(Outcome::BranchGone) => "branch_gone",
-            Err(_) => "failed",
-        };
+        let outcome = Outcome::from(&delivery.result);
         Self {
-            outcome,
             commit: delivery.commit.map(|commit| commit.to_string()),
             bucket: Some(to.bucket.clone()),
             object_key: Some(to.key.to_string()),
@@ -134,7 +171,12 @@ impl Report {
             full_fetch: delivery.full_fetch,
             warnings: delivery.warnings,
             stages: delivery.stages,
-            ..Self::about(Some(&to.route), Some(&to.repository), Some(&to.ref_name))
+            ..Self::new(
+                outcome,
+                Some(&to.route),
+                Some(&to.repository),
+                Some(&to.ref_name),
+            )
         }
     }
 
@@ -147,9 +189,8 @@ impl Report {
         err: &Error,
     ) -> Self {
         Self {
-            outcome: "failed",
             error: Some(err.into()),
-            ..Self::about(route, repository, ref_name)
+            ..Self::new(Outcome::Failed, route, repository, ref_name)
         }
     }
 
@@ -162,13 +203,13 @@ impl Report {
         reason: String,
     ) -> Self {
         Self {
-            outcome: "ignored",
             reason: Some(reason),
-            ..Self::about(route, repository, ref_name)
+            ..Self::new(Outcome::Ignored, route, repository, ref_name)
         }
     }
 
-    fn about(
+    fn new(
+        outcome: Outcome,
         route: Option<&str>,
         repository: Option<&RepositoryName>,
         ref_name: Option<&RefName>,
@@ -177,7 +218,21 @@ impl Report {
             route: route.map(Into::into),
             repository: repository.map(ToString::to_string),
             ref_name: ref_name.map(ToString::to_string),
-            ..Self::default()
+            outcome,
+            reason: None,
+            commit: None,
+            bucket: None,
+            object_key: None,
+            version_id: None,
+            entries: None,
+            archive_bytes: None,
+            fetched_bytes: None,
+            took: None,
+            error: None,
+            full_fetch: None,
+            warnings: Vec::new(),
+            stages: Vec::new(),
+            again: false,
         }
     }
 
@@ -233,8 +288,7 @@ impl Report {
             further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
         };
         let (level, message) = self.level_and_message();
-        let failure = self.error.as_ref();
-        metrics.extend(failure.map(|fault| fault.metric(self.given_up)));
+        metrics.extend(self.error.as_ref().map(|_| failures(self.again)));
         telemetry::record(level, &message, &line, &metrics);
     }
 
@@ -246,31 +300,25 @@ impl Report {
         };
         match (&self.error, &self.reason) {
             // What comes again by itself needs nobody yet.
-            (Some(fault), _) if fault.transient && !self.given_up => {
+            (Some(fault), _) if self.again => {
                 (Level::WARN, format!("{what}: failed: {}", fault.message))
             }
             (Some(fault), _) => (Level::ERROR, format!("{what}: failed: {}", fault.message)),
             (None, Some(reason)) => (Level::INFO, format!("{what}: {}: {reason}", self.outcome)),
-            (None, None) => (
-                Level::INFO,
-                format!("{what}: {}", self.outcome.replace('_', " ")),
-            ),
+            (None, None) => (Level::INFO, format!("{what}: {}", self.outcome)),
         }
     }
 }
 
-impl Fault {
-    /// The count that alarms watch. What might pass and is `given_up` counts as what does not pass.
-    #[must_use]
-    pub fn metric(&self, given_up: bool) -> Metric {
-        Metric {
-            name: if self.transient && !given_up {
-                "TransientFailures"
-            } else {
-                "PermanentFailures"
-            },
-            count: 1,
-            by: &[&[], &["error_kind"]],
-        }
+/// The count of failures that alarms watch, by whether what failed comes again by itself.
+pub(crate) fn failures(again: bool) -> Metric {
+    Metric {
+        name: if again {
+            "TransientFailures"
+        } else {
+            "PermanentFailures"
+        },
+        count: 1,
+        by: &[&[], &["error_kind"]],
     }
 }

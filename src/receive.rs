@@ -25,14 +25,15 @@ pub use self::envelope::Envelope;
 use crate::{
     deadline::within,
     error::{Error, chain},
+    outcome::{Fault, failures},
+    plan::{Ignored, plan, wanted},
     progress::Stage,
-    push::{Change, PushEvent},
+    push::PushEvent,
     queue::Job,
-    report::Fault,
     secrets::Tokens,
     table::LiveTable,
     telemetry::{self, Metric},
-    webhook::{Ignored, ParseError, Webhook},
+    webhook::{ParseError, Webhook},
 };
 
 /// Where webhooks are posted to: `/hooks/{token}`, or `/hooks` with the token as the password of HTTP Basic.
@@ -123,14 +124,16 @@ impl Receiver {
         let Some(body) = body.await else {
             return Received::Malformed(ParseError::Unreadable);
         };
-        let push = match Webhook::from_body(&body) {
-            Ok(Webhook::Push(push)) if push.change == Change::Deleted => {
-                let (why, push) = (Ignored::Deletion, Some(push));
+        let webhook = match Webhook::from_body(&body) {
+            Ok(webhook) => webhook,
+            Err(err) => return Received::Malformed(err),
+        };
+        let push = match wanted(&webhook) {
+            Ok(push) => push.clone(),
+            Err(why) => {
+                let push = webhook.push().cloned();
                 return Received::Ignored { why, push };
             }
-            Ok(Webhook::Push(push)) => push,
-            Ok(Webhook::Ignored(why)) => return Received::Ignored { why, push: None },
-            Err(err) => return Received::Malformed(err),
         };
         let table = match within(deadline, Stage::Routes, self.table.current()).await {
             Ok(table) => table,
@@ -139,22 +142,14 @@ impl Receiver {
                 return Received::Failed { err, push };
             }
         };
-        // A ref that makes no object key is a job too: its failure is then told of where every other is.
-        let matching = table.as_ref().map(|table| table.matching(&push));
-        let routes = matching.into_iter().flatten();
-        let routes: Vec<_> = routes
-            .map(|to| to.map_or_else(|err| err.route, |to| to.route))
-            .collect();
-        if routes.is_empty() {
-            let why = match table {
-                Some(_) => Ignored::NoRoute,
-                None => Ignored::NoRoutingTable,
-            };
-            let push = Some(push);
-            return Received::Ignored { why, push };
-        }
-        let job = |route: &String| Job::new(route.clone(), &push, request_id);
-        let jobs = routes.iter().map(job).collect();
+        let jobs = match plan(&webhook, table.as_deref(), request_id) {
+            Ok(jobs) => jobs,
+            Err(why) => {
+                let push = Some(push);
+                return Received::Ignored { why, push };
+            }
+        };
+        let routes = jobs.iter().map(|job| job.route.clone()).collect();
         match within(deadline, Stage::Queue, enqueue(jobs)).await {
             Ok(()) => Received::Accepted { push, routes },
             Err(err) => {
@@ -235,7 +230,7 @@ impl Received {
             count: 1,
             by: &[&["outcome"]],
         }];
-        metrics.extend(line.error.as_ref().map(|fault| fault.metric(false)));
+        metrics.extend(line.error.as_ref().map(|fault| failures(fault.transient)));
         let level = if line.error.is_some() {
             Level::ERROR
         } else {
@@ -269,10 +264,21 @@ impl std::fmt::Display for Received {
     }
 }
 
+/// What became of a request, in a word.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Answered {
+    Accepted,
+    Ignored,
+    NotFound,
+    Malformed,
+    Failed,
+}
+
 /// A request's line in the log.
 #[derive(Serialize)]
 struct Line<'a> {
-    outcome: &'static str,
+    outcome: Answered,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     status: u16,
@@ -291,11 +297,11 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn new(received: &'a Received, request_id: &'a str, took: Duration) -> Self {
         let (outcome, reason, error) = match received {
-            Received::Accepted { .. } => ("accepted", None, None),
-            Received::Ignored { why, .. } => ("ignored", Some(why.to_string()), None),
-            Received::NotFound { why } => ("not_found", Some((*why).to_owned()), None),
-            Received::Malformed(err) => ("malformed", Some(err.to_string()), None),
-            Received::Failed { err, .. } => ("failed", None, Some(err.into())),
+            Received::Accepted { .. } => (Answered::Accepted, None, None),
+            Received::Ignored { why, .. } => (Answered::Ignored, Some(why.to_string()), None),
+            Received::NotFound { why } => (Answered::NotFound, Some((*why).to_owned()), None),
+            Received::Malformed(err) => (Answered::Malformed, Some(err.to_string()), None),
+            Received::Failed { err, .. } => (Answered::Failed, None, Some(err.into())),
         };
         Self {
             outcome,

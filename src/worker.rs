@@ -14,14 +14,14 @@ use crate::{
     bucket::S3,
     deadline::within,
     deliver::{
-        Bridge,
+        Bridge, Delivery, Success,
         step::{Hints, SETTLE_WAITS},
     },
     error::Error,
     limits::Limits,
+    outcome::Report,
     progress::{Progress, Stage},
     queue::Job,
-    report::Report,
     route::{Destination, Route, RouteTable},
     secrets::Logins,
     table::LiveTable,
@@ -40,14 +40,17 @@ const MISSING_TRIES: u32 = 3;
 pub struct Attempt {
     /// How often it was tried, with this time.
     pub tries: u32,
+    /// Whether there is no other after this one, whatever the failure.
+    pub is_last: bool,
     /// How long ago it was made.
     pub age: Duration,
 }
 
 impl Attempt {
-    /// The one after which there is no other, whatever the failure.
-    pub const LAST: Self = Self {
-        tries: u32::MAX,
+    /// The first and the last.
+    pub const ONLY: Self = Self {
+        tries: 1,
+        is_last: true,
         age: Duration::ZERO,
     };
 }
@@ -71,13 +74,37 @@ pub struct Worker {
 
 /// What becomes of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum End {
     /// It is acknowledged.
     Done,
     /// It goes back to the queue.
     Again,
-    /// It cannot be handled before somebody changes something: it goes where people find it.
-    Bury,
+    /// Nothing helps before somebody changes something: it goes where people find it.
+    DeadLetter,
+}
+
+impl End {
+    /// Decides what becomes of `job` after an attempt that failed with `error`, or went well without one.
+    #[must_use]
+    pub fn of(error: Option<&Error>, job: &Job, attempt: Attempt) -> Self {
+        let Some(error) = error else {
+            return Self::Done;
+        };
+        let tries = match error {
+            Error::RefNotFound { .. } if !job.swept => MISSING_TRIES,
+            _ if !error.is_transient() => 1,
+            _ if job.swept => SWEPT_TRIES,
+            // The queue knows when to stop.
+            _ => u32::MAX,
+        };
+        if attempt.tries < tries && !attempt.is_last {
+            Self::Again
+        } else if job.swept {
+            Self::Done
+        } else {
+            Self::DeadLetter
+        }
+    }
 }
 
 /// A job that was handled.
@@ -86,44 +113,52 @@ pub struct Handled {
     /// What became of the object.
     pub report: Report,
     /// What becomes of the job.
-    pub fate: Fate,
+    pub end: End,
 }
 
 impl Worker {
     /// Handles a job.
     pub async fn deliver(&self, job: &Job, attempt: Attempt, progress: &Arc<Progress>) -> Handled {
-        let mut report = match self.destination(job, progress.deadline()).await {
+        let (report, end) = match self.destination(job, progress.deadline()).await {
             Ok(Some((table, to))) => {
                 let started = Instant::now();
                 let is_glob = table
                     .route(&to.route)
                     .is_some_and(|route| route.pattern().exact().is_none());
                 let bridge = self.bridge(table);
-                let delivery =
-                    Box::pin(bridge.deliver(&to, hints(job, attempt.age), progress)).await;
-                let is_missing = matches!(delivery.result, Err(Error::RefNotFound { .. }));
-                let mut report = Report::of(&to, delivery, started);
-                if is_missing && !job.swept {
-                    told_of_missing_ref(&mut report, is_glob, attempt.tries);
+                let hints = hints(job, attempt.age);
+                let mut delivery = Box::pin(bridge.deliver(&to, hints, progress)).await;
+                let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
+                if is_glob && end == End::DeadLetter && is_missing(&delivery) {
+                    // It asks for no ref by name, so none is missed.
+                    delivery.result = Ok(Success::BranchGone);
+                    end = End::Done;
                 }
-                report
+                (Report::of(&to, delivery, started), end)
             }
-            Ok(None) => Report::ignored(
-                Some(&job.route),
-                Some(&job.repository),
-                Some(&job.ref_name),
-                "no such route any more".into(),
-            ),
-            Err(err) => Report::failed(
-                Some(&job.route),
-                Some(&job.repository),
-                Some(&job.ref_name),
-                &err,
-            ),
+            Ok(None) => {
+                let why = "no such route any more".into();
+                let report = Report::ignored(
+                    Some(&job.route),
+                    Some(&job.repository),
+                    Some(&job.ref_name),
+                    why,
+                );
+                (report, End::Done)
+            }
+            Err(err) => {
+                let report = Report::failed(
+                    Some(&job.route),
+                    Some(&job.repository),
+                    Some(&job.ref_name),
+                    &err,
+                );
+                (report, End::of(Some(&err), job, attempt))
+            }
         };
-        let fate = fate(&report, job, attempt.tries);
-        report.given_up = fate != Fate::Again;
-        Handled { report, fate }
+        let again = end == End::Again;
+        let report = Report { again, ..report };
+        Handled { report, end }
     }
 
     /// Where the table delivers the job's ref to by now; `None` if it does not.
@@ -164,19 +199,8 @@ impl Worker {
     }
 }
 
-/// An event told of a ref that is not there, and nothing of it was ever delivered. Either the Git server lags, or the ref is
-/// gone by now.
-fn told_of_missing_ref(report: &mut Report, is_glob: bool, tries: u32) {
-    if tries < MISSING_TRIES {
-        report
-            .error
-            .iter_mut()
-            .for_each(|fault| fault.transient = true);
-    } else if is_glob {
-        // It asks for no ref by name, so none is missed.
-        report.error = None;
-        report.outcome = "branch_gone";
-    }
+fn is_missing(delivery: &Delivery) -> bool {
+    matches!(delivery.result, Err(Error::RefNotFound { .. }))
 }
 
 fn takes(route: &Route, job: &Job) -> bool {
@@ -206,21 +230,6 @@ fn hints(job: &Job, age: Duration) -> Option<Hints> {
     })
 }
 
-fn fate(report: &Report, job: &Job, tries: u32) -> Fate {
-    match &report.error {
-        None => Fate::Done,
-        Some(fault) if fault.transient => {
-            if tries == Attempt::LAST.tries || job.swept && tries >= SWEPT_TRIES {
-                Fate::Done
-            } else {
-                Fate::Again
-            }
-        }
-        Some(_) if job.swept => Fate::Done,
-        Some(_) => Fate::Bury,
-    }
-}
-
 /// How long a job rests that failed for the `tries`-th time; `None` for as long as the queue lets it.
 #[must_use]
 pub fn backoff(tries: u32) -> Option<Duration> {
@@ -233,43 +242,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_of_a_failure_decides() {
-        let routes = |transient| Error::Routes {
-            reason: String::new(),
-            transient,
-            source: None,
+    fn the_failure_the_job_and_the_attempt_decide() {
+        let passing = || Error::Contention { rounds: 8 };
+        let lasting = || Error::NotVersioned {
+            bucket: "sources".into(),
         };
-        for (case, err, swept, tries, expected) in [
-            ("it went well", None, false, 1, Fate::Done),
-            ("may pass", Some(routes(true)), false, 1, Fate::Again),
+        let missing = || Error::RefNotFound {
+            repository: "APP/web".parse().unwrap(),
+            ref_name: "refs/heads/main".parse().unwrap(),
+            hint: String::new(),
+        };
+        let last = Attempt::ONLY;
+        let nth = |tries| Attempt {
+            tries,
+            is_last: false,
+            age: Duration::ZERO,
+        };
+        for (case, error, swept, attempt, expected) in [
+            ("it went well", None, false, nth(1), End::Done),
+            ("it passes", Some(passing()), false, nth(1), End::Again),
             (
-                "may pass, as ever",
-                Some(routes(true)),
+                "as often as it takes",
+                Some(passing()),
                 false,
-                9,
-                Fate::Again,
+                nth(9),
+                End::Again,
             ),
-            (
-                "may pass, of the sweep",
-                Some(routes(true)),
-                true,
-                2,
-                Fate::Again,
-            ),
+            ("to the last", Some(passing()), false, last, End::DeadLetter),
+            ("the sweep's", Some(passing()), true, nth(2), End::Again),
             (
                 "the next sweep comes",
-                Some(routes(true)),
+                Some(passing()),
                 true,
-                3,
-                Fate::Done,
+                nth(3),
+                End::Done,
             ),
-            ("for good", Some(routes(false)), false, 1, Fate::Bury),
+            ("it lasts", Some(lasting()), false, nth(1), End::DeadLetter),
             (
-                "for good, of the sweep",
-                Some(routes(false)),
+                "it lasts, the sweep's",
+                Some(lasting()),
                 true,
-                1,
-                Fate::Done,
+                nth(1),
+                End::Done,
+            ),
+            ("no ref yet", Some(missing()), false, nth(1), End::Again),
+            ("no ref still", Some(missing()), false, nth(2), End::Again),
+            ("no ref", Some(missing()), false, nth(3), End::DeadLetter),
+            (
+                "no ref, not to wait for",
+                Some(missing()),
+                false,
+                last,
+                End::DeadLetter,
+            ),
+            (
+                "the sweep saw a ref that is gone",
+                Some(missing()),
+                true,
+                nth(1),
+                End::Done,
             ),
         ] {
             let job = Job {
@@ -282,9 +313,7 @@ mod tests {
                 request_id: String::new(),
                 swept,
             };
-            let failed = |err| Report::failed(None, None, None, &err);
-            let report = err.map_or_else(Report::default, failed);
-            assert_eq!(fate(&report, &job, tries), expected, "{case}");
+            assert_eq!(End::of(error.as_ref(), &job, attempt), expected, "{case}");
         }
     }
 

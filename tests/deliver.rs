@@ -5,7 +5,7 @@ mod support;
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use backlog_bridge::{
-    deliver::{Delivery, Outcome, step::Hints},
+    deliver::{Delivery, Success, step::Hints},
     error::{Error, chain},
     push::CommitId,
 };
@@ -46,7 +46,7 @@ fn assert_newest_is(world: &World, commit: &str) {
     assert_zip_equals(&newest.bytes.unwrap(), &expected, commit);
 }
 
-fn outcome(delivery: &Delivery) -> Outcome {
+fn outcome(delivery: &Delivery) -> Success {
     *delivery
         .result
         .as_ref()
@@ -68,7 +68,7 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
         ],
     );
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert_eq!(outcome(&delivery), Success::Published);
     assert_newest_is(&world, &commit);
     let [version] = world
         .versions()
@@ -116,8 +116,8 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
 async fn the_same_commit_twice_is_one_version() {
     let world = World::new().await;
     commit(&world, "a");
-    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
-    assert_eq!(outcome(&world.deliver().await), Outcome::AlreadyCurrent);
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
+    assert_eq!(outcome(&world.deliver().await), Success::AlreadyCurrent);
     assert_eq!(world.versions().len(), 1);
 }
 
@@ -127,7 +127,7 @@ async fn a_deleted_branch_leaves_the_object_as_it_is() {
     let commit = commit(&world, "a");
     world.deliver().await;
     world.repository.delete_ref(MAIN);
-    assert_eq!(outcome(&world.deliver().await), Outcome::BranchGone);
+    assert_eq!(outcome(&world.deliver().await), Success::BranchGone);
     assert_newest_is(&world, &commit);
 }
 
@@ -141,7 +141,7 @@ async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
         .commit_orphan_on(MAIN, &[("b.txt", "b".into())]);
     world.deliver().await;
     world.repository.set_ref(MAIN, &a);
-    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
     assert_eq!(world.commits(), [a.clone(), b, a.clone()]);
     assert_newest_is(&world, &a);
     let versions = world.versions();
@@ -177,7 +177,7 @@ async fn a_foreign_object_is_replaced_and_it_is_said() {
     let commit = commit(&world, "a");
     put_by_hand(&world).await;
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert_eq!(outcome(&delivery), Success::Published);
     assert!(
         delivery.warnings[0].contains("did not write"),
         "{:?}",
@@ -194,7 +194,7 @@ async fn an_object_of_another_routed_ref_is_left_alone() {
     world.repository.set_ref("refs/tags/main", &commit);
     let tag = world.destination_of("refs/tags/main");
     let first = world.bridge.deliver(&tag, None, &Arc::default()).await;
-    assert_eq!(outcome(&first), Outcome::Published);
+    assert_eq!(outcome(&first), Success::Published);
     let conflict = failure(world.deliver().await);
     assert_eq!(
         (conflict.kind(), conflict.is_transient()),
@@ -220,7 +220,7 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
     // Even the same commit: the object's metadata must say whose it is now.
     world.repository.set_ref(MAIN, &old);
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert_eq!(outcome(&delivery), Success::Published);
     assert_eq!(world.newest().metadata["git-ref"], MAIN);
     assert!(
         delivery.warnings[0].contains(DEVELOP),
@@ -237,7 +237,7 @@ async fn a_push_during_the_upload_is_delivered_too() {
     world.s3.before(Op::PutObject, move || async move {
         repository.commit_on(MAIN, &[("late.txt", "late".into())]);
     });
-    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
     let late = world.repository.resolve(MAIN).unwrap();
     assert_eq!(world.commits(), [late.clone(), a]);
     assert_newest_is(&world, &late);
@@ -250,37 +250,37 @@ async fn faults_of_s3_end_with_one_version_or_a_clear_error() {
             "somebody was faster",
             Op::PutObject,
             Fault::Status(412),
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "somebody is writing",
             Op::PutObject,
             Fault::Status(409),
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "a fault",
             Op::PutObject,
             Fault::Status(500),
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "busy",
             Op::PutObject,
             Fault::Status(503),
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "stored, and the answer is lost",
             Op::PutObject,
             Fault::ApplyThenDrop,
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "the request is lost",
             Op::PutObject,
             Fault::Drop,
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
         (
             "not allowed to write",
@@ -298,7 +298,7 @@ async fn faults_of_s3_end_with_one_version_or_a_clear_error() {
             "a fault on reading",
             Op::HeadObject,
             Fault::Status(500),
-            Ok(Outcome::Published),
+            Ok(Success::Published),
         ),
     ] {
         let world = World::new().await;
@@ -352,10 +352,10 @@ async fn a_rival_that_is_faster_leaves_one_version() {
     let (rival, to) = (world.rival(), world.destination());
     world.s3.before(Op::PutObject, move || async move {
         let delivery = rival.deliver(&to, None, &Arc::default()).await;
-        assert_eq!(outcome(&delivery), Outcome::Published);
+        assert_eq!(outcome(&delivery), Success::Published);
     });
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::AlreadyCurrent);
+    assert_eq!(outcome(&delivery), Success::AlreadyCurrent);
     assert_eq!(world.commits(), [commit.as_str()]);
     let version_id = world.versions()[0].version_id.clone();
     assert_eq!(delivery.version_id, Some(version_id), "the rival's");
@@ -371,10 +371,10 @@ async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
     // The rival has its archive and writes it, the ref moves, and only then comes what this delivery has of the old tip.
     world.s3.before(Op::PutObject, move || async move {
         let delivery = rival.deliver(&to, None, &Arc::default()).await;
-        assert_eq!(outcome(&delivery), Outcome::Published);
+        assert_eq!(outcome(&delivery), Success::Published);
         repository.commit_on(MAIN, &[("new.txt", "new".into())]);
     });
-    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
     let new = world.repository.resolve(MAIN).unwrap();
     assert_eq!(world.commits(), [new.clone(), old]);
     assert_newest_is(&world, &new);
@@ -391,7 +391,7 @@ async fn an_object_that_somebody_deletes_meanwhile_is_written_anew() {
         let delete = client.delete_object().bucket(BUCKET).key(KEY);
         delete.send().await.unwrap();
     });
-    assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
     assert_newest_is(&world, &b);
 }
 
@@ -449,7 +449,7 @@ async fn a_warning_is_said_once_however_many_rounds_it_takes() {
         repository.commit_on(MAIN, &[("late.txt", "late".into())]);
     });
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::Published);
+    assert_eq!(outcome(&delivery), Success::Published);
     let warnings: HashSet<_> = delivery.warnings.iter().collect();
     assert_eq!(
         (warnings.len(), delivery.warnings.len()),
@@ -464,7 +464,7 @@ async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
     let world = World::new().await;
     put_by_hand(&world).await;
     let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Outcome::BranchGone);
+    assert_eq!(outcome(&delivery), Success::BranchGone);
     assert!(delivery.warnings.is_empty(), "{:?}", delivery.warnings);
     assert_eq!(world.versions().len(), 1);
 }
@@ -515,7 +515,7 @@ async fn hints_that_never_come_true_end_after_the_settle_time() {
     let started = Instant::now();
     assert_eq!(
         outcome(&world.deliver_hinted(Some(hints)).await),
-        Outcome::AlreadyCurrent
+        Success::AlreadyCurrent
     );
     assert!((7..9).contains(&started.elapsed().as_secs()));
     assert_newest_is(&world, &commit);
@@ -526,7 +526,7 @@ fn a_first_delivery_is_four_requests_on_one_connection() {
     trusting(|| {
         World::on_a_server(async |world, server| {
             let commit = commit(&world, "a");
-            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+            assert_eq!(outcome(&world.deliver().await), Success::Published);
             assert_newest_is(&world, &commit);
             assert_eq!(server.ops(), [Handshake, LsRefs, Fetch, LsRefs]);
             let requests = server.requests();
@@ -564,7 +564,7 @@ fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
             };
             assert_eq!(
                 outcome(&world.deliver_hinted(Some(hints)).await),
-                Outcome::Published
+                Success::Published
             );
             assert_newest_is(&world, &new);
         });
@@ -599,7 +599,7 @@ fn a_push_at_any_moment_is_delivered_in_the_same_call() {
                         let delivery = world.deliver().await;
                         assert_eq!(
                             delivery.result.as_ref().ok(),
-                            Some(&Outcome::Published),
+                            Some(&Success::Published),
                             "{case}: {:?}",
                             delivery.result
                         );
@@ -625,10 +625,10 @@ fn a_push_at_any_moment_is_delivered_in_the_same_call() {
 fn a_branch_that_is_deleted_before_the_fetch_is_gone() {
     trusting(|| {
         for (v0, existed, expected) in [
-            (false, false, Ok(Outcome::BranchGone)),
-            (false, true, Ok(Outcome::BranchGone)),
+            (false, false, Ok(Success::BranchGone)),
+            (false, true, Ok(Success::BranchGone)),
             (true, false, Err("ref_not_found")),
-            (true, true, Ok(Outcome::BranchGone)),
+            (true, true, Ok(Success::BranchGone)),
         ] {
             World::on_a_server(async |world, server| {
                 commit(&world, "old");
@@ -656,7 +656,7 @@ fn a_fault_of_s3_costs_no_second_fetch() {
         World::on_a_server(async |world, server| {
             commit(&world, "a");
             world.s3.fail_once(Op::PutObject, Fault::Status(503));
-            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+            assert_eq!(outcome(&world.deliver().await), Success::Published);
             let fetches = server.ops().into_iter().filter(|op| *op == Fetch).count();
             assert_eq!(fetches, 1);
         });
@@ -715,7 +715,7 @@ fn faults_of_the_git_server_are_told_apart() {
                 );
             }
             assert!(world.versions().is_empty());
-            assert_eq!(outcome(&world.deliver().await), Outcome::Published);
+            assert_eq!(outcome(&world.deliver().await), Success::Published);
         });
     });
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Cursor, Write};
 
-use backlog_bridge::{deliver::Outcome, limits::Limits};
+use backlog_bridge::{deliver::Success, limits::Limits};
 use gix::objs::Kind;
 use support::{
     generate::{noise, source},
@@ -225,7 +225,7 @@ async fn a_version_that_somebody_replaces_meanwhile_is_built_on_once_more() {
     );
     world.s3.before(Op::GetObjectVersion, move || async move {
         let delivery = rival.deliver(&to, None, &std::sync::Arc::default()).await;
-        assert_eq!(delivery.result.unwrap(), Outcome::Published);
+        assert_eq!(delivery.result.unwrap(), Success::Published);
         repository.commit_on(MAIN, &[("c.txt", "c".into())]);
     });
     world.publish_the_change("second").await;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    deliver::{Delivery, Outcome},
+    deliver::{Delivery, Success},
     error::chain,
     progress::Progress,
 };
@@ -70,7 +70,7 @@ impl Run {
         run.push("one");
         if start != Start::Nothing {
             let delivery = run.deliver(LONG).await;
-            assert_eq!(delivery.result.ok(), Some(Outcome::Published));
+            assert_eq!(delivery.result.ok(), Some(Success::Published));
             run.push("two");
         }
         if start == Start::PushMeanwhile {

@@ -4,7 +4,7 @@
 mod support;
 
 use backlog_bridge::{
-    deliver::{Delivery, Outcome},
+    deliver::{Delivery, Success},
     error::chain,
 };
 use gix::{ObjectId, objs::Kind};
@@ -84,7 +84,7 @@ fn on_a_liar(group: &'static str, test: impl FnOnce(&mut Liar<'_>)) {
         });
         // It is not that nothing can be delivered from it.
         let Delivery { result, .. } = world.deliver().await;
-        assert_eq!(result.map_err(|err| chain(&err)), Ok(Outcome::Published));
+        assert_eq!(result.map_err(|err| chain(&err)), Ok(Success::Published));
     });
 }
 

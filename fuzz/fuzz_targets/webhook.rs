@@ -17,7 +17,7 @@ fuzz_target!(|body: &[u8]| {
             assert!(!push.ref_name.as_str().contains(".."));
             assert!(push.commits.len() <= 1_000);
         }
-        Ok(Webhook::Ignored(why)) => assert!(why.to_string().len() < 100),
+        Ok(Webhook::TestDelivery | Webhook::OtherType(_)) => {}
         // No error repeats what a body says.
         Err(error @ ParseError::Json { .. }) => assert!(error.to_string().len() < 100),
         Err(error) => assert!(error.to_string().len() < 300),

@@ -9,8 +9,8 @@ use backlog_bridge::{
     bucket::{Address, S3},
     config::Config,
     local::{Told, serve_hooks},
+    outcome::{Outcome, Report},
     progress::Stage,
-    report::Report,
 };
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
@@ -112,13 +112,13 @@ impl Demo<'_> {
         say!("\n1. A push. Backlog posts its webhook, and the bridge delivers the commit:\n");
         let before = self.versions().await?;
         let event = scratch.webhook("create")?;
-        if !expect(&self.push(&event).await?, "published") {
+        if !expect(&self.push(&event).await?, Outcome::Published) {
             return Ok(false);
         }
         self.object().await?;
 
         say!("\n2. The same event again. Webhooks get repeated; nothing must happen:\n");
-        if !expect(&self.push(&event).await?, "already_current") {
+        if !expect(&self.push(&event).await?, Outcome::AlreadyCurrent) {
             return Ok(false);
         }
 
@@ -127,7 +127,10 @@ impl Demo<'_> {
             "backlog-bridge-demo.txt",
             "A second commit, made by `backlog-bridge demo`.\n",
         )?;
-        if !expect(&self.push(&scratch.webhook("update")?).await?, "published") {
+        if !expect(
+            &self.push(&scratch.webhook("update")?).await?,
+            Outcome::Published,
+        ) {
             return Ok(false);
         }
 
@@ -259,13 +262,13 @@ fn conclude(report: &Report) {
     let took = report::time(report.took.unwrap_or_default());
     let commit = report::short(report);
     match (report.outcome, &report.error) {
-        ("published", _) => say!(
+        (Outcome::Published, _) => say!(
             "  published  {took:>8}   {commit} is s3://{}/{}, version {}",
             report.bucket.as_deref().unwrap_or_default(),
             report.object_key.as_deref().unwrap_or_default(),
             report.version_id.as_deref().unwrap_or_default()
         ),
-        ("already_current", _) => {
+        (Outcome::AlreadyCurrent, _) => {
             say!("  already current, {took}: the object holds {commit}");
         }
         (_, Some(fault)) => say!("  failed, {took}: {}", fault.message),
@@ -279,7 +282,7 @@ fn conclude(report: &Report) {
     }
 }
 
-fn expect(report: &Report, outcome: &str) -> bool {
+fn expect(report: &Report, outcome: Outcome) -> bool {
     let as_expected = report.outcome == outcome;
     if !as_expected {
         say!("\nThe demo did not work: expected {outcome}.");

@@ -4,12 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use backlog_bridge::{
     config::Config,
-    push::Change,
+    outcome::Report,
+    plan::plan,
     queue::{Job, Message},
     receive::Envelope,
-    report::Report,
     route::RouteTable,
-    webhook::{Ignored, Webhook},
+    webhook::Webhook,
     worker::{Attempt, Worker, batch},
 };
 use serde_json::Value;
@@ -44,7 +44,7 @@ pub(super) async fn run(
     let worker = setup.worker();
     let mut ended = Ended::Well;
     let jobs = match event {
-        Event::Webhook(webhook) => jobs(&setup.table, webhook),
+        Event::Webhook(webhook) => jobs(&setup.table, &webhook),
         Event::Messages(messages) => {
             let mut jobs = Vec::new();
             for message in messages {
@@ -58,7 +58,7 @@ pub(super) async fn run(
     };
     for job in &jobs {
         let progress = Arc::default();
-        let handled = worker.deliver(job, Attempt::LAST, &progress);
+        let handled = worker.deliver(job, Attempt::ONLY, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());
@@ -93,21 +93,9 @@ fn parse(event: &[u8]) -> Result<Event, String> {
 }
 
 /// What the webhook asks for. That it asks for nothing is reported here.
-fn jobs(table: &RouteTable, webhook: Webhook) -> Vec<Job> {
-    let (push, why) = match webhook {
-        Webhook::Push(push) if push.change == Change::Deleted => (Some(push), Ignored::Deletion),
-        Webhook::Push(push) => (Some(push), Ignored::NoRoute),
-        Webhook::Ignored(why) => (None, why),
-    };
-    let mut jobs = Vec::new();
-    if let (Some(push), Ignored::NoRoute) = (&push, why) {
-        for to in table.matching(push) {
-            let route = to.map_or_else(|err| err.route, |to| to.route);
-            jobs.push(Job::new(route, push, "invoke"));
-        }
-    }
-    if jobs.is_empty() {
-        let push = push.as_ref();
+fn jobs(table: &RouteTable, webhook: &Webhook) -> Vec<Job> {
+    plan(webhook, Some(table), "invoke").unwrap_or_else(|why| {
+        let push = webhook.push();
         let ignored = Report::ignored(
             None,
             push.map(|push| &push.repository),
@@ -115,8 +103,8 @@ fn jobs(table: &RouteTable, webhook: Webhook) -> Vec<Job> {
             why.to_string(),
         );
         report::print(&ignored);
-    }
-    jobs
+        Vec::new()
+    })
 }
 
 async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {

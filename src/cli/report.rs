@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use backlog_bridge::{
+    outcome::{Outcome, Report},
     progress::{Progress, Stage},
-    report::Report,
 };
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
@@ -73,22 +73,22 @@ fn summarize(report: &Report) {
     let subject = subject.map_or_else(String::new, |subject| format!("{subject}: "));
     let took = time(report.took.unwrap_or_default());
     match report.outcome {
-        "published" => note!(
+        Outcome::Published => note!(
             "{subject}published {} as {object}, version {}: {} entries, {}, in {took}",
             short(report),
             known(&report.version_id),
             HumanCount(report.entries.unwrap_or_default() as u64),
             HumanBytes(report.archive_bytes.unwrap_or_default()),
         ),
-        "already_current" => note!(
+        Outcome::AlreadyCurrent => note!(
             "{subject}{object} holds {} already, in {took}",
             short(report)
         ),
-        "branch_gone" => note!(
+        Outcome::BranchGone => note!(
             "{subject}{} is gone; {object} stays as it is",
             known(&report.ref_name)
         ),
-        _ => match (&report.error, &report.reason) {
+        Outcome::Ignored | Outcome::Failed => match (&report.error, &report.reason) {
             (Some(fault), _) => note!("{subject}failed: {}", fault.message),
             (None, reason) => {
                 let ref_name = report.ref_name.as_ref();
@@ -98,7 +98,7 @@ fn summarize(report: &Report) {
         },
     }
     if let Some(why) = &report.full_fetch {
-        eprintln!("{subject}fetched everything, not only what changed: {why}");
+        note!("{subject}fetched everything, not only what changed: {why}");
     }
     for warning in &report.warnings {
         note!("{subject}warning: {warning}");

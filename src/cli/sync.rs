@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use backlog_bridge::{
     config::Config,
     deliver::Bridge,
-    report::Report,
+    outcome::Report,
     route::{Destination, Route, Sweep},
 };
 

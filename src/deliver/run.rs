@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Bridge, Delivery, Outcome,
+    Bridge, Delivery, Success,
     build::{Base, Built, archive_error},
     git::Git,
     previous::Previous,
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
             replaced: Vec::new(),
             failed_put: None,
             archiving: Duration::ZERO,
-            delivery: Delivery::ended(Ok(Outcome::AlreadyCurrent)),
+            delivery: Delivery::ended(Ok(Success::AlreadyCurrent)),
         }
     }
 
@@ -333,11 +333,11 @@ impl<'a> Run<'a> {
         self.failed_put = None;
     }
 
-    async fn conclude(&mut self, verdict: Verdict) -> Result<Outcome, Error> {
+    async fn conclude(&mut self, verdict: Verdict) -> Result<Success, Error> {
         match verdict {
-            Verdict::Published(_) => Ok(Outcome::Published),
-            Verdict::AlreadyCurrent(_) => Ok(Outcome::AlreadyCurrent),
-            Verdict::BranchGone => Ok(Outcome::BranchGone),
+            Verdict::Published(_) => Ok(Success::Published),
+            Verdict::AlreadyCurrent(_) => Ok(Success::AlreadyCurrent),
+            Verdict::BranchGone => Ok(Success::BranchGone),
             Verdict::RefNotFound => Err(self.git.ref_not_found(&self.to.ref_name).await),
             Verdict::KeyConflict {
                 repository,

@@ -10,10 +10,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::{
     error::Error,
+    outcome::Report,
     progress::Progress,
     queue::Job,
-    report::Report,
-    worker::{Attempt, Fate, Worker, backoff},
+    worker::{Attempt, End, Worker, backoff},
 };
 
 /// How long a job may take, as in a Lambda function with the template's timeout.
@@ -168,11 +168,14 @@ impl Shared {
             }
             let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
             let age = since.elapsed();
-            let attempt = Attempt { tries, age };
+            let attempt = Attempt {
+                tries,
+                is_last: tries == TRIES,
+                age,
+            };
             let handled = self.worker.deliver(job, attempt, &progress).await;
             drop(turn);
-            let again = (handled.fate == Fate::Again && tries < TRIES)
-                .then(|| backoff(tries).unwrap_or(LONG_REST));
+            let again = (handled.end == End::Again).then(|| backoff(tries).unwrap_or(LONG_REST));
             let report = handled.report;
             // With nobody listening there is nothing to tell.
             self.told.send(Told { report, again }).ok();

@@ -10,13 +10,13 @@ use std::{
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Serialize;
 
-use super::{Attempt, Fate, Worker, backoff};
+use super::{Attempt, End, Worker, backoff};
 use crate::{
     deadline::within,
     error::{Error, chain},
+    outcome::{Fault, Report},
     progress::{Progress, Stage},
     queue::{Job, Message, Sqs},
-    report::{Fault, Report},
 };
 
 /// How long a request to the queue may take once a message is handled. Two of them fit into the margin before the end.
@@ -69,6 +69,8 @@ impl<'a> From<&'a SqsMessage> for Record<'a> {
             body: message.body.as_deref().unwrap_or_default(),
             attempt: Attempt {
                 tries: attribute("ApproximateReceiveCount").parse().unwrap_or(1),
+                // How often it is tried is the queue's, which does not tell.
+                is_last: false,
                 age: since(attribute("SentTimestamp")).unwrap_or_default(),
             },
         }
@@ -139,7 +141,7 @@ impl Worker {
             queue_error: None,
         };
         let job: Job;
-        let (report, fate) = match Message::parse(record.body) {
+        let (report, end) = match Message::parse(record.body) {
             Ok(Message::Sweep) => {
                 let enqueue = async |job: Job| queue.send(&job).await;
                 let swept = self.sweep(invocation_id, Some(deadline), enqueue);
@@ -151,11 +153,11 @@ impl Worker {
                 context.request_id = &job.request_id;
                 let progress = Arc::new(Progress::until(deadline));
                 let handled = self.deliver(&job, record.attempt, &progress).await;
-                (handled.report, handled.fate)
+                (handled.report, handled.end)
             }
-            Err(err) => (Report::failed(None, None, None, &err), Fate::Bury),
+            Err(err) => (Report::failed(None, None, None, &err), End::DeadLetter),
         };
-        let (kept, queue_error) = keep(fate, queue, record).await;
+        let (kept, queue_error) = keep(end, queue, record).await;
         context.job = Some(kept);
         context.queue_error = queue_error.as_ref().map(Into::into);
         report.log(&context);
@@ -164,12 +166,12 @@ impl Worker {
 }
 
 /// Puts a message where it belongs.
-async fn keep(fate: Fate, queue: &Sqs, record: &Record<'_>) -> (Kept, Option<Error>) {
-    if fate == Fate::Done {
+async fn keep(end: End, queue: &Sqs, record: &Record<'_>) -> (Kept, Option<Error>) {
+    if end == End::Done {
         return (Kept::Acknowledged, None);
     }
     let mut queue_error = None;
-    if fate == Fate::Bury {
+    if end == End::DeadLetter {
         match in_margin(Box::pin(queue.bury(record.body, record.group))).await {
             Ok(true) => return (Kept::InDeadLetterQueue, None),
             Ok(false) => return (Kept::Nowhere, None),

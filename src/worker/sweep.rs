@@ -15,10 +15,10 @@ use crate::{
     deadline::within,
     deliver::Bridge,
     error::Error,
+    outcome::{Report, millis},
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
     queue::Job,
-    report::{Report, millis},
     route::{Destination, Route, RouteTable, Space, Sweep},
     telemetry::{self, Metric},
 };
@@ -173,15 +173,18 @@ impl Swept {
         ref_name: Option<&RefName>,
         err: &Error,
     ) {
-        let report = Report::failed(route, repository, ref_name, err);
-        self.failures.push(report);
+        self.failures.push(Report {
+            // The next sweep looks at it.
+            again: err.is_transient(),
+            ..Report::failed(route, repository, ref_name, err)
+        });
     }
 
     /// Writes it into the log, and counts it.
     pub fn log(&self, context: &impl Serialize) {
         #[derive(Serialize)]
+        #[serde(tag = "outcome", rename = "swept")]
         struct Line<'a, C> {
-            outcome: &'static str,
             #[serde(flatten)]
             swept: &'a Swept,
             failures: usize,
@@ -192,7 +195,6 @@ impl Swept {
             failure.log_failure(context);
         }
         let line = Line {
-            outcome: "swept",
             swept: self,
             failures: self.failures.len(),
             context,

@@ -12,11 +12,11 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     limits::Limits,
+    outcome::{Outcome, Report},
     progress::Progress,
     queue::Job,
-    report::Report,
     table::LiveTable,
-    worker::{Attempt, Fate, Worker},
+    worker::{Attempt, End, Worker},
 };
 
 use crate::{
@@ -44,6 +44,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// How every job comes: as if it were made just now.
 const FIRST: Attempt = Attempt {
     tries: 1,
+    is_last: false,
     age: Duration::ZERO,
 };
 
@@ -181,8 +182,8 @@ impl World {
             Op::Deliver { nth } => {
                 if let Some(job) = self.take(nth) {
                     let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
-                    self.check(&handled.report, handled.fate);
-                    self.handled(job, handled.fate, &handled.report);
+                    self.check(&handled.report, handled.end);
+                    self.handled(job, handled.end, &handled.report);
                 }
             }
             Op::DeliverTwo { nth, other } => {
@@ -192,8 +193,8 @@ impl World {
                         self.worker.deliver(&one, FIRST, &a),
                         self.worker.deliver(&two, FIRST, &b)
                     );
-                    self.handled(one, first.fate, &first.report);
-                    self.handled(two, second.fate, &second.report);
+                    self.handled(one, first.end, &first.report);
+                    self.handled(two, second.end, &second.report);
                 }
             }
             Op::Kill { nth, after_ms } => {
@@ -258,29 +259,33 @@ impl World {
         }
     }
 
-    fn handled(&mut self, job: Job, fate: Fate, report: &Report) {
+    fn handled(&mut self, job: Job, end: End, report: &Report) {
         match report.outcome {
-            "published" => self.count.published += 1,
-            "already_current" => self.count.already_current += 1,
-            "failed" => self.count.failed += 1,
+            Outcome::Published => self.count.published += 1,
+            Outcome::AlreadyCurrent => self.count.already_current += 1,
+            Outcome::Failed => self.count.failed += 1,
             _ => {}
         }
-        let transient = report.error.as_ref().map(|fault| fault.transient);
-        let expected = match transient {
-            None => Fate::Done,
-            Some(true) => Fate::Again,
-            Some(false) if job.swept => Fate::Done,
-            Some(false) => Fate::Bury,
+        let expected = match &report.error {
+            None => End::Done,
+            Some(fault) if fault.transient => End::Again,
+            Some(_) if job.swept => End::Done,
+            // A Git server may lag behind its own event.
+            Some(fault) if fault.kind == "ref_not_found" => End::Again,
+            Some(_) => End::DeadLetter,
         };
-        assert_eq!(fate, expected, "{report:?}");
-        if fate == Fate::Again {
+        assert_eq!(report.again, expected == End::Again, "{report:?}");
+        assert_eq!(end, expected, "{report:?}");
+        if end == End::Again {
             self.waiting.push(job);
         }
     }
 
     /// I5, while nobody else delivers: what is acknowledged as delivered is what the ref points to.
-    fn check(&self, report: &Report, fate: Fate) {
-        if fate == Fate::Done && matches!(report.outcome, "published" | "already_current") {
+    fn check(&self, report: &Report, end: End) {
+        if end == End::Done
+            && matches!(report.outcome, Outcome::Published | Outcome::AlreadyCurrent)
+        {
             let branch = BRANCHES
                 .iter()
                 .position(|branch| report.ref_name.as_deref() == Some(*branch));
@@ -313,7 +318,7 @@ impl World {
         for job in self.sweep().await {
             let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
             assert!(handled.report.error.is_none(), "{:?}", handled.report);
-            self.handled(job, handled.fate, &handled.report);
+            self.handled(job, handled.end, &handled.report);
         }
         for &(route, branch, key) in TABLES[self.table] {
             let Some(tip) = self.tip(branch) else {

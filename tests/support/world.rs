@@ -4,7 +4,7 @@ use std::{fmt::Write, sync::Arc};
 
 use backlog_bridge::{
     bucket::S3,
-    deliver::{Bridge, Delivery, Outcome, step::Hints},
+    deliver::{Bridge, Delivery, Success, step::Hints},
     error::chain,
     limits::Limits,
     route::{Destination, Origin, RouteTable},
@@ -116,7 +116,7 @@ impl World {
     pub async fn publish(&self, case: &str) -> Delivery {
         let delivery = self.deliver().await;
         match &delivery.result {
-            Ok(Outcome::Published) => {}
+            Ok(Success::Published) => {}
             Ok(other) => panic!("{case}: {other:?}"),
             Err(err) => panic!("{case}: {}", chain(err)),
         }

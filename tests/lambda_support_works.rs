@@ -22,7 +22,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use support::{
-    fifo::{DEDUPLICATION, Fifo, Sent, md5_hex},
+    fifo::{DEDUPLICATION, Sent, SqsQueue, md5_hex},
     lambda::Lambda,
     s3::{ACCESS_KEY, SECRET_KEY},
     secrets::TestSecrets,
@@ -215,7 +215,7 @@ async fn a_deduplication_id_counts_once_in_five_minutes() {
     assert_eq!(bodies(&queue.receive(10, 0).await), ["a", "c"]);
     assert_eq!(queue.server.sent().len(), 3);
 
-    let mut fifo = Fifo::new(LIMIT);
+    let mut fifo = SqsQueue::new("a.fifo", LIMIT, None);
     let sent = Sent {
         body: "a".into(),
         group: "a".into(),

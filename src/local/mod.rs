@@ -12,6 +12,7 @@
 
 mod body;
 mod error;
+mod fifo;
 mod hooks;
 mod key_path;
 mod listing;
@@ -25,6 +26,7 @@ mod version;
 
 pub use self::{
     error::StoreError,
+    fifo::{Expired, Fifo, Receipt, Received},
     hooks::serve_hooks,
     queue::{LocalQueue, Told},
     server::{EmbeddedS3, serve, service},

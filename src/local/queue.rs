@@ -1,13 +1,13 @@
-//! The queue of a laptop: in memory, one worker a route and ref, in order; what fails and may pass comes again.
+//! The queue of a laptop: in memory, by the rules of SQS, with the workers that Lambda would start.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use super::fifo::{Fifo, Received};
 use crate::{
     error::Error,
     outcome::Report,
@@ -19,11 +19,11 @@ use crate::{
 /// How long a job may take, as in a Lambda function with the template's timeout.
 const JOB_TIME: Duration = Duration::from_mins(5);
 
+/// How long a job is its worker's, as with the template's queue: a little longer than it may take.
+const VISIBILITY: Duration = Duration::from_mins(6);
+
 /// How often a job is tried, as with the template's dead-letter queue.
 const TRIES: u32 = 5;
-
-/// How long a job rests that was tried more often than [`backoff`] knows of.
-const LONG_REST: Duration = Duration::from_mins(6);
 
 /// Jobs that may wait. Whoever posts more than this has a fault.
 const MAX_WAITING: usize = 10_000;
@@ -37,25 +37,13 @@ pub struct LocalQueue(Arc<Shared>);
 
 struct Shared {
     worker: Arc<Worker>,
-    groups: Mutex<Groups>,
+    jobs: Mutex<Fifo<Job>>,
     told: mpsc::UnboundedSender<Told>,
+    /// A job came, or a worker is free.
+    changed: Notify,
     stopping: watch::Sender<bool>,
-    turns: Semaphore,
-    /// Groups that have a worker.
+    /// Jobs that have a worker.
     running: watch::Sender<usize>,
-}
-
-/// What waits behind the job that runs, by group.
-#[derive(Default)]
-struct Groups {
-    waiting: HashMap<String, VecDeque<Waiting>>,
-    /// Jobs that were given up when the queue was stopped.
-    left: usize,
-}
-
-struct Waiting {
-    job: Job,
-    since: Instant,
 }
 
 /// What became of a job.
@@ -72,15 +60,16 @@ impl LocalQueue {
     #[must_use]
     pub fn start(worker: Arc<Worker>) -> (Self, mpsc::UnboundedReceiver<Told>) {
         let (told, tales) = mpsc::unbounded_channel();
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             worker,
-            groups: Mutex::default(),
+            jobs: Mutex::new(Fifo::new(VISIBILITY, Some(TRIES))),
             told,
+            changed: Notify::new(),
             stopping: watch::Sender::new(false),
-            turns: Semaphore::new(AT_A_TIME),
             running: watch::Sender::new(0),
-        };
-        (Self(Arc::new(shared)), tales)
+        });
+        tokio::spawn(Arc::clone(&shared).run());
+        (Self(shared), tales)
     }
 
     /// Takes jobs, all of them or none.
@@ -89,8 +78,8 @@ impl LocalQueue {
     ///
     /// [`Error::Queue`] if too many are waiting, or the queue stops.
     pub fn send(&self, jobs: Vec<Job>) -> Result<(), Error> {
-        let mut groups = self.0.groups();
-        let waiting: usize = groups.waiting.values().map(|group| 1 + group.len()).sum();
+        let mut queue = self.0.jobs();
+        let waiting = queue.len();
         let full = waiting + jobs.len() > MAX_WAITING;
         if full || *self.0.stopping.borrow() {
             return Err(Error::Queue {
@@ -104,28 +93,26 @@ impl LocalQueue {
                 },
             });
         }
+        let now = Instant::now();
         for job in jobs {
             let group = job.group();
-            let since = Instant::now();
-            let job = Waiting { job, since };
-            if let Some(waiting) = groups.waiting.get_mut(&group) {
-                waiting.push_back(job);
-            } else {
-                groups.waiting.insert(group.clone(), VecDeque::new());
-                self.0.running.send_modify(|running| *running += 1);
-                tokio::spawn(Arc::clone(&self.0).run(group, job));
-            }
+            queue.send(job, group, now);
         }
+        self.0.changed.notify_one();
         Ok(())
     }
 
     /// Takes no more jobs, waits for those that run, and says how many were not handled.
     pub async fn stop(&self) -> usize {
-        self.0.stopping.send_replace(true);
+        {
+            // Not between the look at it and the start of a worker.
+            let _jobs = self.0.jobs();
+            self.0.stopping.send_replace(true);
+        }
         let mut running = self.0.running.subscribe();
         // The sender is here, so it does not end.
         running.wait_for(|running| *running == 0).await.ok();
-        self.0.groups().left
+        self.0.jobs().len()
     }
 
     /// How many jobs run now.
@@ -136,86 +123,88 @@ impl LocalQueue {
 }
 
 impl Shared {
-    fn groups(&self) -> MutexGuard<'_, Groups> {
-        self.groups.lock().expect("nothing panics while it is held")
+    fn jobs(&self) -> MutexGuard<'_, Fifo<Job>> {
+        self.jobs.lock().expect("nothing panics while it is held")
     }
 
-    /// Handles the jobs of a group, until none waits or the queue stops.
-    async fn run(self: Arc<Self>, group: String, first: Waiting) {
-        let mut running = Running {
-            shared: &self,
-            group: &group,
-            job: Some(first),
-        };
-        while let Some(job) = &running.job {
-            if !self.handle(job).await {
-                break;
-            }
-            running.job = self.groups().next(&group);
-            if *self.stopping.borrow() {
-                break;
-            }
-        }
-    }
-
-    /// Tries a job until it is handled; `false` if the queue stops before that.
-    async fn handle(&self, Waiting { job, since }: &Waiting) -> bool {
+    /// Gives jobs to workers until the queue stops.
+    async fn run(self: Arc<Self>) {
         let mut stopping = self.stopping.subscribe();
-        for tries in 1.. {
-            let turn = self.turns.acquire().await;
-            if *stopping.borrow() {
-                return false;
-            }
-            let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
-            let age = since.elapsed();
-            let attempt = Attempt {
-                tries,
-                is_last: tries == TRIES,
-                age,
+        loop {
+            let next = self.start_ready();
+            let returned = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
             };
-            let handled = self.worker.deliver(job, attempt, &progress).await;
-            drop(turn);
-            let again = (handled.end == End::Again).then(|| backoff(tries).unwrap_or(LONG_REST));
-            let report = handled.report;
-            // With nobody listening there is nothing to tell.
-            self.told.send(Told { report, again }).ok();
-            let Some(rest) = again else { break };
-            let stopped = stopping.wait_for(|stopping| *stopping);
-            if tokio::time::timeout(rest, stopped).await.is_ok() {
-                return false;
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = returned => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
             }
         }
-        true
     }
-}
 
-impl Groups {
-    /// The job that comes next in a group; without one, the group ends.
-    fn next(&mut self, group: &str) -> Option<Waiting> {
-        let next = self.waiting.get_mut(group)?.pop_front();
-        if next.is_none() {
-            self.waiting.remove(group);
+    /// Starts a worker for each job whose turn it is, and says when the next one comes again by itself.
+    fn start_ready(self: &Arc<Self>) -> Option<Instant> {
+        let mut queue = self.jobs();
+        let now = Instant::now();
+        while *self.running.borrow() < AT_A_TIME && !*self.stopping.borrow() {
+            // One by one: of two jobs of a group, the second waits for the first.
+            let (received, given_up) = queue.receive(1, None, now);
+            for job in &given_up {
+                // Each attempt was told of but those that ended with their worker.
+                tracing::error!(route = job.route, "a job was given up after {TRIES} tries");
+            }
+            let Some(received) = received.into_iter().next() else {
+                break;
+            };
+            let turn = Turn::begin(Arc::clone(self));
+            tokio::spawn(turn.handle(received));
         }
-        next
+        queue.next_return(now)
     }
 }
 
-/// A group's worker. However it ends, nobody waits for it for ever, and what it leaves is counted.
-struct Running<'a> {
-    shared: &'a Shared,
-    group: &'a str,
-    /// The job that is not handled yet.
-    job: Option<Waiting>,
+/// A worker's turn. However it ends, the next one may begin.
+struct Turn(Arc<Shared>);
+
+impl Turn {
+    fn begin(shared: Arc<Shared>) -> Self {
+        shared.running.send_modify(|running| *running += 1);
+        Self(shared)
+    }
+
+    async fn handle(self, received: Received<Job>) {
+        let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
+        let attempt = Attempt {
+            tries: received.receives,
+            is_last: received.receives >= TRIES,
+            age: received.sent.elapsed(),
+        };
+        let worker = &self.0.worker;
+        let handled = worker.deliver(&received.body, attempt, &progress).await;
+        let again =
+            (handled.end == End::Again).then(|| backoff(received.receives).unwrap_or(VISIBILITY));
+        let (mut queue, now) = (self.0.jobs(), Instant::now());
+        let kept = match again {
+            Some(rest) => queue.change_visibility(received.receipt, rest, now),
+            None => queue.delete(received.receipt, now),
+        };
+        drop(queue);
+        if kept.is_err() {
+            tracing::warn!("a delivery took longer than a job may; it is tried again");
+        }
+        let report = handled.report;
+        // With nobody listening there is nothing to tell.
+        self.0.told.send(Told { report, again }).ok();
+    }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let mut groups = self.shared.groups();
-        if self.job.is_some() {
-            let waiting = groups.waiting.remove(self.group);
-            groups.left += 1 + waiting.map_or(0, |waiting| waiting.len());
-        }
-        drop(groups);
-        self.shared.running.send_modify(|running| *running -= 1);
+        self.0.running.send_modify(|running| *running -= 1);
+        self.0.changed.notify_one();
     }
 }

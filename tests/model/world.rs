@@ -12,11 +12,12 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     limits::Limits,
+    local::{Fifo, Received},
     outcome::{Outcome, Report},
     progress::Progress,
     queue::Job,
     table::LiveTable,
-    worker::{Attempt, End, Worker},
+    worker::{Attempt, End, Handled, Worker, backoff},
 };
 
 use crate::{
@@ -41,7 +42,11 @@ const TIME: Duration = Duration::from_secs(20);
 /// With an answer that never comes, every run waits for it.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// How every job comes: as if it were made just now.
+/// As with the template's queue.
+const VISIBILITY: Duration = Duration::from_mins(6);
+const TRIES: u32 = 5;
+
+/// How every job of the last sweep comes: as if it were made just now.
 const FIRST: Attempt = Attempt {
     tries: 1,
     is_last: false,
@@ -83,7 +88,11 @@ pub(crate) struct World {
     table: usize,
     table_file: PathBuf,
     pub(crate) changes: Changes,
-    waiting: Vec<Job>,
+    /// Events that Backlog has not told of yet. They may come in any order.
+    coming: Vec<Job>,
+    queue: Fifo<Job>,
+    /// The queue's time, which does not wait for anybody.
+    now: Instant,
     time: Duration,
     count: Count,
 }
@@ -108,7 +117,9 @@ impl World {
             table: 0,
             table_file,
             changes: Changes::default(),
-            waiting: Vec::new(),
+            coming: Vec::new(),
+            queue: Fifo::new(VISIBILITY, Some(TRIES)),
+            now: Instant::now(),
             time: TIME,
             count: Count::default(),
         };
@@ -140,7 +151,7 @@ impl World {
     fn tell(&mut self, branch: usize) {
         for &(route, of, _) in TABLES[self.table] {
             if of == branch {
-                self.waiting.push(Job {
+                self.coming.push(Job {
                     route: route.into(),
                     repository: "APP/web".parse().unwrap(),
                     ref_name: BRANCHES[branch].parse().unwrap(),
@@ -154,9 +165,29 @@ impl World {
         }
     }
 
-    fn take(&mut self, nth: usize) -> Option<Job> {
-        let count = self.waiting.len();
-        (count > 0).then(|| self.waiting.remove(nth % count))
+    /// Has the queue take the `nth` event, and gives out the message whose turn it is. Without one, time passes until the
+    /// next one comes again.
+    fn take(&mut self, nth: usize) -> Option<Received<Job>> {
+        if !self.coming.is_empty() {
+            let job = self.coming.remove(nth % self.coming.len());
+            let group = job.group();
+            self.queue.send(job, group, self.now);
+        }
+        loop {
+            let (mut received, _) = self.queue.receive(1, None, self.now);
+            if let Some(received) = received.pop() {
+                return Some(received);
+            }
+            self.now = self.queue.next_return(self.now)?;
+        }
+    }
+
+    fn attempt(&self, received: &Received<Job>) -> Attempt {
+        Attempt {
+            tries: received.receives,
+            is_last: received.receives == TRIES,
+            age: self.now - received.sent,
+        }
     }
 
     fn progress(&self) -> Arc<Progress> {
@@ -181,38 +212,41 @@ impl World {
             }
             Op::Deliver { nth } => {
                 if let Some(job) = self.take(nth) {
-                    let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
+                    let (attempt, progress) = (self.attempt(&job), self.progress());
+                    let handled = self.worker.deliver(&job.body, attempt, &progress).await;
                     self.check(&handled.report, handled.end);
-                    self.handled(job, handled.end, &handled.report);
+                    self.handled(&job, &handled);
                 }
             }
             Op::DeliverTwo { nth, other } => {
-                if let (Some(one), Some(two)) = (self.take(nth), self.take(other)) {
+                let (one, two) = (self.take(nth), self.take(other));
+                if let (Some(one), Some(two)) = (one, two) {
                     let (a, b) = (self.progress(), self.progress());
                     let (first, second) = tokio::join!(
-                        self.worker.deliver(&one, FIRST, &a),
-                        self.worker.deliver(&two, FIRST, &b)
+                        self.worker.deliver(&one.body, self.attempt(&one), &a),
+                        self.worker.deliver(&two.body, self.attempt(&two), &b)
                     );
-                    self.handled(one, first.end, &first.report);
-                    self.handled(two, second.end, &second.report);
+                    self.handled(&one, &first);
+                    self.handled(&two, &second);
                 }
             }
             Op::Kill { nth, after_ms } => {
                 if let Some(job) = self.take(nth) {
-                    let progress = self.progress();
-                    let work = self.worker.deliver(&job, FIRST, &progress);
+                    let (attempt, progress) = (self.attempt(&job), self.progress());
+                    let work = self.worker.deliver(&job.body, attempt, &progress);
                     let killed = tokio::time::timeout(Duration::from_millis(after_ms), work);
                     if killed.await.is_err() {
                         self.count.killed += 1;
                         // A write that was on its way arrives, or never will.
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
-                    self.waiting.push(job);
+                    // Nobody deletes the message: it comes again when its time is up.
                 }
             }
             Op::Double { nth } => {
-                if let Some(job) = self.take(nth) {
-                    self.waiting.extend([job.clone(), job]);
+                if !self.coming.is_empty() {
+                    let job = self.coming[nth % self.coming.len()].clone();
+                    self.coming.push(job);
                 }
             }
             Op::Fail { op, fault } => {
@@ -243,7 +277,7 @@ impl World {
             Op::Table { which } => self.use_table(which),
             Op::Sweep => {
                 let jobs = self.sweep().await;
-                self.waiting.extend(jobs);
+                self.coming.extend(jobs);
             }
         }
     }
@@ -259,25 +293,47 @@ impl World {
         }
     }
 
-    fn handled(&mut self, job: Job, end: End, report: &Report) {
+    fn handled(&mut self, received: &Received<Job>, Handled { report, end }: &Handled) {
+        self.counted(report);
+        let expected = match &report.error {
+            None => End::Done,
+            Some(fault) => {
+                let swept = received.body.swept;
+                let most = match fault.kind {
+                    // A Git server may lag behind its own event.
+                    "ref_not_found" if !swept => 3,
+                    _ if !fault.transient => 1,
+                    _ if swept => 3,
+                    _ => TRIES,
+                };
+                if received.receives < most {
+                    End::Again
+                } else if received.body.swept {
+                    End::Done
+                } else {
+                    End::DeadLetter
+                }
+            }
+        };
+        assert_eq!(report.again, expected == End::Again, "{report:?}");
+        assert_eq!(*end, expected, "{report:?}");
+        let (receipt, now) = (received.receipt, self.now);
+        let kept = if *end == End::Again {
+            let rest = backoff(received.receives).unwrap_or(VISIBILITY);
+            self.queue.change_visibility(receipt, rest, now)
+        } else {
+            self.queue.delete(receipt, now)
+        };
+        // Or its time was up while it was handled, and somebody else has it.
+        kept.ok();
+    }
+
+    fn counted(&mut self, report: &Report) {
         match report.outcome {
             Outcome::Published => self.count.published += 1,
             Outcome::AlreadyCurrent => self.count.already_current += 1,
             Outcome::Failed => self.count.failed += 1,
-            _ => {}
-        }
-        let expected = match &report.error {
-            None => End::Done,
-            Some(fault) if fault.transient => End::Again,
-            Some(_) if job.swept => End::Done,
-            // A Git server may lag behind its own event.
-            Some(fault) if fault.kind == "ref_not_found" => End::Again,
-            Some(_) => End::DeadLetter,
-        };
-        assert_eq!(report.again, expected == End::Again, "{report:?}");
-        assert_eq!(end, expected, "{report:?}");
-        if end == End::Again {
-            self.waiting.push(job);
+            Outcome::BranchGone | Outcome::Ignored => {}
         }
     }
 
@@ -316,9 +372,10 @@ impl World {
         self.s3.heal();
         self.time = TIME;
         for job in self.sweep().await {
-            let handled = self.worker.deliver(&job, FIRST, &self.progress()).await;
+            let (attempt, progress) = (FIRST, self.progress());
+            let handled = self.worker.deliver(&job, attempt, &progress).await;
             assert!(handled.report.error.is_none(), "{:?}", handled.report);
-            self.handled(job, handled.end, &handled.report);
+            self.counted(&handled.report);
         }
         for &(route, branch, key) in TABLES[self.table] {
             let Some(tip) = self.tip(branch) else {

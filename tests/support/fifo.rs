@@ -1,13 +1,15 @@
-//! A FIFO queue of SQS without its wire. Pure over the time that it is told.
+//! What SQS has beside the rules of a FIFO queue: what it refuses, deduplication, and receipts as texts. Pure over the time
+//! that it is told.
 //!
 //! Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html>
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     time::{Duration, Instant, SystemTime},
 };
 
+use backlog_bridge::local::{Expired, Fifo, Receipt, Received};
 use s3s::crypto::{Checksum, Md5};
 use uuid::Uuid;
 
@@ -45,64 +47,56 @@ pub struct Message {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// A message as a queue has it.
+/// A message beside its rules.
+#[derive(Clone)]
 pub struct Stored {
     accepted: Accepted,
     sent: Sent,
     sent_at: SystemTime,
-    first_received: Option<SystemTime>,
-    receives: u32,
-    /// The receipt of whoever has it, and until when.
-    held: Option<(String, Instant)>,
 }
 
 impl Stored {
-    /// What was sent.
-    pub fn sent(&self) -> &Sent {
-        &self.sent
-    }
-
-    fn in_flight(&self, now: Instant) -> bool {
-        self.held.as_ref().is_some_and(|(_, until)| now < *until)
-    }
-
-    fn message(&self, receipt: String) -> Message {
+    fn message(received: &Received<Self>, queue: &str, now: Instant) -> Message {
+        let Self {
+            accepted,
+            sent,
+            sent_at,
+        } = &received.body;
+        let first_received = SystemTime::now() - (now - received.first_received);
         let attributes = [
-            ("ApproximateReceiveCount", self.receives.to_string()),
-            ("SentTimestamp", millis(self.sent_at)),
-            ("SequenceNumber", self.accepted.sequence.clone()),
-            ("MessageGroupId", self.sent.group.clone()),
+            ("ApproximateReceiveCount", received.receives.to_string()),
+            ("SentTimestamp", millis(*sent_at)),
+            ("SequenceNumber", accepted.sequence.clone()),
+            ("MessageGroupId", sent.group.clone()),
             ("SenderId", "AROAEXAMPLEEXAMPLEEX1:test".to_owned()),
-            ("MessageDeduplicationId", self.sent.deduplication.clone()),
-            (
-                "ApproximateFirstReceiveTimestamp",
-                self.first_received.map(millis).unwrap_or_default(),
-            ),
+            ("MessageDeduplicationId", sent.deduplication.clone()),
+            ("ApproximateFirstReceiveTimestamp", millis(first_received)),
         ];
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+        let Receipt { message, receives } = received.receipt;
         Message {
-            id: self.accepted.id.clone(),
-            receipt,
-            body: self.sent.body.clone(),
-            md5: self.accepted.md5.clone(),
+            id: accepted.id.clone(),
+            receipt: format!("{queue}/{message}/{receives}"),
+            body: sent.body.clone(),
+            md5: accepted.md5.clone(),
             attributes: attributes.into(),
         }
     }
 }
 
-/// The queue. Its messages stay in the order in which they came until they are deleted.
-pub struct Fifo {
-    visibility: Duration,
-    messages: Vec<Stored>,
+/// A queue of SQS: the product's rules for what waits, and what SQS has besides.
+pub struct SqsQueue {
+    name: &'static str,
+    messages: Fifo<Stored>,
     remembered: HashMap<String, (Accepted, Instant)>,
     accepted: u64,
 }
 
-impl Fifo {
-    pub fn new(visibility: Duration) -> Self {
+impl SqsQueue {
+    pub fn new(name: &'static str, visibility: Duration, max_receives: Option<u32>) -> Self {
         Self {
-            visibility,
-            messages: Vec::new(),
+            name,
+            messages: Fifo::new(visibility, max_receives),
             remembered: HashMap::new(),
             accepted: 0,
         }
@@ -131,56 +125,32 @@ impl Fifo {
         let remembered = (accepted.clone(), now);
         self.remembered
             .insert(sent.deduplication.clone(), remembered);
-        self.take_over(Stored {
+        let stored = Stored {
             accepted: accepted.clone(),
             sent,
             sent_at: SystemTime::now(),
-            first_received: None,
-            receives: 0,
-            held: None,
-        });
+        };
+        self.take_over(stored, now);
         Ok(accepted)
     }
 
     /// Takes a message that another queue gave up.
-    pub fn take_over(&mut self, stored: Stored) {
-        let held = None;
-        self.messages.push(Stored { held, ..stored });
+    pub fn take_over(&mut self, stored: Stored, now: Instant) {
+        let group = stored.sent.group.clone();
+        self.messages.send(stored, group, now);
     }
 
-    /// Hands out up to `max` messages, the oldest first, none of a group that has one in flight. With them come those
-    /// that have been received `max_receives` times already: the queue gave them up.
+    /// Hands out messages, and what was given up.
     pub fn receive(
         &mut self,
         max: usize,
         visibility: Option<Duration>,
-        max_receives: Option<u32>,
         now: Instant,
     ) -> (Vec<Message>, Vec<Stored>) {
-        let until = now + visibility.unwrap_or(self.visibility);
-        let locked: HashSet<String> = self
-            .messages
-            .iter()
-            .filter(|stored| stored.in_flight(now))
-            .map(|stored| stored.sent.group.clone())
-            .collect();
-        let (mut received, mut dead, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-        for mut stored in self.messages.drain(..) {
-            if received.len() < max && !locked.contains(&stored.sent.group) {
-                if max_receives.is_some_and(|max| stored.receives >= max) {
-                    dead.push(stored);
-                    continue;
-                }
-                stored.receives += 1;
-                stored.first_received.get_or_insert_with(SystemTime::now);
-                let receipt = format!("{}/{}", stored.accepted.id, Uuid::new_v4());
-                stored.held = Some((receipt.clone(), until));
-                received.push(stored.message(receipt));
-            }
-            kept.push(stored);
-        }
-        self.messages = kept;
-        (received, dead)
+        let (received, given_up) = self.messages.receive(max, visibility, now);
+        let received = received.iter();
+        let messages = received.map(|message| Stored::message(message, self.name, now));
+        (messages.collect(), given_up)
     }
 
     /// Forgets a message. One that is gone already is gone.
@@ -189,14 +159,8 @@ impl Fifo {
     ///
     /// What SQS says if the receipt is none, or somebody else's turn has begun.
     pub fn delete(&mut self, receipt: &str, now: Instant) -> Result<(), Refusal> {
-        let Some(index) = self.find(receipt)? else {
-            return Ok(());
-        };
-        if !self.is_held(index, receipt, now) {
-            return Err(expired(receipt));
-        }
-        self.messages.remove(index);
-        Ok(())
+        let deleted = self.messages.delete(self.parse(receipt)?, now);
+        deleted.map_err(|Expired| expired(receipt))
     }
 
     /// Lets a message in flight stay there for so long from now, or come back at once.
@@ -214,42 +178,36 @@ impl Fifo {
             let message = "VisibilityTimeout must be between 0 and 43200";
             return Err(Refusal::new("InvalidParameterValue", message));
         }
-        match self.find(receipt)? {
-            Some(index) if self.is_held(index, receipt, now) => {
-                self.messages[index].held = Some((receipt.to_owned(), now + visibility));
-                Ok(())
-            }
-            _ => Err(Refusal::new("MessageNotInflight", "not in flight")),
-        }
+        let receipt = self.parse(receipt)?;
+        let changed = self.messages.change_visibility(receipt, visibility, now);
+        changed.map_err(|Expired| Refusal::new("MessageNotInflight", "not in flight"))
     }
 
     /// What could be handed out, groups aside, and what is with a consumer.
     pub fn depth(&self, now: Instant) -> (usize, usize) {
-        let in_flight = self.messages.iter().filter(|stored| stored.in_flight(now));
-        let in_flight = in_flight.count();
+        let in_flight = self.messages.in_flight(now);
         (self.messages.len() - in_flight, in_flight)
     }
 
     /// All that is in it, the oldest first.
     pub fn bodies(&self) -> Vec<String> {
-        let bodies = self.messages.iter().map(|stored| stored.sent.body.clone());
-        bodies.collect()
+        let bodies = self.messages.bodies();
+        bodies.map(|stored| stored.sent.body.clone()).collect()
     }
 
-    fn find(&self, receipt: &str) -> Result<Option<usize>, Refusal> {
-        let id = receipt.split_once('/').map(|(id, _)| id);
-        let id = id.filter(|id| Uuid::try_parse(id).is_ok());
-        let id = id.ok_or_else(|| {
+    fn parse(&self, receipt: &str) -> Result<Receipt, Refusal> {
+        let parse = || {
+            let rest = receipt.strip_prefix(self.name)?.strip_prefix('/')?;
+            let (message, receives) = rest.split_once('/')?;
+            Some(Receipt {
+                message: message.parse().ok()?,
+                receives: receives.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| {
             let message = format!("The input receipt handle \"{receipt}\" is not valid.");
             Refusal::new("ReceiptHandleIsInvalid", message)
-        })?;
-        let mut messages = self.messages.iter();
-        Ok(messages.position(|stored| stored.accepted.id == id))
-    }
-
-    fn is_held(&self, index: usize, receipt: &str, now: Instant) -> bool {
-        let held = self.messages[index].held.as_ref();
-        held.is_some_and(|(held, until)| held == receipt && now < *until)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    fifo::{Accepted, Fifo},
+    fifo::{Accepted, SqsQueue},
     json_api::{Dialect, JsonApi, Refusal},
 };
 pub use super::{
@@ -49,8 +49,8 @@ impl Op {
 
 /// What stands behind the wire.
 struct Queues {
-    queue: Fifo,
-    dead: Fifo,
+    queue: SqsQueue,
+    dead: SqsQueue,
     visibility: Duration,
     /// `None` if there is no redrive policy.
     max_receives: Option<u32>,
@@ -70,8 +70,8 @@ impl TestSqs {
     /// With a redrive policy: what was received `max_receives` times goes to the dead-letter queue.
     pub fn start(visibility: Duration, max_receives: u32) -> Self {
         let queues = Arc::new(Mutex::new(Queues {
-            queue: Fifo::new(visibility),
-            dead: Fifo::new(visibility),
+            queue: SqsQueue::new(QUEUE, visibility, Some(max_receives)),
+            dead: SqsQueue::new(DEAD, visibility, None),
             visibility,
             max_receives: Some(max_receives),
             sent: Vec::new(),
@@ -93,7 +93,10 @@ impl TestSqs {
     /// Takes the redrive policy away: messages come back without end.
     #[must_use]
     pub fn without_redrive(self) -> Self {
-        self.queues().max_receives = None;
+        let mut queues = self.queues();
+        queues.max_receives = None;
+        queues.queue = SqsQueue::new(QUEUE, queues.visibility, None);
+        drop(queues);
         self
     }
 
@@ -210,16 +213,16 @@ impl Queues {
     fn receive(&mut self, name: &str, max: usize, visibility: Option<Duration>) -> Vec<Message> {
         let now = Instant::now();
         if name == DEAD {
-            return self.dead.receive(max, visibility, None, now).0;
+            return self.dead.receive(max, visibility, now).0;
         }
-        let (received, given_up) = self.queue.receive(max, visibility, self.max_receives, now);
+        let (received, given_up) = self.queue.receive(max, visibility, now);
         for stored in given_up {
-            self.dead.take_over(stored);
+            self.dead.take_over(stored, now);
         }
         received
     }
 
-    fn named(&mut self, name: &str) -> &mut Fifo {
+    fn named(&mut self, name: &str) -> &mut SqsQueue {
         if name == DEAD {
             &mut self.dead
         } else {

@@ -6,7 +6,7 @@ use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::OnceCell;
 
-use crate::error::chain;
+use crate::chain::chain;
 
 /// Environment, profile, instance role; honours `AWS_ENDPOINT_URL` and its like. Looked up once, and only when a client is
 /// first needed: away from AWS the search itself takes seconds.

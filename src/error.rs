@@ -2,6 +2,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
+pub use crate::chain::chain;
 use crate::{
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
@@ -284,21 +285,4 @@ impl Error {
             | Self::NotVersioned { .. } => false,
         }
     }
-}
-
-/// The error and its causes in one line. A cause that only repeats what was said is left out.
-#[must_use]
-pub fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        let more = more.trim();
-        if !more.is_empty() && !text.contains(more) {
-            text.push_str(": ");
-            text.push_str(more);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -47,8 +47,6 @@ pub mod config;
 
 pub mod secrets;
 
-mod aws;
-
 mod deadline;
 
 pub mod error;
@@ -56,6 +54,10 @@ pub mod error;
 pub mod route;
 
 pub mod limits;
+
+mod aws;
+
+mod chain;
 
 pub mod progress;
 

@@ -1,7 +1,7 @@
 //! `routes`: what the routing table says, and the one that a deployed bridge reads.
 
 use std::{
-    io::{BufRead, IsTerminal},
+    io::{BufRead, IsTerminal, Write},
     path::PathBuf,
 };
 
@@ -144,7 +144,6 @@ fn address(at: &Location) -> Address<'_> {
 async fn pull(at: &Location) -> Result<Ended, Usage> {
     match S3::from_environment().await.text(address(at), None).await? {
         Found::Text { text, .. } => {
-            use std::io::Write;
             std::io::stdout().write_all(text.as_bytes())?;
             Ok(Ended::Well)
         }
@@ -174,7 +173,11 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
         return Ok(Ended::Well);
     }
     let diff = TextDiff::from_lines(&old, &text);
-    eprint!("{}", diff.unified_diff().header(&at.to_string(), &name));
+    let diff = diff
+        .unified_diff()
+        .header(&at.to_string(), &name)
+        .to_string();
+    note!("{}", diff.trim_end());
     // The old one may be wrong; then all routes are new.
     let old = parse("", &old).ok();
     note!("\nWhat changes:");
@@ -226,7 +229,8 @@ fn confirmed(at: &Location) -> Result<bool, Usage> {
     if !stdin.is_terminal() {
         return Err(Usage("there is nobody to ask; say --yes".into()));
     }
-    eprint!("\nStore this as {at}? [y/N] ");
+    // The answer is typed behind it.
+    write!(std::io::stderr(), "\nStore this as {at}? [y/N] ").ok();
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -24,6 +24,11 @@
 //! `Python` in `ways.rs`.
 
 #[path = "../../tests/support/mod.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests' parts, of which a benchmark needs few"
+)]
 mod support;
 
 mod deflate;

@@ -20,13 +20,11 @@ use backlog_bridge::{
     worker::{Attempt, End, Handled, Worker, backoff},
 };
 
-use crate::{
-    Op,
-    support::{
-        oracle::{assert_zip_equals, expected_entries},
-        s3::{ACCESS_KEY, Fault, SECRET_KEY, StoredVersion, TestS3},
-        upstream::{Content, Repository, Upstream},
-    },
+use super::Op;
+use crate::support::{
+    oracle::{assert_zip_equals, expected_entries},
+    s3::{ACCESS_KEY, Fault, SECRET_KEY, StoredVersion, TestS3},
+    upstream::{Content, Repository, Upstream},
 };
 
 const BUCKET: &str = "sources";

@@ -257,6 +257,7 @@ pub fn large_repository(repository: &Repository, size: Size, seed: u64) -> Strin
 
 /// [`large_repository`], then pushes of one commit each: the first copies every tenth source file and changes the copy, so
 /// that packs hold deltas; each of the others edits three files and adds one. Returns the last commit's id.
+#[allow(dead_code, reason = "the benchmark's alone")]
 pub fn repository_with_history(
     repository: &Repository,
     size: Size,

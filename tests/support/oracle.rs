@@ -160,10 +160,6 @@ pub struct Member {
     /// From the external attributes, type included.
     pub mode: u32,
     pub content: Vec<u8>,
-    /// Whether the content is stored as it is.
-    pub stored: bool,
-    /// The central directory's, as it is, zip64 included.
-    pub extra: Vec<u8>,
 }
 
 /// Reads a zip and refuses what the product must not write: any byte that is not accounted for, data descriptors,
@@ -230,8 +226,6 @@ fn read_member(
         name: header.name.clone(),
         mode: header.attributes >> 16,
         content,
-        stored: header.method == 0,
-        extra: header.extra.clone(),
     };
     Ok((member, reader.at))
 }

@@ -1,6 +1,8 @@
 //! Other programs: started with a fixed environment, fed, and never waited for without end.
 
 use std::{
+    any::type_name,
+    env,
     io::{self, Read, Write},
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
@@ -18,7 +20,7 @@ pub fn git() -> Command {
 pub fn isolate(command: &mut Command) {
     command.env_clear();
     for name in ["PATH", "TMPDIR"] {
-        if let Some(value) = std::env::var_os(name) {
+        if let Some(value) = env::var_os(name) {
             command.env(name, value);
         }
     }
@@ -47,6 +49,22 @@ pub fn isolate(command: &mut Command) {
         command.env(format!("GIT_CONFIG_KEY_{index}"), key);
         command.env(format!("GIT_CONFIG_VALUE_{index}"), value);
     }
+}
+
+/// This program again, to run one test: the one that the closure `in_the_test` is written in.
+///
+/// # Panics
+///
+/// If the closure is in no function.
+pub fn this_test_again<F>(_in_the_test: &F) -> Command {
+    let path = type_name::<F>();
+    let test = path
+        .split_once("::{{closure}}")
+        .and_then(|(function, _)| function.split_once("::"))
+        .unwrap_or_else(|| panic!("{path} is no closure in a test"));
+    let mut process = Command::new(env::current_exe().unwrap());
+    process.args(["--exact", test.1, "--nocapture", "--include-ignored"]);
+    process
 }
 
 /// Runs a command on an input and returns what it wrote.

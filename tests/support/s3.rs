@@ -1,11 +1,5 @@
 //! The embedded S3 with a switch for what can go wrong on the wire.
 
-#![expect(
-    unreachable_pub,
-    reason = "each file of tests is a crate that declares this module for itself"
-)]
-#![allow(dead_code, reason = "no file of tests uses all of it")]
-
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     future::{self, Future},

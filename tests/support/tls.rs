@@ -1,10 +1,8 @@
 //! A certificate authority of the test's own, and how this process comes to trust it.
 
 use std::{
-    any::type_name,
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +17,8 @@ use tokio_rustls::rustls::{
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+
+use super::process::{this_test_again, wait_within};
 
 /// Names the folder of the authority that a process started by [`trusting`] shares with its parent.
 const FOLDER: &str = "BACKLOG_BRIDGE_TEST_CA";
@@ -119,25 +119,19 @@ pub fn trusting<F: FnOnce()>(body: F) {
         return;
     }
     let ca = Ca::new();
-    let path = type_name::<F>();
-    let test = path
-        .split_once("::")
-        .and_then(|(_, path)| path.strip_suffix("::{{closure}}"))
-        .unwrap_or_else(|| panic!("{path} is no closure in a test"));
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--include-ignored"])
+    let mut child = this_test_again(&body)
         .env(FOLDER, &ca.folder)
         .env("SSL_CERT_FILE", ca.file())
         .env_remove("SSL_CERT_DIR")
         .spawn()
         .unwrap();
-    let status = super::process::wait_within(&mut child, LIMIT);
+    let status = wait_within(&mut child, LIMIT);
     assert!(
         status.is_some_and(|status| status.success()),
-        "{test}, in the process that trusts the test's authority: {status:?}"
+        "in the process that trusts the test's authority: {status:?}"
     );
     assert!(
         ca.folder.join("done").exists(),
-        "{test} did not run: is the closure in the test function itself?"
+        "the test did not run: is the closure in the test function itself?"
     );
 }

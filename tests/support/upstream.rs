@@ -92,6 +92,7 @@ impl Upstream {
     }
 
     /// In a folder that stays.
+    #[allow(dead_code, reason = "the benchmark's alone")]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),

@@ -1,7 +1,5 @@
 //! Deliveries on real parts: a Git repository, an S3 that versions and checks conditions, and what goes wrong between them.
 
-mod support;
-
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use backlog_bridge::{
@@ -9,7 +7,8 @@ use backlog_bridge::{
     error::{Error, chain},
     push::CommitId,
 };
-use support::{
+
+use crate::support::{
     git_server::{
         Fault as GitFault, GitServer,
         Op::{Fetch, Handshake, LsRefs},

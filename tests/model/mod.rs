@@ -2,8 +2,6 @@
 //!
 //! `MODEL_RUNS=500` runs longer, `MODEL_SEED=7` begins with another seed.
 
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use std::{sync::Mutex, thread, time::Instant};
@@ -13,8 +11,9 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use support::s3::{Fault, Op as S3Op};
 use world::{BRANCHES, Count, KEYS, TABLES, World, push};
+
+use crate::support::s3::{Fault, Op as S3Op};
 
 const RUNS: u64 = 40;
 const THREADS: u64 = 4;

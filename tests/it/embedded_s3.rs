@@ -1,15 +1,6 @@
 //! The embedded S3 through the SDK's own client: what real S3 promises, and what its docs say beyond.
 
-mod support;
-
-use std::{
-    collections::HashSet,
-    env, fs,
-    io::Read,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{collections::HashSet, env, fs, io::Read, path::Path, process::Stdio, time::Duration};
 
 use aws_sdk_s3::{
     Client,
@@ -22,8 +13,12 @@ use aws_sdk_s3::{
     },
 };
 use backlog_bridge::local::{EmbeddedS3, Store};
-use support::s3::{ACCESS_KEY, Fault, Op, TestS3, client};
 use tokio::{task::JoinSet, time::timeout};
+
+use crate::support::{
+    process::this_test_again,
+    s3::{ACCESS_KEY, Fault, Op, TestS3, client},
+};
 
 const BUCKET: &str = "sources";
 const KEY: &str = "web/main.zip";
@@ -668,13 +663,6 @@ async fn what_was_stored_is_there_after_a_restart_and_meanwhile_nobody_else_open
     assert_eq!(head.version_id(), stored.version_id());
 }
 
-/// One test of this file in a process of its own.
-fn this_test_again(name: &str) -> Command {
-    let mut process = Command::new(env::current_exe().unwrap());
-    process.args([name, "--exact"]).stdout(Stdio::null());
-    process
-}
-
 /// Puts as fast as it can until it is killed.
 async fn put_for_ever(dir: &Path) {
     let server = EmbeddedS3::start(dir).await.unwrap();
@@ -689,14 +677,14 @@ async fn put_for_ever(dir: &Path) {
 
 #[tokio::test]
 async fn a_process_that_is_killed_leaves_whole_versions_only() {
-    const NAME: &str = "a_process_that_is_killed_leaves_whole_versions_only";
     const DIR: &str = "STORE_OF_A_PROCESS_THAT_WILL_BE_KILLED";
     if let Some(dir) = env::var_os(DIR) {
         return put_for_ever(dir.as_ref()).await;
     }
     let dir = tempfile::tempdir().unwrap();
     for round in 0..10 {
-        let mut child = this_test_again(NAME);
+        let mut child = this_test_again(&|| ());
+        child.stdout(Stdio::null());
         let mut child = child.env(DIR, dir.path()).spawn().unwrap();
         tokio::time::sleep(Duration::from_millis(60 + 13 * round)).await;
         child.kill().unwrap();
@@ -743,13 +731,13 @@ fn peak_memory() -> u64 {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_big_object_passes_through_little_memory() {
-    const NAME: &str = "a_big_object_passes_through_little_memory";
     const ALONE: &str = "MEASURE_THE_MEMORY_OF_A_PROCESS";
     const SIZE: u64 = 32 << 20;
     if env::var_os(ALONE).is_none() {
         // What other tests take at the same time would count too.
-        let measured = this_test_again(NAME).env(ALONE, "").status().unwrap();
-        assert!(measured.success());
+        let mut child = this_test_again(&|| ());
+        let measured = child.env(ALONE, "").stdout(Stdio::null()).status();
+        assert!(measured.unwrap().success());
         return;
     }
     let dir = tempfile::tempdir().unwrap();

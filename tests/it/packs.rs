@@ -1,10 +1,9 @@
 //! A pack that lies: whatever it holds ends in a clear error, and never in another archive.
 
-mod support;
-
 use backlog_bridge::{limits::Limits, pack::PackError};
 use gix::{ObjectId, objs::Kind};
-use support::{
+
+use crate::support::{
     fault::repair_checksum,
     generate::{noise, source},
     oracle::{Entry, assert_zip_equals, check_zip, expected_entries},

@@ -1,7 +1,5 @@
 //! The command line as people and scripts meet it.
 
-mod support;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,13 +9,14 @@ use std::{
 use backlog_bridge::local::Store;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     git_server::GitServer,
     oracle::{assert_zip_file_equals, expected_entries},
     process::run_within,
     upstream::{Repository, Upstream},
 };
-use tempfile::TempDir;
 
 const MAIN: &str = "refs/heads/main";
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
@@ -736,7 +735,7 @@ impl Drop for TinyDisk {
 #[test]
 fn a_full_disk_is_said_and_nothing_is_stored() {
     let place = Place::new();
-    let noise = support::generate::noise(3_000_000, 1);
+    let noise = crate::support::generate::noise(3_000_000, 1);
     place.repository.commit_on(MAIN, &[("noise", noise.into())]);
     let Some(disk) = TinyDisk::mount(place.path("disk")) else {
         return;

@@ -1,7 +1,5 @@
 //! The two functions as they are deployed: real processes, from the webhook's request to the object's version.
 
-mod support;
-
 use std::{
     collections::HashSet,
     fs,
@@ -10,7 +8,8 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     git_server::{Fault as GitFault, Op as GitOp},
     json_api::Fault as SqsFault,
     lambda::{Invocation, Lambda},

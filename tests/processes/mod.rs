@@ -3,8 +3,6 @@
 //!
 //! `PROCESSES=500` makes so many pushes for each of three seeds, `PROCESSES_SEED=7` begins with another seed.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -17,7 +15,9 @@ use std::{
 
 use backlog_bridge::queue::Job;
 use fastrand::Rng;
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     git_server::GitServer,
     lambda::Lambda,
     oracle::{assert_zip_equals, expected_entries},
@@ -26,7 +26,6 @@ use support::{
     sqs::TestSqs,
     upstream::{Content, Repository, Upstream},
 };
-use tempfile::TempDir;
 
 const WORKERS: usize = 3;
 const PUSHES: usize = 120;

@@ -1,7 +1,5 @@
 //! From a Git server to a zip: the zip holds exactly what git says, whatever the tree is and however the server packs it.
 
-mod support;
-
 use std::{
     env, fs,
     io::{Seek, Write},
@@ -13,7 +11,8 @@ use backlog_bridge::{
 };
 use gix::objs::Kind;
 use proptest::{prelude::*, test_runner::TestRunner};
-use support::{
+
+use crate::support::{
     generate::{noise, random_push, random_tree, source},
     git_server::GitServer,
     oracle::{
@@ -508,15 +507,15 @@ fn trees_and_commits_may_be_deltas_too() {
     let names: Vec<_> = (0..60).map(|n| format!("{n:03}")).collect();
     let entries: Vec<_> = names.iter().map(|name| (FILE, name, blob)).collect();
     let (short, long) = entries.split_at(59);
-    let root = support::pack_builder::tree(short);
-    let more = support::pack_builder::tree(long);
+    let root = crate::support::pack_builder::tree(short);
+    let more = crate::support::pack_builder::tree(long);
     let base = pack.whole(Kind::Tree, &root);
     let sizes = (root.len() as u64, (root.len() + more.len()) as u64);
     let steps = [Step::Copy(0, sizes.0), Step::Insert(&more)];
     pack.ref_delta(base, &delta(sizes.0, sizes.1, &steps));
-    let tree = support::pack_builder::id_of(Kind::Tree, &[root, more].concat());
+    let tree = crate::support::pack_builder::id_of(Kind::Tree, &[root, more].concat());
     let other = pack.commit(base);
-    let bytes = support::pack_builder::commit(tree);
+    let bytes = crate::support::pack_builder::commit(tree);
     let tail = &bytes[45..];
     let steps = [
         Step::Insert(&bytes[..45]),
@@ -524,7 +523,7 @@ fn trees_and_commits_may_be_deltas_too() {
     ];
     let size = bytes.len() as u64;
     pack.ref_delta(other, &delta(size, size, &steps));
-    let commit = support::pack_builder::id_of(Kind::Commit, &bytes);
+    let commit = crate::support::pack_builder::id_of(Kind::Commit, &bytes);
     let built = build_pack(&pack.finish(), commit, &Limits::default()).unwrap();
     let expected: Vec<_> = names.iter().map(|name| file(name, b"a".to_vec())).collect();
     assert_zip_equals(&built.zip, &expected, &built.commit);

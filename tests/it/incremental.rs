@@ -1,8 +1,6 @@
 //! The second delivery and those after it: Git sends what changed, the rest comes from the version before. Whatever the push
 //! was, the result is what a first delivery would have made.
 
-mod support;
-
 use std::{
     collections::HashMap,
     env,
@@ -12,7 +10,9 @@ use std::{
 
 use flate2::{Compress, Compression, FlushCompress};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use support::{
+use zip::ZipArchive;
+
+use crate::support::{
     generate::{Size, large_repository, noise, random_push, source},
     git_server::{
         Fault as GitFault,
@@ -23,7 +23,6 @@ use support::{
     upstream::{Content, Repository},
     world::{MAIN, World},
 };
-use zip::ZipArchive;
 
 /// What a tree of [`base`] is larger than, packed, and no change to it is. In bytes.
 const SMALL: u64 = 20_000;

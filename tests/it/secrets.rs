@@ -1,15 +1,14 @@
 //! Password and token are nowhere but where they are needed: after successes and after failures every file is searched, and
 //! the types that hold them can neither be printed, compared nor written.
 
-mod support;
-
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use backlog_bridge::secrets::{Login, Password, Token};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
-use support::{
+
+use crate::support::{
     git_server::{Fault as GitFault, Op as GitOp},
     json_api::Fault as ApiFault,
     lambda::Lambda,

@@ -1,7 +1,5 @@
 //! The conversation with a Git server: what is asked, and what becomes of every way in which it goes wrong.
 
-mod support;
-
 use std::{
     fs,
     io::{Read, Write},
@@ -16,7 +14,9 @@ use backlog_bridge::{
     error::Error, limits::Limits, pack::Objects, progress::Progress, push::RefName,
 };
 use serde_json::Value;
-use support::{
+use tokio_rustls::rustls::{ServerConnection, StreamOwned};
+
+use crate::support::{
     generate::noise,
     git_server::{Fault, GitServer, Op},
     oracle::{assert_zip_equals, expected_entries},
@@ -25,7 +25,6 @@ use support::{
     tls::{Ca, trusting},
     upstream::{Content, Repository, Upstream},
 };
-use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 const MAIN: &str = "refs/heads/main";
 const USER: &str = "robot@example.com";
@@ -39,7 +38,7 @@ fn web() -> (Upstream, Repository, String) {
     let repository = upstream.repository("APP/web");
     let mut tree: Vec<(String, Content)> = (0..20)
         .map(|n| {
-            let text = [&support::generate::source(20_000, 1)[..], &[n]].concat();
+            let text = [&crate::support::generate::source(20_000, 1)[..], &[n]].concat();
             (format!("src/{n}.rs"), text.into())
         })
         .collect();

@@ -1,7 +1,5 @@
 //! The templates and the code fit each other: variables, permissions, limits, and the rule that starts a pipeline.
 
-mod support;
-
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +13,8 @@ use backlog_bridge::{
 };
 use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
-use support::{
+
+use crate::support::{
     git_server::{Fault as GitFault, Op as GitOp},
     s3::Op as S3Op,
     service::{KEY, MAIN, Service},
@@ -187,7 +186,7 @@ async fn each_role_allows_the_calls_that_its_function_makes_and_no_other() {
         MAIN,
         &[
             ("a", "c".into()),
-            ("b", support::upstream::Content::Deleted),
+            ("b", crate::support::upstream::Content::Deleted),
         ],
     );
     service.sweep().await;

@@ -1,7 +1,5 @@
 //! The bridge as one process on a laptop.
 
-mod support;
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -16,12 +14,13 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     process::wait_within,
     service::{MAIN, project_push},
     upstream::{Repository, Upstream},
 };
-use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -1,18 +1,17 @@
 //! `routes push` and `routes pull`: a routing table on its way to a deployed bridge and back.
 
-mod support;
-
 use std::{
     fs,
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     process::run_within,
     s3::{ACCESS_KEY, Op, SECRET_KEY, TestS3},
 };
-use tempfile::TempDir;
 
 const TABLE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\ncredentials = \"secret:git\"\n\
     [[route]]\nname = \"web\"\nrepository = \"APP/web\"\nref = \"refs/heads/main\"\nobject = \"web.zip\"\n";

@@ -1,7 +1,5 @@
 //! Requests that lie: whatever is posted, only what the routing table lists is asked, and only what it lists is written.
 
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
@@ -21,11 +19,12 @@ use proptest::{
     test_runner::{Config, RngSeed, TestRunner},
 };
 use serde_json::{Value, json};
-use support::{
+use tokio::runtime::Handle;
+
+use crate::support::{
     service::{BUCKET, KEY, MAIN, Service, TOKEN, answer, project_push, request},
     sqs::Op as SqsOp,
 };
-use tokio::runtime::Handle;
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| Handle::current().block_on(future))

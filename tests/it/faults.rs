@@ -2,8 +2,6 @@
 //!
 //! `FAULTS=long` adds a start that the others nearly cover.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -17,7 +15,9 @@ use backlog_bridge::{
     error::chain,
     progress::Progress,
 };
-use support::{
+use tokio::{runtime::Runtime, sync::oneshot};
+
+use crate::support::{
     git_server::{
         Fault as GitFault, GitServer,
         Op::{self as GitOp, Fetch, Handshake, LsRefs},
@@ -27,7 +27,6 @@ use support::{
     upstream::{Content, Repository},
     world::{MAIN, World},
 };
-use tokio::{runtime::Runtime, sync::oneshot};
 
 /// For a delivery that waits for what never comes.
 const SHORT: Duration = Duration::from_secs(1);

@@ -1,8 +1,6 @@
 //! A network that lies: certificates, redirects and answers that are none. What is said, whether to try again, and that the
 //! login reaches nobody else.
 
-mod support;
-
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -13,12 +11,13 @@ use std::{
 
 use backlog_bridge::error::chain;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use support::{
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::support::{
     cases::Cases,
     product::remote,
     tls::{Ca, trusting},
 };
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 const USER: &str = "robot@example.com";
 const PASSWORD: &str = "p:a@s/s-never-to-be-seen";

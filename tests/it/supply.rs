@@ -115,21 +115,32 @@ fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension()?.to_str()
 }
 
+/// All that is written in a folder and in those below it.
+fn sources_below(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap();
+    let texts = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_below(&path)
+        } else {
+            fs::read_to_string(path).unwrap()
+        }
+    });
+    texts.collect()
+}
+
 #[test]
 fn every_test_and_file_that_the_threat_model_names_is_there() {
     let root = env!("CARGO_MANIFEST_DIR");
     let text = fs::read_to_string(format!("{root}/SECURITY.md")).unwrap();
-    let sources: String = fs::read_dir(format!("{root}/tests"))
-        .unwrap()
-        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
-        .collect();
+    let sources = sources_below(format!("{root}/tests").as_ref());
     let (mut tests, mut files) = (0, 0);
     for name in text.split('`').skip(1).step_by(2) {
         if name.matches('_').count() > 2 {
             assert!(sources.contains(&format!("fn {name}()")), "{name}");
             tests += 1;
         } else if [Some("rs"), Some("toml"), Some("md")].contains(&extension(name)) {
-            let there = ["", "tests/"].map(|folder| format!("{root}/{folder}{name}"));
+            let there = ["", "tests/it/"].map(|folder| format!("{root}/{folder}{name}"));
             assert!(there.iter().any(|path| fs::exists(path).unwrap()), "{name}");
             files += 1;
         }

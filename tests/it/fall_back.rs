@@ -1,12 +1,11 @@
 //! When the version before is of no use, everything is fetched: the result is right, and it is said why.
 
-mod support;
-
 use std::io::{Cursor, Write};
 
 use backlog_bridge::{deliver::Success, limits::Limits};
 use gix::objs::Kind;
-use support::{
+
+use crate::support::{
     generate::{noise, source},
     git_server::{
         Fault as GitFault, GitServer,
@@ -346,7 +345,7 @@ async fn a_tree_that_names_do_not_tell_is_fetched_as_a_whole_each_time() {
     // An empty folder, which Git itself does not make and a zip of ours does not show.
     let id = |hex: &str| gix::ObjectId::from_hex(hex.as_bytes()).unwrap();
     for name in ["a", "b"] {
-        let tree = support::pack_builder::tree(&[
+        let tree = crate::support::pack_builder::tree(&[
             ("100644", name, id(&blob)),
             ("40000", "empty", id(&empty)),
         ]);

@@ -1,14 +1,14 @@
 //! A Git server that lies, all the way: each lie ends in its kind and its class, soon and in little memory, and nothing is
 //! written.
 
-mod support;
-
 use backlog_bridge::{
     deliver::{Delivery, Success},
     error::chain,
 };
 use gix::{ObjectId, objs::Kind};
-use support::{
+use tokio::runtime::Handle;
+
+use crate::support::{
     cases::Cases,
     fault::{Fault, Op, bands, repair_checksum},
     git_server::GitServer,
@@ -17,7 +17,6 @@ use support::{
     tls::trusting,
     world::{BUCKET, KEY, MAIN, World},
 };
-use tokio::runtime::Handle;
 
 /// An id that no object has.
 const NOBODY: [u8; 20] = [0x11; 20];

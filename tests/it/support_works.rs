@@ -1,7 +1,5 @@
 //! The test parts are what they say they are.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -14,7 +12,13 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use support::{
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::support::{
     fault::{pack_of, repair_checksum},
     generate::{Size, large_repository, random_push, random_tree},
     git_server::{Fault, GitServer, Op},
@@ -24,11 +28,6 @@ use support::{
     process::{git, run_within},
     tls::trusting,
     upstream::{Content, Repository, Upstream},
-};
-use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
 };
 
 const MAIN: &str = "refs/heads/main";
@@ -202,7 +201,7 @@ fn a_repository_may_have_any_name() {
 fn a_push_arrives() {
     let (upstream, repository, first) = one_file();
     let local = upstream.repository("LOCAL/web");
-    let noise = support::generate::noise(3_000_000, 1);
+    let noise = crate::support::generate::noise(3_000_000, 1);
     let commit = local.commit_on(MAIN, &[("large", noise.into())]);
     let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
     let url = server.url("APP/web");
@@ -525,7 +524,7 @@ fn a_tree_that_git_would_not_make_can_be_there() {
 fn a_repacked_repository_has_delta_chains() {
     let upstream = Upstream::new();
     let repository = upstream.repository("APP/web");
-    let mut text = support::generate::source(20_000, 1);
+    let mut text = crate::support::generate::source(20_000, 1);
     for version in 1..=6 {
         let at = version * 3000;
         text.splice(at..at, format!("version {version}\n").into_bytes());
@@ -555,7 +554,7 @@ fn one_of_each() -> (Upstream, Repository, String) {
     let upstream = Upstream::new();
     let repository = upstream.repository("APP/web");
     let files: Vec<(&[u8], Content)> = vec![
-        (b"a.txt", support::generate::source(5000, 1).into()),
+        (b"a.txt", crate::support::generate::source(5000, 1).into()),
         (b"empty", "".into()),
         (b"latin-\xe9", "e".into()),
         (b"link", Content::Symlink("a.txt".into())),

@@ -1,11 +1,10 @@
 //! A tree that lies: no path that could escape or harm where it is extracted, no object that is not there, nothing beyond the
 //! limits.
 
-mod support;
-
 use backlog_bridge::{error::chain, limits::Limits, snapshot::SnapshotError};
 use gix::{ObjectId, objs::Kind};
-use support::{
+
+use crate::support::{
     generate::noise,
     pack_builder::{FILE, FOLDER, PackBuilder, bomb, id_of, tree},
     product::{Built, Refusal, build_pack, on_disk, refusal, try_build},

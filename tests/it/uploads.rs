@@ -1,7 +1,5 @@
 //! An archive becomes a version, whole or in parts: what S3 is asked, and what is there afterwards, whatever goes wrong.
 
-mod support;
-
 use std::{
     fs,
     ops::RangeInclusive,
@@ -16,12 +14,13 @@ use backlog_bridge::{
     error::{Error, chain},
 };
 use gix::ObjectId;
-use support::{
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::support::{
     s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, TestS3},
     upstream::Content,
     world::{BUCKET, KEY, MAIN, World},
 };
-use tokio::{sync::oneshot, time::timeout};
 
 const AT: Address<'_> = Address {
     bucket: BUCKET,

@@ -1,7 +1,5 @@
 //! The test parts that stand in for Lambda and what is around it are what they say they are.
 
-mod support;
-
 use std::{
     env, fs,
     future::pending,
@@ -21,7 +19,8 @@ use aws_sdk_sqs::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     fifo::{DEDUPLICATION, Sent, SqsQueue, md5_hex},
     lambda::Lambda,
     s3::{ACCESS_KEY, SECRET_KEY},
@@ -460,7 +459,7 @@ async fn secrets_fail_when_the_test_says_so() {
 
 const FUNCTION: [&str; 4] = [
     "--exact",
-    "the_function",
+    "lambda_support_works::the_function",
     "--include-ignored",
     "--nocapture",
 ];
@@ -589,7 +588,7 @@ async fn a_function_gets_its_event_and_what_lambda_says_of_it() {
         assert_eq!(answer["memory_mb"], 1769);
         assert!(answer["trace"].as_str().unwrap().starts_with("Root=1-"));
         let arn = answer["arn"].as_str().unwrap();
-        let prefix = "arn:aws:lambda:ap-northeast-1:123456789012:function:lambda_support_works";
+        let prefix = "arn:aws:lambda:ap-northeast-1:123456789012:function:it-";
         assert!(arn.starts_with(prefix), "{arn}");
         let deadline = u128::from(answer["deadline_ms"].as_u64().unwrap());
         assert!((before..=after).contains(&deadline), "{deadline}");

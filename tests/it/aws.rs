@@ -1,8 +1,6 @@
 //! `sync --aws` against an S3 that somebody else wrote: ministack, in a virtual environment under `target/`. Skipped with
 //! a printed reason where there is no Python, or no way to install it.
 
-mod support;
-
 use std::{
     fs::{self, File},
     net::TcpListener,
@@ -13,7 +11,8 @@ use std::{
 
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
-use support::{
+
+use crate::support::{
     git_server::GitServer,
     oracle::{assert_zip_equals, expected_entries},
     process::run_within,

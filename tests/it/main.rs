@@ -1,0 +1,36 @@
+//! What goes through the public door only, on real parts: one program, so that these and what they stand on are compiled
+//! and linked once.
+
+mod archive;
+mod aws;
+mod cli;
+mod contract;
+mod deliver;
+mod embedded_s3;
+mod fall_back;
+mod faults;
+mod hostile;
+mod incremental;
+mod lambda_support_works;
+// `model` and `processes` run long and stand in folders of their own, but are no programs of their own: those would compile
+// `support` again and, as each would use a part of it, could not do so without `allow(dead_code)`.
+#[path = "../model/mod.rs"]
+mod model;
+mod names;
+mod network;
+mod packs;
+#[path = "../processes/mod.rs"]
+mod processes;
+mod remote;
+mod requests;
+mod routes;
+mod secrets;
+mod serve;
+mod service;
+mod supply;
+#[path = "../support/mod.rs"]
+#[expect(unreachable_pub, reason = "`pub` is what it offers the tests")]
+mod support;
+mod support_works;
+mod trees;
+mod uploads;

@@ -13,6 +13,7 @@ use gix::objs::Kind;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::support::{
+    MAIN,
     generate::{noise, random_push, random_tree, source},
     git_server::GitServer,
     oracle::{
@@ -25,7 +26,6 @@ use crate::support::{
     upstream::{Content, Repository, Upstream, write_change},
 };
 
-const MAIN: &str = "refs/heads/main";
 const LOGIN: (&str, &str) = ("robot@example.com", "p:a@s/s");
 
 /// The same random cases every time; with `PROPTEST_CASES` new ones: as many at 100, twice as many at 200.

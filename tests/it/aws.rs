@@ -13,6 +13,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
 
 use crate::support::{
+    MAIN,
     git_server::GitServer,
     oracle::{assert_zip_equals, expected_entries},
     process::run_within,
@@ -20,7 +21,6 @@ use crate::support::{
     upstream::Upstream,
 };
 
-const MAIN: &str = "refs/heads/main";
 const USER: &str = "robot@example.com";
 const PASSWORD: &str = "p:a@s/s";
 const BUCKET: &str = "sources-test";

@@ -12,13 +12,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
+    MAIN,
     git_server::GitServer,
     oracle::{assert_zip_file_equals, expected_entries},
     process::run_within,
     upstream::{Repository, Upstream},
 };
 
-const MAIN: &str = "refs/heads/main";
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A folder with a routing table, a repository, and room for a store.

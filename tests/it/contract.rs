@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
 
 use crate::support::{
+    KEY, MAIN,
     git_server::{Fault as GitFault, Op as GitOp},
     s3::Op as S3Op,
-    service::{KEY, MAIN, Service},
+    service::Service,
     sqs::Op as SqsOp,
 };
 

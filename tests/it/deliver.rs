@@ -9,6 +9,7 @@ use backlog_bridge::{
 };
 
 use crate::support::{
+    BUCKET, KEY, MAIN,
     git_server::{
         Fault as GitFault, GitServer,
         Op::{Fetch, Handshake, LsRefs},
@@ -17,7 +18,7 @@ use crate::support::{
     s3::{Fault, Op},
     tls::trusting,
     upstream::{Content, Upstream},
-    world::{BUCKET, KEY, MAIN, World},
+    world::World,
 };
 
 const DEVELOP: &str = "refs/heads/develop";

@@ -16,12 +16,10 @@ use backlog_bridge::local::{EmbeddedS3, Store};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
+    BUCKET, KEY,
     process::this_test_again,
     s3::{ACCESS_KEY, Fault, Op, TestS3, client},
 };
-
-const BUCKET: &str = "sources";
-const KEY: &str = "web/main.zip";
 
 /// The status and code of what must have failed.
 fn refused<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(

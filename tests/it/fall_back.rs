@@ -6,6 +6,7 @@ use backlog_bridge::{deliver::Success, limits::Limits};
 use gix::objs::Kind;
 
 use crate::support::{
+    BUCKET, KEY, MAIN,
     generate::{noise, source},
     git_server::{
         Fault as GitFault, GitServer,
@@ -15,7 +16,7 @@ use crate::support::{
     s3::{Fault, Op, StoredVersion},
     tls::trusting,
     upstream::Content,
-    world::{BUCKET, KEY, MAIN, World},
+    world::World,
 };
 
 fn base() -> Vec<(&'static str, Content)> {

@@ -18,6 +18,7 @@ use backlog_bridge::{
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::support::{
+    MAIN,
     git_server::{
         Fault as GitFault, GitServer,
         Op::{self as GitOp, Fetch, Handshake, LsRefs},
@@ -25,7 +26,7 @@ use crate::support::{
     s3::{Fault, Op, SECRET_KEY},
     tls::trusting,
     upstream::{Content, Repository},
-    world::{MAIN, World},
+    world::World,
 };
 
 /// For a delivery that waits for what never comes.

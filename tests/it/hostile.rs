@@ -9,13 +9,14 @@ use gix::{ObjectId, objs::Kind};
 use tokio::runtime::Handle;
 
 use crate::support::{
+    BUCKET, KEY, MAIN,
     cases::Cases,
     fault::{Fault, Op, bands, repair_checksum},
     git_server::GitServer,
     pack_builder::{BLOB, FILE, FOLDER, PackBuilder, Step, bomb, delta, id_of, tree, zlib},
     s3::Op as S3Op,
     tls::trusting,
-    world::{BUCKET, KEY, MAIN, World},
+    world::World,
 };
 
 /// An id that no object has.

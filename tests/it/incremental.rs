@@ -13,6 +13,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use zip::ZipArchive;
 
 use crate::support::{
+    MAIN,
     generate::{Size, large_repository, noise, random_push, source},
     git_server::{
         Fault as GitFault,
@@ -21,7 +22,7 @@ use crate::support::{
     s3::Op,
     tls::trusting,
     upstream::{Content, Repository},
-    world::{MAIN, World},
+    world::World,
 };
 
 /// What a tree of [`base`] is larger than, packed, and no change to it is. In bytes.

@@ -4,6 +4,7 @@ use backlog_bridge::{limits::Limits, pack::PackError};
 use gix::{ObjectId, objs::Kind};
 
 use crate::support::{
+    MAIN,
     fault::repair_checksum,
     generate::{noise, source},
     oracle::{Entry, assert_zip_equals, check_zip, expected_entries},
@@ -12,7 +13,6 @@ use crate::support::{
     upstream::{Content, Repository, Upstream},
 };
 
-const MAIN: &str = "refs/heads/main";
 /// An id that no object has.
 const NOBODY: [u8; 20] = [0x11; 20];
 

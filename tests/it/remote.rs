@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
 use crate::support::{
+    MAIN,
     generate::noise,
     git_server::{Fault, GitServer, Op},
     oracle::{assert_zip_equals, expected_entries},
@@ -26,7 +27,6 @@ use crate::support::{
     upstream::{Content, Repository, Upstream},
 };
 
-const MAIN: &str = "refs/heads/main";
 const USER: &str = "robot@example.com";
 const PASSWORD: &str = "p:a@s/s-never-to-be-seen";
 const LOGIN: Option<(&str, &str)> = Some((USER, PASSWORD));

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::support::{
-    service::{BUCKET, KEY, MAIN, Service, TOKEN, answer, project_push, request},
+    BUCKET, KEY, MAIN,
+    service::{Service, TOKEN, answer, project_push, request},
     sqs::Op as SqsOp,
 };
 

@@ -9,13 +9,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use crate::support::{
+    KEY, MAIN,
     git_server::{Fault as GitFault, Op as GitOp},
     json_api::Fault as ApiFault,
     lambda::Lambda,
     oracle::read_zip,
     process::run_within,
     s3::{Fault as S3Fault, Op as S3Op},
-    service::{GIT_SECRET, KEY, LOGIN, MAIN, Service, TOKEN, project_push, request},
+    service::{GIT_SECRET, LOGIN, Service, TOKEN, project_push, request},
     sqs::Op as SqsOp,
 };
 

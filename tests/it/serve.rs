@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
+    MAIN,
     process::wait_within,
-    service::{MAIN, project_push},
+    service::project_push,
     upstream::{Repository, Upstream},
 };
 

@@ -10,14 +10,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::support::{
+    KEY, MAIN,
     git_server::{Fault as GitFault, Op as GitOp},
     json_api::Fault as SqsFault,
     lambda::{Invocation, Lambda},
     oracle::{assert_zip_equals, expected_entries},
     s3::{Fault as S3Fault, Op as S3Op},
     service::{
-        GIT_SECRET, KEY, LOGIN, MAIN, Service, TOKEN, TOKEN_SECRET, answer, lines, project_push,
-        request,
+        GIT_SECRET, LOGIN, Service, TOKEN, TOKEN_SECRET, answer, lines, project_push, request,
     },
     sqs::Op as SqsOp,
 };

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::support::{
+    MAIN,
     fault::{pack_of, repair_checksum},
     generate::{Size, large_repository, random_push, random_tree},
     git_server::{Fault, GitServer, Op},
@@ -30,7 +31,6 @@ use crate::support::{
     upstream::{Content, Repository, Upstream},
 };
 
-const MAIN: &str = "refs/heads/main";
 const USER: &str = "robot@example.com";
 const PASSWORD: &str = "p:a@s/s";
 const LOGIN: &str = "robot%40example.com:p%3Aa%40s%2Fs";

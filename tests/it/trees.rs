@@ -5,13 +5,13 @@ use backlog_bridge::{error::chain, limits::Limits, snapshot::SnapshotError};
 use gix::{ObjectId, objs::Kind};
 
 use crate::support::{
+    MAIN,
     generate::noise,
     pack_builder::{FILE, FOLDER, PackBuilder, bomb, id_of, tree},
     product::{Built, Refusal, build_pack, on_disk, refusal, try_build},
     upstream::{Content, Upstream},
 };
 
-const MAIN: &str = "refs/heads/main";
 /// An id that no object has.
 const NOBODY: [u8; 20] = [0x11; 20];
 

@@ -17,9 +17,10 @@ use gix::ObjectId;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::support::{
+    BUCKET, KEY, MAIN,
     s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, TestS3},
     upstream::Content,
-    world::{BUCKET, KEY, MAIN, World},
+    world::World,
 };
 
 const AT: Address<'_> = Address {

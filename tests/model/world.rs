@@ -22,12 +22,12 @@ use backlog_bridge::{
 
 use super::Op;
 use crate::support::{
+    BUCKET,
     oracle::{assert_zip_equals, expected_entries},
     s3::{ACCESS_KEY, Fault, SECRET_KEY, StoredVersion, TestS3},
     upstream::{Content, Repository, Upstream},
 };
 
-const BUCKET: &str = "sources";
 pub(crate) const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
 pub(crate) const KEYS: [&str; 3] = ["main.zip", "develop.zip", "all.zip"];
 /// Route name, branch, key. A table may drop a route, add one, or swap two objects.

@@ -18,6 +18,7 @@ use fastrand::Rng;
 use tempfile::TempDir;
 
 use crate::support::{
+    BUCKET,
     git_server::GitServer,
     lambda::Lambda,
     oracle::{assert_zip_equals, expected_entries},
@@ -29,7 +30,6 @@ use crate::support::{
 
 const WORKERS: usize = 3;
 const PUSHES: usize = 120;
-const BUCKET: &str = "sources";
 const TABLE: &str = "config/routes.toml";
 const USER: &str = "robot@example.com";
 const PASSWORD: &str = "p:a@s/s-of-processes";

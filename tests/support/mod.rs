@@ -21,3 +21,10 @@ pub mod sqs;
 pub mod tls;
 pub mod upstream;
 pub mod world;
+
+/// The ref that most tests deliver.
+pub const MAIN: &str = "refs/heads/main";
+/// The bucket of every route.
+pub const BUCKET: &str = "sources";
+/// The object of [`MAIN`].
+pub const KEY: &str = "web/main.zip";

@@ -6,6 +6,7 @@ use std::{fmt::Write, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
+    BUCKET, KEY, MAIN,
     git_server::GitServer,
     lambda::{Invocation, Lambda},
     s3::{StoredVersion, TestS3},
@@ -14,11 +15,6 @@ use super::{
     upstream::{Repository, Upstream},
 };
 
-/// The bucket of every route.
-pub const BUCKET: &str = "sources";
-/// The object of [`MAIN`].
-pub const KEY: &str = "web/main.zip";
-pub const MAIN: &str = "refs/heads/main";
 /// The webhook's token at the start.
 pub const TOKEN: &str = "the-first-webhook-token-of-all";
 /// The login of the Git server at the start.

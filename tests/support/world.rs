@@ -11,15 +11,12 @@ use backlog_bridge::{
 };
 
 use super::{
+    BUCKET, KEY, MAIN,
     git_server::GitServer,
     oracle::{assert_readable_by_others, assert_zip_equals, expected_entries},
     s3::{ACCESS_KEY, SECRET_KEY, StoredVersion, TestS3},
     upstream::{Repository, Upstream},
 };
-
-pub const MAIN: &str = "refs/heads/main";
-pub const BUCKET: &str = "sources";
-pub const KEY: &str = "web/main.zip";
 
 pub struct World {
     pub upstream: Upstream,

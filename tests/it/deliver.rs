@@ -18,7 +18,7 @@ use crate::support::{
     s3::{Fault, Op},
     tls::trusting,
     upstream::{Content, Upstream},
-    world::World,
+    world::{World, deliver, outcome},
 };
 
 const DEVELOP: &str = "refs/heads/develop";
@@ -44,13 +44,6 @@ fn assert_newest_is(world: &World, commit: &str) {
     assert_eq!(newest.metadata["git-commit"], commit);
     let expected = expected_entries(&world.repository, commit);
     assert_zip_equals(&newest.bytes.unwrap(), &expected, commit);
-}
-
-fn outcome(delivery: &Delivery) -> Success {
-    *delivery
-        .result
-        .as_ref()
-        .unwrap_or_else(|err| panic!("{}", chain(err)))
 }
 
 fn failure(delivery: Delivery) -> Error {
@@ -114,21 +107,17 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
 
 #[tokio::test]
 async fn the_same_commit_twice_is_one_version() {
-    let world = World::new().await;
-    commit(&world, "a");
-    assert_eq!(outcome(&world.deliver().await), Success::Published);
-    assert_eq!(outcome(&world.deliver().await), Success::AlreadyCurrent);
-    assert_eq!(world.versions().len(), 1);
+    let first = deliver(&[("a.txt", "a")]).await.published();
+    let second = first.again().await.ended(Success::AlreadyCurrent);
+    second.holds(&[("a.txt", "a")]).of_versions(1);
 }
 
 #[tokio::test]
 async fn a_deleted_branch_leaves_the_object_as_it_is() {
-    let world = World::new().await;
-    let commit = commit(&world, "a");
-    world.deliver().await;
-    world.repository.delete_ref(MAIN);
-    assert_eq!(outcome(&world.deliver().await), Success::BranchGone);
-    assert_newest_is(&world, &commit);
+    let first = deliver(&[("a.txt", "a")]).await.published();
+    first.world.repository.delete_ref(MAIN);
+    let second = first.again().await.ended(Success::BranchGone);
+    second.holds(&[("a.txt", "a")]).of_versions(1);
 }
 
 #[tokio::test]
@@ -174,16 +163,11 @@ async fn a_missing_ref_is_an_error_that_says_what_is_there() {
 #[tokio::test]
 async fn a_foreign_object_is_replaced_and_it_is_said() {
     let world = World::new().await;
-    let commit = commit(&world, "a");
     put_by_hand(&world).await;
-    let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Success::Published);
-    assert!(
-        delivery.warnings[0].contains("did not write"),
-        "{:?}",
-        delivery.warnings
-    );
-    assert_newest_is(&world, &commit);
+    let first = world.deliver_change(&[("a.txt", "a")]).await.published();
+    let first = first.holds(&[("a.txt", "a")]);
+    let warnings = &first.delivery.warnings;
+    assert!(warnings[0].contains("did not write"), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -232,15 +216,13 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
 #[tokio::test]
 async fn a_push_during_the_upload_is_delivered_too() {
     let world = World::new().await;
-    let a = commit(&world, "a");
-    let repository = world.upstream.repository("APP/web");
+    let repository = world.repository.clone();
     world.s3.before(Op::PutObject, move || async move {
         repository.commit_on(MAIN, &[("late.txt", "late".into())]);
     });
-    assert_eq!(outcome(&world.deliver().await), Success::Published);
-    let late = world.repository.resolve(MAIN).unwrap();
-    assert_eq!(world.commits(), [late.clone(), a]);
-    assert_newest_is(&world, &late);
+    let both = world.deliver_change(&[("a.txt", "a")]).await.published();
+    both.holds(&[("a.txt", "a"), ("late.txt", "late")])
+        .of_versions(2);
 }
 
 #[tokio::test]
@@ -382,17 +364,14 @@ async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
 
 #[tokio::test]
 async fn an_object_that_somebody_deletes_meanwhile_is_written_anew() {
-    let world = World::new().await;
-    commit(&world, "a");
-    world.deliver().await;
-    let b = commit(&world, "b");
+    let world = deliver(&[("a.txt", "a")]).await.published().world;
     let client = world.s3.client();
     world.s3.before(Op::PutObject, move || async move {
         let delete = client.delete_object().bucket(BUCKET).key(KEY);
         delete.send().await.unwrap();
     });
-    assert_eq!(outcome(&world.deliver().await), Success::Published);
-    assert_newest_is(&world, &b);
+    let second = world.deliver_change(&[("a.txt", "b")]).await.published();
+    second.holds(&[("a.txt", "b")]);
 }
 
 #[tokio::test]
@@ -463,10 +442,13 @@ async fn a_warning_is_said_once_however_many_rounds_it_takes() {
 async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
     let world = World::new().await;
     put_by_hand(&world).await;
-    let delivery = world.deliver().await;
-    assert_eq!(outcome(&delivery), Success::BranchGone);
-    assert!(delivery.warnings.is_empty(), "{:?}", delivery.warnings);
-    assert_eq!(world.versions().len(), 1);
+    let it = world.delivered().await.ended(Success::BranchGone);
+    let it = it.of_versions(1);
+    assert!(
+        it.delivery.warnings.is_empty(),
+        "{:?}",
+        it.delivery.warnings
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -505,9 +487,8 @@ async fn many_deliveries_at_once_never_repeat_a_commit_and_end_at_the_tip() {
 
 #[tokio::test]
 async fn hints_that_never_come_true_end_after_the_settle_time() {
-    let world = World::new().await;
-    let commit = commit(&world, "a");
-    world.deliver().await;
+    let first = deliver(&[("a.txt", "a")]).await.published();
+    let world = first.world;
     let hints = Hints {
         commits: vec![id(&"ab".repeat(20))],
         before: None,
@@ -518,7 +499,7 @@ async fn hints_that_never_come_true_end_after_the_settle_time() {
         Success::AlreadyCurrent
     );
     assert!((7..9).contains(&started.elapsed().as_secs()));
-    assert_newest_is(&world, &commit);
+    world.assert_newest_is_the_tip("as before");
 }
 
 #[test]
@@ -654,9 +635,8 @@ fn a_branch_that_is_deleted_before_the_fetch_is_gone() {
 fn a_fault_of_s3_costs_no_second_fetch() {
     trusting(|| {
         World::on_a_server(async |world, server| {
-            commit(&world, "a");
             world.s3.fail_once(Op::PutObject, Fault::Status(503));
-            assert_eq!(outcome(&world.deliver().await), Success::Published);
+            world.deliver_change(&[("a.txt", "a")]).await.published();
             let fetches = server.ops().into_iter().filter(|op| *op == Fetch).count();
             assert_eq!(fetches, 1);
         });

@@ -1,6 +1,6 @@
 //! A repository, a bucket, and a bridge between them: mostly, `main` of `APP/web` is delivered to one object.
 
-use std::{fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use backlog_bridge::{
     bucket::S3,
@@ -13,7 +13,7 @@ use backlog_bridge::{
 use super::{
     BUCKET, KEY, MAIN,
     git_server::GitServer,
-    oracle::{assert_readable_by_others, assert_zip_equals, expected_entries},
+    oracle::{assert_readable_by_others, assert_zip_equals, expected_entries, read_zip},
     s3::{ACCESS_KEY, SECRET_KEY, StoredVersion, TestS3},
     upstream::{Repository, Upstream},
 };
@@ -109,6 +109,25 @@ impl World {
         self.bridge.deliver(&to, hints, &Arc::default()).await
     }
 
+    /// Delivers, for what is asked about it in the same line.
+    pub async fn delivered(self) -> Delivered {
+        let delivery = self.deliver().await;
+        Delivered {
+            world: self,
+            delivery,
+        }
+    }
+
+    /// Commits files on `main` and delivers.
+    pub async fn deliver_change(self, files: &[(&str, &str)]) -> Delivered {
+        let files: Vec<_> = files
+            .iter()
+            .map(|&(path, text)| (path, text.into()))
+            .collect();
+        self.repository.commit_on(MAIN, &files);
+        self.delivered().await
+    }
+
     /// Delivers the tip, which must become a new version, and compares that with what git says of the tip.
     pub async fn publish(&self, case: &str) -> Delivery {
         let delivery = self.deliver().await;
@@ -179,6 +198,71 @@ impl World {
         let bytes = version.bytes.unwrap();
         put.body(bytes.into()).send().await.unwrap();
     }
+}
+
+/// Commits these files on `main` of a new repository, and delivers it.
+pub async fn deliver(files: &[(&str, &str)]) -> Delivered {
+    World::new().await.deliver_change(files).await
+}
+
+/// What became of a delivery, and the world in which it was.
+pub struct Delivered {
+    pub world: World,
+    pub delivery: Delivery,
+}
+
+impl Delivered {
+    /// The tip became a new version.
+    pub fn published(self) -> Self {
+        let it = self.ended(Success::Published);
+        it.world.assert_newest_is_the_tip("published");
+        it
+    }
+
+    /// # Panics
+    ///
+    /// If it did not end so.
+    pub fn ended(self, expected: Success) -> Self {
+        assert_eq!(outcome(&self.delivery), expected);
+        self
+    }
+
+    /// The object's newest version holds these files and nothing else.
+    pub fn holds(self, files: &[(&str, &str)]) -> Self {
+        let zip = read_zip(&self.world.newest().bytes.unwrap()).unwrap();
+        let members = zip.members.iter();
+        let found: BTreeMap<_, _> = members
+            .map(|file| (text(&file.name), text(&file.content)))
+            .collect();
+        let expected = files.iter().map(|&(name, content)| (name, content));
+        assert_eq!(found, expected.collect());
+        self
+    }
+
+    /// The object has so many versions.
+    pub fn of_versions(self, count: usize) -> Self {
+        assert_eq!(self.world.versions().len(), count);
+        self
+    }
+
+    /// Delivers once more.
+    pub async fn again(self) -> Self {
+        self.world.delivered().await
+    }
+}
+
+/// How a delivery ended.
+///
+/// # Panics
+///
+/// If it failed.
+pub fn outcome(delivery: &Delivery) -> Success {
+    let result = delivery.result.as_ref();
+    *result.unwrap_or_else(|err| panic!("{}", chain(err)))
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
 }
 
 fn table_on_disk(upstream: &Upstream, routes: &[(&str, &str)]) -> RouteTable {

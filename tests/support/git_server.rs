@@ -4,23 +4,20 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::pending,
-    io::{self, Read},
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{Either, Full};
 use hyper::{
-    HeaderMap, Method, Response, StatusCode,
-    body::{Body, Bytes, Frame, Incoming},
+    HeaderMap, Response, StatusCode,
+    body::{Body, Bytes, Incoming},
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
     server::conn::http1,
@@ -34,46 +31,18 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+mod faults;
+mod log;
+
+use faults::{Plans, altered};
+pub use log::Request;
+use log::{Entry, Streamed, Upload, op_of};
+
 pub use super::fault::{Fault, Op};
 use super::{
     cgi::{Backend, CHUNK, Call, Stream},
     tls::Ca,
 };
-
-/// How much of a request's body the log keeps.
-const LOGGED: usize = 64 * 1024;
-/// How much of a request's body tells what it asks for.
-const PEEKED: usize = 32;
-
-/// One request that came in.
-#[derive(Debug, Clone, Default)]
-pub struct Request {
-    pub op: Option<Op>,
-    pub method: String,
-    /// As it was sent, escapes included.
-    pub path: String,
-    pub query: String,
-    /// The header `Git-Protocol`.
-    pub protocol: Option<String>,
-    /// Connections count from 1.
-    pub connection: usize,
-    /// Whether it carried `Authorization`, right or wrong.
-    pub authorized: bool,
-    /// Its first 64 KiB, as they were sent.
-    pub body: Vec<u8>,
-    pub body_bytes: usize,
-    /// `None` as long as there is no answer.
-    pub status: Option<u16>,
-    /// What was given to the connection up to now.
-    pub response_bytes: usize,
-}
-
-impl Request {
-    /// What it asks for.
-    pub fn op(&self) -> Op {
-        self.op.unwrap_or(Op::Other)
-    }
-}
 
 /// HTTPS on loopback; stops when it is dropped.
 pub struct GitServer {
@@ -108,8 +77,7 @@ impl GitServer {
                 ),
             }),
             log: Mutex::default(),
-            faults: Mutex::default(),
-            hooks: Mutex::default(),
+            plans: Plans::default(),
             packs: Mutex::default(),
             cache_packs: AtomicBool::new(false),
             v0_only: AtomicBool::new(false),
@@ -163,28 +131,22 @@ impl GitServer {
     /// Lets every request of a kind go wrong from now on. Requests without the right login get their 401 before that.
     /// Of several faults for a kind, the first counts.
     pub fn fault(&self, op: Op, fault: Fault) {
-        self.push_fault(op, fault, false);
+        self.state.plans.fault(op, fault, false);
     }
 
     /// Lets the next request of a kind go wrong.
     pub fn fault_once(&self, op: Op, fault: Fault) {
-        self.push_fault(op, fault, true);
-    }
-
-    fn push_fault(&self, op: Op, fault: Fault, once: bool) {
-        lock(&self.state.faults).push(Planned { op, fault, once });
+        self.state.plans.fault(op, fault, true);
     }
 
     /// Nothing goes wrong any more.
     pub fn clear_faults(&self) {
-        lock(&self.state.faults).clear();
+        self.state.plans.clear_faults();
     }
 
     /// Runs something before the n-th request of a kind from now on is answered, the first being 1.
     pub fn before(&self, op: Op, nth: usize, run: impl FnOnce() + Send + 'static) {
-        assert!(nth > 0, "the first request is number 1");
-        let run = Box::new(run);
-        lock(&self.state.hooks).push(Hook { op, left: nth, run });
+        self.state.plans.before(op, nth, run);
     }
 
     /// Lets the n-th request of a kind from now on go wrong, the first being 1, unless `is_wanted` says no when it comes.
@@ -198,8 +160,7 @@ impl GitServer {
         let state = Arc::clone(&self.state);
         self.before(op, nth, move || {
             if is_wanted() {
-                let once = true;
-                lock(&state.faults).insert(0, Planned { op, fault, once });
+                state.plans.fault_first(op, fault);
             }
         });
     }
@@ -230,32 +191,18 @@ struct State {
     backend: Backend,
     login: Option<Login>,
     log: Mutex<Vec<Entry>>,
-    faults: Mutex<Vec<Planned>>,
-    hooks: Mutex<Vec<Hook>>,
+    plans: Plans,
     packs: Mutex<HashMap<PackKey, Bytes>>,
     cache_packs: AtomicBool,
     v0_only: AtomicBool,
 }
 
-type Entry = Arc<Mutex<Request>>;
 /// Path, protocol and request body.
 type PackKey = (String, Option<String>, Bytes);
 
 struct Login {
     user: String,
     header: String,
-}
-
-struct Planned {
-    op: Op,
-    fault: Fault,
-    once: bool,
-}
-
-struct Hook {
-    op: Op,
-    left: usize,
-    run: Box<dyn FnOnce() + Send>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -302,7 +249,7 @@ impl State {
         lock(&entry).op = Some(op);
 
         let answer = if self.admits(&head.headers) {
-            let answer = match self.run_hooks(op).await {
+            let answer = match self.plans.run_hooks(op).await {
                 Ok(()) => self.answer_admitted(op, &head, upload, &entry).await,
                 Err(error) => Err(error),
             };
@@ -346,40 +293,6 @@ impl State {
             .is_none_or(|login| sent.is_some_and(|sent| sent == login.header))
     }
 
-    /// A hook that panics is a 500, so that the test notices.
-    async fn run_hooks(&self, op: Op) -> io::Result<()> {
-        let mut due = Vec::new();
-        {
-            let mut hooks = lock(&self.hooks);
-            let mut index = 0;
-            while index < hooks.len() {
-                let hook = &mut hooks[index];
-                if hook.op == op {
-                    hook.left -= 1;
-                }
-                if hook.left == 0 {
-                    due.push(hooks.remove(index).run);
-                } else {
-                    index += 1;
-                }
-            }
-        }
-        for run in due {
-            tokio::task::spawn_blocking(run).await?;
-        }
-        Ok(())
-    }
-
-    fn take_fault(&self, op: Op) -> Option<Fault> {
-        let mut faults = lock(&self.faults);
-        let index = faults.iter().position(|planned| planned.op == op)?;
-        if faults[index].once {
-            Some(faults.remove(index).fault)
-        } else {
-            Some(faults[index].fault.clone())
-        }
-    }
-
     async fn answer_admitted(
         &self,
         op: Op,
@@ -387,7 +300,7 @@ impl State {
         upload: Upload,
         entry: &Entry,
     ) -> io::Result<Answer> {
-        let fault = self.take_fault(op);
+        let fault = self.plans.take_fault(op);
         match &fault {
             Some(Fault::Status(status)) => return Ok(plain(*status, "a fault of the test")),
             Some(Fault::Redirect(base)) => {
@@ -484,89 +397,6 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// What a request asks for; reads the start of its body if need be.
-async fn op_of(head: &Parts, upload: &mut Upload) -> Op {
-    let path = head.uri.path();
-    match head.method {
-        Method::GET if path.ends_with("/info/refs") => Op::Handshake,
-        Method::POST if path.ends_with("/git-receive-pack") => Op::Push,
-        Method::POST if path.ends_with("/git-upload-pack") => {
-            let mut start = upload.peek().await;
-            if text(&head.headers, "content-encoding").as_deref() == Some("gzip") {
-                let mut plain = Vec::new();
-                let start_only = flate2::read::GzDecoder::new(&start[..]);
-                // The stream is cut, which is an error, after everything that is there.
-                start_only.take(PEEKED as u64).read_to_end(&mut plain).ok();
-                start = plain;
-            }
-            match start.get(4..) {
-                Some(line) if line.starts_with(b"command=ls-refs") => Op::LsRefs,
-                Some(line) if line.starts_with(b"command=fetch") => Op::Fetch,
-                Some(line) if line.starts_with(b"want ") => Op::Fetch,
-                _ => Op::Other,
-            }
-        }
-        _ => Op::Other,
-    }
-}
-
-/// A request's body: what was read of it to see what it is, and the rest.
-struct Upload {
-    peeked: Vec<Bytes>,
-    rest: Incoming,
-    entry: Entry,
-}
-
-impl Upload {
-    async fn peek(&mut self) -> Vec<u8> {
-        let mut start = Vec::new();
-        while start.len() < PEEKED {
-            let Some(Ok(bytes)) = self.next().await else {
-                break;
-            };
-            start.extend_from_slice(&bytes);
-            self.peeked.push(bytes);
-        }
-        start
-    }
-
-    async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        loop {
-            let frame = self.rest.frame().await?.map_err(io::Error::other);
-            let bytes = match frame.map(Frame::into_data) {
-                Ok(Ok(bytes)) => bytes,
-                Ok(Err(_trailers)) => continue,
-                Err(error) => return Some(Err(error)),
-            };
-            let mut entry = lock(&self.entry);
-            let room = LOGGED.saturating_sub(entry.body.len());
-            entry
-                .body
-                .extend_from_slice(&bytes[..bytes.len().min(room)]);
-            entry.body_bytes += bytes.len();
-            return Some(Ok(bytes));
-        }
-    }
-
-    fn stream(mut self) -> Stream {
-        let (sender, stream) = mpsc::channel(4);
-        tokio::spawn(async move {
-            for bytes in std::mem::take(&mut self.peeked) {
-                sender.send(Ok(bytes)).await.ok();
-            }
-            // To the end, even if nobody listens any more: the connection is used again.
-            while let Some(bytes) = self.next().await {
-                sender.send(bytes).await.ok();
-            }
-        });
-        stream
-    }
-
-    async fn collect(self) -> io::Result<Bytes> {
-        collect(self.stream()).await
-    }
-}
-
 async fn collect(mut stream: Stream) -> io::Result<Bytes> {
     let mut all = Vec::new();
     while let Some(bytes) = stream.recv().await {
@@ -582,91 +412,6 @@ fn in_chunks(mut bytes: Bytes) -> Stream {
         sender.try_send(Ok(chunk)).expect("there is room for all");
     }
     stream
-}
-
-/// The body that a fault makes of the right one.
-fn altered(body: Stream, fault: Fault) -> Stream {
-    let (sender, stream) = mpsc::channel(1);
-    tokio::spawn(async move {
-        // An error means that the client is gone.
-        match fault {
-            Fault::Drip(pause) => drip(body, pause, sender).await.ok(),
-            Fault::CutAfter(bytes) => cut(body, bytes, sender).await.ok(),
-            Fault::Endless(start, again) => endless(start, &again, sender).await.ok(),
-            Fault::Response(alter) => {
-                let all = collect(body).await.map(|all| alter(all.into()).into());
-                sender.send(all).await.ok()
-            }
-            _ => pass(body, sender).await.ok(),
-        }
-    });
-    stream
-}
-
-type Sender = mpsc::Sender<io::Result<Bytes>>;
-type Sent = Result<(), mpsc::error::SendError<io::Result<Bytes>>>;
-
-async fn drip(mut body: Stream, pause: Duration, sender: Sender) -> Sent {
-    while let Some(Ok(mut bytes)) = body.recv().await {
-        while !bytes.is_empty() {
-            sender.send(Ok(bytes.split_to(1))).await?;
-            tokio::time::sleep(pause).await;
-        }
-    }
-    Ok(())
-}
-
-async fn cut(mut body: Stream, mut left: usize, sender: Sender) -> Sent {
-    while let Some(Ok(mut bytes)) = body.recv().await {
-        bytes.truncate(left);
-        left -= bytes.len();
-        sender.send(Ok(bytes)).await?;
-        if left == 0 {
-            // So that what was sent is on its way before the connection goes.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            break;
-        }
-    }
-    sender
-        .send(Err(io::ErrorKind::ConnectionReset.into()))
-        .await
-}
-
-async fn endless(start: Vec<u8>, again: &[u8], sender: Sender) -> Sent {
-    let again = Bytes::from(again.repeat(CHUNK / again.len()));
-    sender.send(Ok(start.into())).await?;
-    loop {
-        sender.send(Ok(again.clone())).await?;
-    }
-}
-
-async fn pass(mut body: Stream, sender: Sender) -> Sent {
-    while let Some(bytes) = body.recv().await {
-        sender.send(bytes).await?;
-    }
-    Ok(())
-}
-
-/// A response's body as it comes; what was given to the connection is logged.
-struct Streamed {
-    body: Stream,
-    entry: Entry,
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let next = ready!(self.body.poll_recv(context));
-        if let Some(Ok(bytes)) = &next {
-            lock(&self.entry).response_bytes += bytes.len();
-        }
-        Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
-    }
 }
 
 fn percent_decoded(path: &str) -> String {

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Command, Output},
+    process::Output,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,34 +21,24 @@ use tokio_rustls::rustls::{
 use crate::support::{
     MAIN,
     fault::{pack_of, repair_checksum},
-    generate::{Size, large_repository, random_push, random_tree},
+    generate::random_tree,
     git_server::{Fault, GitServer, Op},
     oracle::{
         Entry, assert_readable_by_others, assert_zip_equals, check_zip, expected_entries, read_zip,
     },
     process::{git, run_within},
-    tls::trusting,
     upstream::{Content, Repository, Upstream},
 };
 
-const USER: &str = "robot@example.com";
-const PASSWORD: &str = "p:a@s/s";
-const LOGIN: &str = "robot%40example.com:p%3Aa%40s%2Fs";
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Runs the real git as a client of the server, with `login` in the URL.
-fn client(server: &GitServer, login: &str, folder: &Path, args: &[&str]) -> Output {
+/// Runs the real git as a client of the server.
+fn client(server: &GitServer, folder: &Path, args: &[&str]) -> Output {
     let mut git = git();
     git.current_dir(folder)
         .arg("-c")
         .arg(format!("http.sslCAInfo={}", server.ca_file().display()))
-        .args(args.iter().map(|arg| {
-            if login.is_empty() {
-                (*arg).to_owned()
-            } else {
-                arg.replace("https://", &format!("https://{login}@"))
-            }
-        }));
+        .args(args);
     run_within(&mut git, LIMIT).expect("git is installed")
 }
 
@@ -92,183 +82,6 @@ fn one_file() -> (Upstream, Repository, String) {
 const HANDSHAKE: &str = "GET /git/APP/web.git/info/refs?service=git-upload-pack";
 
 #[test]
-fn the_real_git_clones_over_tls_with_a_login() {
-    let (upstream, _, commit) = one_file();
-    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
-    let folder = tempfile::tempdir().unwrap();
-
-    let url = server.url("APP/web");
-    let output = client(
-        &server,
-        LOGIN,
-        folder.path(),
-        &["clone", "--bare", "--depth=1", &url, "c"],
-    );
-    assert!(output.status.success(), "{}", stderr(&output));
-    let output = client(
-        &server,
-        LOGIN,
-        folder.path(),
-        &["-C", "c", "rev-parse", "HEAD"],
-    );
-    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), commit);
-
-    let requests = server.requests();
-    let seen: Vec<_> = requests
-        .iter()
-        .map(|r| {
-            (
-                r.op(),
-                r.method.as_str(),
-                r.status,
-                r.authorized,
-                r.connection,
-            )
-        })
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (Op::Handshake, "GET", Some(401), false, 1),
-            (Op::Handshake, "GET", Some(200), true, 1),
-            (Op::LsRefs, "POST", Some(200), true, 1),
-            (Op::Fetch, "POST", Some(200), true, 1),
-        ]
-    );
-    for request in &requests {
-        assert_eq!(request.protocol.as_deref(), Some("version=2"));
-        assert!(request.path.starts_with("/git/APP/web.git/"));
-        assert!(request.response_bytes > 0);
-    }
-    assert_eq!(requests[0].query, "service=git-upload-pack");
-    let fetch = &requests[3];
-    assert_eq!(fetch.body.len(), fetch.body_bytes);
-    let wanted = format!("want {commit}");
-    let body = String::from_utf8_lossy(&fetch.body);
-    assert!(body.contains(&wanted), "{body}");
-    server.clear_requests();
-    assert!(server.requests().is_empty());
-}
-
-#[test]
-fn a_client_that_does_not_trust_the_authority_refuses_the_server() {
-    let (upstream, ..) = one_file();
-    let server = GitServer::start(upstream.root(), None);
-    let output = run_within(git().args(["ls-remote", &server.url("APP/web")]), LIMIT).unwrap();
-    assert!(
-        stderr(&output).contains("certificate"),
-        "{}",
-        stderr(&output)
-    );
-    assert!(server.requests().is_empty());
-}
-
-#[test]
-fn a_wrong_password_is_401_and_a_missing_repository_404() {
-    let (upstream, ..) = one_file();
-    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
-    let folder = tempfile::tempdir().unwrap();
-    for (case, login, repository, expected) in [
-        ("wrong password", "robot%40example.com:no", "APP/web", 401),
-        ("no login", "", "APP/web", 401),
-        ("no login, no repository", "", "APP/none", 401),
-        ("no repository", LOGIN, "APP/none", 404),
-        ("above the root", LOGIN, "APP/%2e%2e/%2e%2e/etc", 404),
-        ("right", LOGIN, "APP/web", 200),
-    ] {
-        server.clear_requests();
-        let url = server.url(repository);
-        let output = client(&server, login, folder.path(), &["ls-remote", &url]);
-        assert_eq!(output.status.success(), expected == 200, "{case}");
-        let last = server.requests().pop().unwrap();
-        assert_eq!(last.status, Some(expected), "{case}");
-    }
-}
-
-#[test]
-fn a_repository_may_have_any_name() {
-    let upstream = Upstream::new();
-    let repository = upstream.repository("開発/we b%2F@");
-    let commit = repository.commit_on(MAIN, &[("a.txt", "a".into())]);
-    let server = GitServer::start(upstream.root(), None);
-    let url = server.url("%E9%96%8B%E7%99%BA/we%20b%252F@");
-    let output = client(&server, "", upstream.root(), &["ls-remote", &url, MAIN]);
-    let line = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(line, format!("{commit}\t{MAIN}\n"));
-}
-
-#[test]
-fn a_push_arrives() {
-    let (upstream, repository, first) = one_file();
-    let local = upstream.repository("LOCAL/web");
-    let noise = crate::support::generate::noise(3_000_000, 1);
-    let commit = local.commit_on(MAIN, &[("large", noise.into())]);
-    let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
-    let url = server.url("APP/web");
-    let output = client(
-        &server,
-        LOGIN,
-        local.path(),
-        &["push", "--force", &url, MAIN],
-    );
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert_ne!(first, commit);
-    assert_eq!(repository.resolve(MAIN), Some(commit));
-    let sent = server.requests().pop().unwrap();
-    assert_eq!((sent.op(), sent.body.len()), (Op::Push, 64 * 1024));
-    assert!(sent.body_bytes > 3_000_000);
-}
-
-#[test]
-fn gix_in_a_test_process_trusts_the_server_and_stays_on_one_connection() {
-    trusting(|| {
-        let (upstream, _, commit) = one_file();
-        let server = GitServer::start(upstream.root(), Some((USER, PASSWORD)));
-        let folder = tempfile::tempdir().unwrap();
-        let options = gix::open::Options::isolated();
-        let repo = gix::ThreadSafeRepository::init_opts(
-            folder.path(),
-            gix::create::Kind::Bare,
-            gix::create::Options::default(),
-            options,
-        )
-        .unwrap()
-        .to_thread_local();
-        let remote = repo
-            .remote_at(server.url("APP/web"))
-            .unwrap()
-            .with_refspecs([MAIN], gix::remote::Direction::Fetch)
-            .unwrap();
-        let connection = remote
-            .connect(gix::remote::Direction::Fetch)
-            .unwrap()
-            .with_credentials(|action| match action {
-                gix::credentials::helper::Action::Get(context) => {
-                    Ok(Some(gix::credentials::protocol::Outcome {
-                        identity: gix::sec::identity::Account {
-                            username: USER.into(),
-                            password: PASSWORD.into(),
-                            oauth_refresh_token: None,
-                        },
-                        next: context.into(),
-                    }))
-                }
-                _ => Ok(None),
-            });
-        let (map, _) = connection
-            .ref_map(
-                gix::progress::Discard,
-                gix::remote::ref_map::Options::default(),
-            )
-            .unwrap();
-        let id = map.remote_refs[0].unpack().1.unwrap().to_string();
-        assert_eq!(id, commit);
-        let last = server.requests().pop().unwrap();
-        assert_eq!((last.op(), last.connection), (Op::LsRefs, 1));
-    });
-}
-
-#[test]
 fn protocol_v0_can_be_all_that_the_server_speaks() {
     let (upstream, _, commit) = one_file();
     let server = GitServer::start(upstream.root(), None);
@@ -277,7 +90,6 @@ fn protocol_v0_can_be_all_that_the_server_speaks() {
     let folder = tempfile::tempdir().unwrap();
     let output = client(
         &server,
-        "",
         folder.path(),
         &["clone", "--bare", "--depth=1", &url, "c"],
     );
@@ -345,7 +157,7 @@ fn a_fault_lasts_until_it_is_cleared() {
     let url = server.url("APP/web");
     let works = || {
         let folder = tempfile::tempdir().unwrap();
-        let output = client(&server, "", folder.path(), &["clone", "--bare", &url, "c"]);
+        let output = client(&server, folder.path(), &["clone", "--bare", &url, "c"]);
         output.status.success()
     };
     server.fault(Op::Fetch, Fault::CutAfter(40));
@@ -383,7 +195,7 @@ fn a_pack_can_be_another_and_look_right_or_wrong() {
     let url = server.url("APP/web");
     let clone = || {
         let folder = tempfile::tempdir().unwrap();
-        client(&server, "", folder.path(), &["clone", "--bare", &url, "c"])
+        client(&server, folder.path(), &["clone", "--bare", &url, "c"])
     };
     server.fault_once(Op::Fetch, Fault::pack(|pack| pack));
     assert!(clone().status.success());
@@ -420,7 +232,7 @@ fn something_can_happen_before_a_request_is_answered() {
     });
     let url = server.url("APP/web");
     let tip = || {
-        let output = client(&server, "", upstream.root(), &["ls-remote", &url, MAIN]);
+        let output = client(&server, upstream.root(), &["ls-remote", &url, MAIN]);
         String::from_utf8(output.stdout).unwrap()[..40].to_owned()
     };
     assert_eq!(tip(), first);
@@ -466,87 +278,6 @@ fn a_cached_pack_is_the_same_pack_again() {
 fn a_pack_is_what_side_band_1_carries() {
     let response = b"000dpackfile\n0009\x01PACK0008\x02hm.0007\x01..0000";
     assert_eq!(pack_of(response), b"PACK..");
-}
-
-#[test]
-fn an_upstream_is_the_same_every_time() {
-    let ids = || {
-        let (_upstream, repository, first) = one_file();
-        let second = repository.commit_on(MAIN, &[("a.txt", Content::Deleted), ("b", "b".into())]);
-        let inner = repository.annotated_tag("refs/tags/inner", &second);
-        let outer = repository.annotated_tag("refs/tags/outer", &inner);
-        (first, second, inner, outer)
-    };
-    assert_eq!(ids(), ids());
-}
-
-#[test]
-fn refs_move_anywhere() {
-    let (upstream, repository, first) = one_file();
-    let other = repository.commit_orphan_on(MAIN, &[("b.txt", "b".into())]);
-    assert_eq!(repository.resolve(MAIN).as_ref(), Some(&other));
-    assert_eq!(repository.git(&["rev-list", "--count", MAIN]), b"1\n");
-    repository.set_ref(MAIN, &first);
-    assert_eq!(repository.resolve(MAIN), Some(first.clone()));
-    let third = repository.commit_exactly_on(MAIN, &[("c", Content::Executable("c".into()))]);
-    assert_eq!(repository.git(&["rev-list", "--count", MAIN]), b"2\n");
-    assert_eq!(paths(&expected_entries(&repository, &third)), ["c"]);
-    repository.delete_ref(MAIN);
-    assert_eq!(repository.resolve(MAIN), None);
-
-    let inner = repository.annotated_tag("refs/tags/inner", &first);
-    let outer = repository.annotated_tag("refs/tags/outer", &inner);
-    assert_eq!(repository.resolve("refs/tags/outer").as_ref(), Some(&outer));
-    assert_eq!(repository.resolve("refs/tags/outer^{commit}"), Some(first));
-    repository.git(&["fsck", "--strict"]);
-
-    let sha256 = upstream.sha256_repository("APP/sha256");
-    assert_eq!(sha256.commit_on(MAIN, &[("a", "a".into())]).len(), 64);
-    assert_eq!(upstream.repository("APP/empty").git(&["for-each-ref"]), b"");
-}
-
-#[test]
-fn a_tree_that_git_would_not_make_can_be_there() {
-    let (_upstream, repository, _) = one_file();
-    let blob = repository.write_object("blob", b"out");
-    let mut tree = b"100644 ..\0".to_vec();
-    let id = blob
-        .as_bytes()
-        .chunks(2)
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap());
-    tree.extend(id);
-    let tree = repository.write_object("tree", &tree);
-    let commit = repository.commit_tree_on("refs/heads/bad", &tree);
-    assert_eq!(paths(&expected_entries(&repository, &commit)), [".."]);
-}
-
-#[test]
-fn a_repacked_repository_has_delta_chains() {
-    let upstream = Upstream::new();
-    let repository = upstream.repository("APP/web");
-    let mut text = crate::support::generate::source(20_000, 1);
-    for version in 1..=6 {
-        let at = version * 3000;
-        text.splice(at..at, format!("version {version}\n").into_bytes());
-        repository.commit_on(MAIN, &[("a.rs", text.clone().into())]);
-    }
-    repository.repack();
-    let packs = fs::read_dir(repository.path().join("objects/pack")).unwrap();
-    let packs: Vec<_> = packs.map(|entry| entry.unwrap().path()).collect();
-    let index = packs
-        .iter()
-        .find(|p| p.extension().is_some_and(|e| e == "idx"));
-    let index = index.unwrap().to_str().unwrap();
-    let listing = repository.git(&["verify-pack", "-v", index]);
-    let listing = String::from_utf8(listing).unwrap();
-    assert!(listing.contains("chain length = 2"), "{listing}");
-}
-
-fn paths(entries: &[Entry]) -> Vec<String> {
-    let paths = entries
-        .iter()
-        .map(|entry| String::from_utf8_lossy(&entry.path));
-    paths.map(std::borrow::Cow::into_owned).collect()
 }
 
 /// A commit with everything that a tree can hold.
@@ -896,75 +627,35 @@ fn random_trees_survive_git_and_hold_everything_odd() {
 }
 
 #[test]
-fn a_random_push_is_a_commit_on_top() {
-    let mut runner = TestRunner::new(ProptestConfig {
-        cases: 4,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    });
-    let upstream = Upstream::new();
-    let repository = upstream.repository("APP/random");
-    runner
-        .run(&random_push(), |(before, after)| {
-            let first = repository.commit_orphan_on(MAIN, &before);
-            let second = repository.commit_exactly_on(MAIN, &after);
-            let parent = repository.resolve(&format!("{second}^"));
-            prop_assert_eq!(parent, Some(first));
-            prop_assert_eq!(expected_entries(&repository, &second).len(), after.len());
-            Ok(())
-        })
-        .unwrap();
+fn an_upstream_is_the_same_every_time() {
+    let ids = || {
+        let (_upstream, repository, first) = one_file();
+        let second = repository.commit_on(MAIN, &[("a.txt", Content::Deleted), ("b", "b".into())]);
+        let inner = repository.annotated_tag("refs/tags/inner", &second);
+        let outer = repository.annotated_tag("refs/tags/outer", &inner);
+        (first, second, inner, outer)
+    };
+    assert_eq!(ids(), ids());
 }
 
 #[test]
-fn a_large_repository_has_its_size_and_is_the_same_every_time() {
-    let size = Size {
-        bytes: 8_000_000,
-        files: 1000,
-        compressible: 0.75,
-    };
-    let make = || {
-        let upstream = Upstream::new();
-        let repository = upstream.repository("BENCH/large");
-        let commit = large_repository(&repository, size, 7);
-        (upstream, repository, commit)
-    };
-    let (_upstream, repository, commit) = make();
-    let entries = expected_entries(&repository, &commit);
-    assert_eq!(entries.len(), 1000);
-    let bytes: usize = entries.iter().map(|entry| entry.content.len()).sum();
-    assert!((7_900_000..=8_000_000).contains(&bytes), "{bytes}");
-    let packed = |entry: &&Entry| entry.path.starts_with(b"src/");
-    let text: usize = entries
-        .iter()
-        .filter(packed)
-        .map(|entry| entry.content.len())
-        .sum();
-    assert!((5_900_000..=6_000_000).contains(&text), "{text}");
-    assert_eq!(make().2, commit);
-}
-
-/// One of the sizes that benchmarks use. Shows how long it takes.
-#[test]
-#[ignore = "takes seconds and 100 MB"]
-fn a_benchmark_repository_takes_seconds() {
+fn a_repacked_repository_has_delta_chains() {
     let upstream = Upstream::new();
-    let repository = upstream.repository("BENCH/large");
-    let size = Size {
-        bytes: 100_000_000,
-        files: 12_000,
-        compressible: 0.7,
-    };
-    let started = Instant::now();
-    large_repository(&repository, size, 1);
-    println!("made in {:?}", started.elapsed());
-    let du = Command::new("du")
-        .arg("-sm")
-        .arg(repository.path())
-        .output()
-        .unwrap();
-    println!("packed: {} MB", String::from_utf8_lossy(&du.stdout).trim());
-    let started = Instant::now();
+    let repository = upstream.repository("APP/web");
+    let mut text = crate::support::generate::source(20_000, 1);
+    for version in 1..=6 {
+        let at = version * 3000;
+        text.splice(at..at, format!("version {version}\n").into_bytes());
+        repository.commit_on(MAIN, &[("a.rs", text.clone().into())]);
+    }
     repository.repack();
-    println!("repacked in {:?}", started.elapsed());
+    let packs = fs::read_dir(repository.path().join("objects/pack")).unwrap();
+    let packs: Vec<_> = packs.map(|entry| entry.unwrap().path()).collect();
+    let index = packs
+        .iter()
+        .find(|p| p.extension().is_some_and(|e| e == "idx"));
+    let index = index.unwrap().to_str().unwrap();
+    let listing = repository.git(&["verify-pack", "-v", index]);
+    let listing = String::from_utf8(listing).unwrap();
+    assert!(listing.contains("chain length = 2"), "{listing}");
 }

@@ -276,7 +276,6 @@ impl State {
         let entry = Arc::new(Mutex::new(Request {
             method: head.method.to_string(),
             path: head.uri.path().to_owned(),
-            query: head.uri.query().unwrap_or_default().to_owned(),
             protocol: text(&head.headers, "git-protocol"),
             connection,
             authorized: head.headers.contains_key(header::AUTHORIZATION),

@@ -126,6 +126,7 @@ impl Lambda {
     /// # Panics
     ///
     /// If it made none.
+    #[allow(dead_code, reason = "the benchmark's alone")]
     pub fn time_to_first_poll(&self) -> Duration {
         let sandbox = self.sandbox().expect("started");
         let first = *lock(&sandbox.exchange.first_poll);

@@ -78,17 +78,6 @@ impl TestSecrets {
         self
     }
 
-    /// The whole ARN of a secret, by its name.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such secret yet.
-    pub fn arn(&self, name: &str) -> String {
-        let secrets = self.secrets.lock().unwrap();
-        let secret = secrets.iter().find(|secret| secret.is(name));
-        secret.expect("a secret of this name").arn()
-    }
-
     /// How often a secret was asked for, by name or ARN, in any stage; the failed requests too.
     pub fn count(&self, name_or_arn: &str) -> usize {
         let calls = self.api.calls(OPERATION);

@@ -30,7 +30,6 @@ pub struct Request {
     pub method: String,
     /// As it was sent, escapes included.
     pub path: String,
-    pub query: String,
     /// The header `Git-Protocol`.
     pub protocol: Option<String>,
     /// Connections count from 1.

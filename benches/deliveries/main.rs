@@ -22,6 +22,11 @@
 //! Peers: `git clone --bare --depth 1` and `git archive`; gix and the `zip` crate; the Python way, dulwich and boto3, in a
 //! virtual environment below `target/`. Linux only: it needs `/proc` and bash. Leave six minutes between two runs: see
 //! `Python` in `ways.rs`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures go to stdout, progress to stderr"
+)]
 
 #[path = "../../tests/support/mod.rs"]
 #[expect(

@@ -954,3 +954,37 @@ fn the_demo_works_with_and_without_a_repository() {
     let none = place.run(&["demo", "--repository", "/does/not/exist"], &[]);
     assert_eq!(none.code, Some(2), "{none:?}");
 }
+
+#[test]
+fn a_delivery_that_nobody_reads_of_ends_as_well_as_any() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a.txt", "a".into())]);
+    assert_eq!(place.run(&["sync"], &[]).code, Some(0));
+    // A version that cannot be built on, so that there is a reason to tell of.
+    let zip = place.zip("web/main.zip");
+    let mut bytes = fs::read(&zip).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&zip, bytes).unwrap();
+    place.repository.commit_on(MAIN, &[("a.txt", "b".into())]);
+    for (case, stderr) in [("nobody reads stderr", true), ("somebody does", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        command.current_dir(place.folder.path()).arg("sync");
+        command.env_remove("SOURCE_BUCKET").stdin(Stdio::null());
+        let (reader, writer) = std::io::pipe().unwrap();
+        if stderr {
+            drop(reader);
+            command.stderr(writer);
+        }
+        let output = command.stdout(Stdio::piped()).output().unwrap();
+        let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let expected = if stderr {
+            "published"
+        } else {
+            "already_current"
+        };
+        assert_eq!(line["outcome"], expected, "{case}");
+        assert_eq!(output.status.code(), Some(0), "{case}");
+    }
+    assert_eq!(place.versions("web/main.zip").len(), 2);
+}

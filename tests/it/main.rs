@@ -1,5 +1,9 @@
 //! What goes through the public door only, on real parts: one program, so that these and what they stand on are compiled
 //! and linked once.
+#![expect(
+    clippy::print_stdout,
+    reason = "a test says what it saw and where it began"
+)]
 
 mod archive;
 mod aws;

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::support::{
     MAIN,
     process::wait_within,
-    service::project_push,
+    service::{Service, TOKEN, project_push},
     upstream::{Repository, Upstream},
 };
 
@@ -349,4 +349,58 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
         "it did not wait: {text}"
     );
     assert_eq!(code, Some(1), "{text}");
+}
+
+/// The three that take webhooks ask one function what a webhook asks for.
+#[test]
+fn receive_serve_and_invoke_give_the_same_reasons() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let service = runtime.block_on(Service::start());
+    let activity = |kind: u64| json!({"id": 1, "type": kind, "content": {}}).to_string();
+    let test = json!({"id": 10, "type": 1, "project": {"projectKey": "TEST"}, "content": {}});
+    for (case, body, expected) in [
+        (
+            "no route",
+            project_push("update", "refs/heads/of-no-route", &[]),
+            "no route matches",
+        ),
+        (
+            "a deletion",
+            project_push("delete", MAIN, &[]),
+            "the ref was deleted",
+        ),
+        (
+            "the test button",
+            test.to_string(),
+            "test delivery received: the webhook works",
+        ),
+        ("an issue", activity(1), "issue created (type 1)"),
+        (
+            "a pull request",
+            activity(18),
+            "pull request created (type 18)",
+        ),
+        ("a type to come", activity(99), "type 99 is not a push"),
+    ] {
+        let path = format!("/hooks/{TOKEN}");
+        let (status, receive) = runtime.block_on(service.post(&path, &body));
+        assert_eq!(status, 200, "{case}");
+        let (status, serve) = serving.post(&serving.token, body.clone());
+        assert_eq!(status, 200, "{case}");
+        let serve: Value = serde_json::from_str(&serve).unwrap();
+        fs::write(place.folder.path().join("event"), &body).unwrap();
+        let invoke = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"))
+            .current_dir(place.folder.path())
+            .args(["invoke", "event", "--store", "another"])
+            .env_remove("SOURCE_BUCKET")
+            .output()
+            .unwrap();
+        let invoke: Value = serde_json::from_slice(&invoke.stdout).unwrap();
+        println!("{case}: {receive} {serve} {}", invoke["reason"]);
+        let reasons = [&receive["ignored"], &serve["ignored"], &invoke["reason"]];
+        assert_eq!(reasons, [expected; 3], "{case}");
+    }
 }

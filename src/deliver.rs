@@ -3,6 +3,7 @@
 
 mod build;
 mod git;
+pub mod holder;
 mod previous;
 mod run;
 pub mod step;
@@ -23,6 +24,7 @@ use crate::{
     remote::Tip,
     route::{Destination, DestinationError, Route, RouteTable, Space},
     secrets::Logins,
+    table::LiveTable,
 };
 
 /// How a delivery ended well.
@@ -34,6 +36,11 @@ pub enum Success {
     AlreadyCurrent,
     /// The ref is gone; the object stays as it is.
     BranchGone,
+    /// The table delivers the ref elsewhere by now, or not at all.
+    Moved {
+        /// Whether a version was stored at the object that was left.
+        stored: bool,
+    },
 }
 
 /// What a delivery did.
@@ -82,11 +89,13 @@ pub struct Bridge {
     /// Where objects go.
     pub s3: S3,
     /// What is delivered where.
-    pub table: Arc<RouteTable>,
+    pub table: Arc<LiveTable>,
     /// Who may read the repositories.
     pub logins: Arc<Logins>,
     /// How large a delivery may be.
     pub limits: Limits,
+    /// Whether an object may be replaced that a delivery wrote to which the table does not give it any more.
+    pub replaces_unrouted: bool,
 }
 
 impl Bridge {
@@ -122,10 +131,11 @@ impl Bridge {
     /// for each ref that makes no object key.
     pub async fn destinations(
         &self,
+        table: &RouteTable,
         route: &Route,
         all: bool,
     ) -> Result<Vec<Result<Destination, DestinationError>>, Error> {
-        let space = self.table.space_of(route);
+        let space = table.space_of(route);
         if let Some(exact) = route.pattern().exact() {
             return Ok(vec![route.destination(space, exact)]);
         }

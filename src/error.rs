@@ -170,6 +170,20 @@ pub enum Error {
         /// The ref that the object holds.
         ref_name: String,
     },
+    /// The object holds what this table does not route, and nobody said that it may be replaced.
+    #[error(
+        "s3://{bucket}/{key} holds {repository} {ref_name}, which this routing table does not deliver there; another bridge may, so pass --replace if none does"
+    )]
+    Unrouted {
+        /// The bucket.
+        bucket: String,
+        /// The object key.
+        key: String,
+        /// The repository that the object holds.
+        repository: String,
+        /// The ref that the object holds.
+        ref_name: String,
+    },
     /// S3 did not do what it was asked.
     #[error("cannot {action} s3://{bucket}/{key}{advice}")]
     Bucket {
@@ -249,7 +263,7 @@ impl Error {
             Self::UnsafeTree { .. } => "unsafe_tree",
             Self::Snapshot { .. } => "snapshot",
             Self::Disk { .. } => "disk",
-            Self::KeyConflict { .. } => "key_conflict",
+            Self::KeyConflict { .. } | Self::Unrouted { .. } => "key_conflict",
             Self::Bucket { .. } => "bucket",
             Self::NotVersioned { .. } => "not_versioned",
             Self::Contention { .. } => "contention",
@@ -282,6 +296,7 @@ impl Error {
             | Self::UnsafeTree { .. }
             | Self::Snapshot { .. }
             | Self::KeyConflict { .. }
+            | Self::Unrouted { .. }
             | Self::NotVersioned { .. } => false,
         }
     }

@@ -17,11 +17,11 @@ pub mod local;
 
 pub mod receive;
 
-pub mod plan;
-
 pub mod worker;
 
 pub mod outcome;
+
+pub mod plan;
 
 pub mod webhook;
 

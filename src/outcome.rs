@@ -42,6 +42,7 @@ impl From<&Result<Success, Error>> for Outcome {
             Ok(Success::Published) => Self::Published,
             Ok(Success::AlreadyCurrent) => Self::AlreadyCurrent,
             Ok(Success::BranchGone) => Self::BranchGone,
+            Ok(Success::Moved { .. }) => Self::Ignored,
             Err(_) => Self::Failed,
         }
     }
@@ -168,6 +169,8 @@ impl Report {
             fetched_bytes: delivery.fetched_bytes,
             took: Some(started.elapsed()),
             error: delivery.result.as_ref().err().map(Into::into),
+            reason: matches!(delivery.result, Ok(Success::Moved { .. }))
+                .then(|| "the routing table has changed meanwhile; try again".into()),
             full_fetch: delivery.full_fetch,
             warnings: delivery.warnings,
             stages: delivery.stages,

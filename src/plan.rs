@@ -3,17 +3,22 @@
 use std::fmt;
 
 use crate::{
+    error::Error,
     push::{Change, PushEvent},
     queue::Job,
-    route::RouteTable,
+    route::{Destination, RouteTable},
+    space::SpaceUrl,
+    table::Reading,
     webhook::Webhook,
 };
 
 /// Why a webhook asks for nothing. This is the text of the answer, for whoever reads Backlog's history of a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ignored {
     /// No route wants the repository and the ref.
     NoRoute,
+    /// The webhook names a space that the table does not have.
+    NoSpace(SpaceUrl),
     /// No routing table has been stored yet.
     NoRoutingTable,
     /// The ref is gone; the object stays.
@@ -24,29 +29,104 @@ pub enum Ignored {
     OtherType(u64),
 }
 
-/// The jobs of a webhook, at least one: one for each route of `table` that takes the push. Without a table, none was ever
-/// stored.
+/// Why there are no jobs.
+#[derive(Debug)]
+pub enum NoJobs {
+    /// None are needed.
+    Ignored(Ignored),
+    /// Nobody knows: the newest table cannot be had, and the one before it takes no such push.
+    Unknown(Error),
+}
+
+/// The jobs of a webhook, at least one: one for each route that takes the push. `reading` began after the webhook came.
 ///
 /// # Errors
 ///
-/// [`Ignored`] if there is nothing to do.
-pub fn plan(
-    webhook: &Webhook,
-    table: Option<&RouteTable>,
-    request_id: &str,
-) -> Result<Vec<Job>, Ignored> {
-    let push = wanted(webhook)?;
-    let table = table.ok_or(Ignored::NoRoutingTable)?;
+/// [`NoJobs`] says why there are none.
+pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Vec<Job>, NoJobs> {
+    let push = wanted(webhook).map_err(NoJobs::Ignored)?;
+    let (table, unknown) = match reading {
+        Reading::Newest(table) => (table, None),
+        Reading::Never => return Err(NoJobs::Ignored(Ignored::NoRoutingTable)),
+        Reading::Spoiled { last, fault } | Reading::Unread { last, fault } => match last {
+            Some(table) => (table, Some(fault)),
+            None => return Err(NoJobs::Unknown(fault.error())),
+        },
+    };
     // A ref that makes no object key is a job too: its failure is then told of where every other is.
     let matching = table.matching(push).into_iter();
     let routes = matching.map(|to| to.map_or_else(|err| err.route, |to| to.route));
-    let jobs: Vec<_> = routes
-        .map(|route| Job::new(route, push, request_id))
-        .collect();
-    if jobs.is_empty() {
-        return Err(Ignored::NoRoute);
+    let jobs = routes.map(|route| Job::new(route, push, request_id));
+    let jobs: Vec<_> = jobs.collect();
+    match (jobs.is_empty(), unknown, &push.space_url) {
+        (false, ..) => Ok(jobs),
+        (true, Some(fault), _) => Err(NoJobs::Unknown(fault.error())),
+        (true, None, Some(url)) if !table.has_space(&url.mark()) => {
+            Err(NoJobs::Ignored(Ignored::NoSpace(url.clone())))
+        }
+        (true, None, _) => Err(NoJobs::Ignored(Ignored::NoRoute)),
     }
-    Ok(jobs)
+}
+
+/// What a table makes of a job.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A delivery.
+    Deliver {
+        /// Where to.
+        to: Destination,
+        /// Whether the route is a glob, and so asks for no ref by name.
+        is_glob: bool,
+    },
+    /// Its route is gone, or takes another ref: these jobs, one for each route that takes the job's ref now.
+    Anew(Vec<Job>),
+}
+
+/// Where a job goes by a table that was read after the job came in.
+///
+/// # Errors
+///
+/// [`Error`] if the newest table cannot be had and the one before it does not know the route, or the ref makes no object key.
+pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
+    let table = match reading {
+        // Whether this one is enough is seen once the object's head is known.
+        Reading::Spoiled {
+            last: Some(table), ..
+        } => table,
+        _ => reading.newest()?,
+    };
+    if let Some(to) = table.destination(&job.route, &job.repository, &job.ref_name) {
+        let route = table.route(&job.route);
+        let is_glob = route.is_some_and(|route| route.pattern().exact().is_none());
+        return Ok(Next::Deliver { to: to?, is_glob });
+    }
+    let table = reading.newest()?;
+    let routes = table.routes().iter();
+    let routes = routes.filter(|route| route.takes(&job.repository, &job.ref_name));
+    let jobs = routes.map(|route| Job {
+        route: route.name().to_owned(),
+        ..job.clone()
+    });
+    Ok(Next::Anew(jobs.collect()))
+}
+
+/// The jobs of those to whom `table` gives an object that a delivery of `job` wrote before it learned of that table.
+#[must_use]
+pub fn heirs(job: &Job, bucket: &str, key: &str, table: &RouteTable) -> Vec<Job> {
+    let heirs = table.claimants(bucket, key).into_iter();
+    let heirs = heirs.map(|(route, ref_name)| Job {
+        route: route.name().to_owned(),
+        repository: route.repository().clone(),
+        ref_name,
+        hints: Vec::new(),
+        before: None,
+        deleted: false,
+        request_id: job.request_id.clone(),
+        // Nobody pushed there, and the sweep would find it too.
+        swept: true,
+    });
+    let is_other = |heir: &Job| heir.group() != job.group();
+    heirs.filter(is_other).collect()
 }
 
 /// The push that [`plan`] needs a table for.
@@ -67,6 +147,10 @@ impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute => f.write_str("no route matches"),
+            Self::NoSpace(url) => write!(
+                f,
+                "no route matches: no space of the routing table has the URL {url}"
+            ),
             Self::NoRoutingTable => f.write_str("no routing table yet"),
             Self::Deletion => f.write_str("the ref was deleted"),
             Self::TestDelivery => f.write_str("test delivery received: the webhook works"),
@@ -114,8 +198,10 @@ fn activity_name(number: u64) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::route::Origin;
+    use crate::{route::Origin, table::Fault};
 
     const TABLE: &str = r#"
         [[space]]
@@ -133,8 +219,12 @@ mod tests {
     "#;
 
     fn push(ref_name: &str, change: Change) -> Webhook {
+        push_to(None, ref_name, change)
+    }
+
+    fn push_to(space_url: Option<&str>, ref_name: &str, change: Change) -> Webhook {
         Webhook::Push(PushEvent {
-            space_url: None,
+            space_url: space_url.map(|url| url.parse().unwrap()),
             repository: "APP/web".parse().unwrap(),
             ref_name: ref_name.parse().unwrap(),
             change,
@@ -143,70 +233,169 @@ mod tests {
         })
     }
 
+    fn table() -> Arc<RouteTable> {
+        let table = RouteTable::parse("routes.toml", TABLE, Some("sources"), Origin::Deployed);
+        table.unwrap().into()
+    }
+
+    fn fault() -> Fault {
+        Fault::from(Error::Routes {
+            reason: "it is wrong".into(),
+            transient: false,
+            source: None,
+        })
+    }
+
+    /// The routes that get a job, or why there is none.
+    fn planned(webhook: &Webhook, reading: &Reading) -> Result<Vec<String>, String> {
+        match plan(webhook, reading, "a-request") {
+            Ok(jobs) => {
+                let about = |job: &Job| job.request_id == "a-request" && job.hints.len() == 1;
+                assert!(jobs.iter().all(about), "{jobs:?}");
+                Ok(jobs.into_iter().map(|job| job.route).collect())
+            }
+            Err(NoJobs::Ignored(why)) => Err(why.to_string()),
+            Err(NoJobs::Unknown(err)) => {
+                assert!(err.is_transient(), "{err}");
+                Err(err.to_string())
+            }
+        }
+    }
+
     #[test]
     fn a_webhook_asks_for_jobs_or_for_nothing_with_a_reason() {
-        let table = RouteTable::parse("routes.toml", TABLE, Some("sources"), Origin::Deployed);
-        let table = &table.unwrap();
+        let newest = Reading::Newest(table());
         let unnameable = format!("refs/heads/{}", "n/".repeat(500) + "n");
-        for (case, webhook, table, expected) in [
-            (
-                "two routes",
-                push("refs/heads/main", Change::Updated),
-                Some(table),
-                Ok(&["main", "all"][..]),
-            ),
+        let space = Some("https://other.backlog.com/git");
+        let main = || push("refs/heads/main", Change::Updated);
+        for (case, webhook, reading, expected) in [
+            ("two routes", main(), &newest, Ok(&["main", "all"][..])),
             (
                 "a new branch",
                 push("refs/heads/dev", Change::Created),
-                Some(table),
+                &newest,
                 Ok(&["all"]),
             ),
             (
                 "a ref that makes no object key",
                 push(&unnameable, Change::Updated),
-                Some(table),
+                &newest,
                 Ok(&["all"]),
             ),
             (
                 "a tag",
                 push("refs/tags/v1", Change::Created),
-                Some(table),
-                Err(Ignored::NoRoute),
+                &newest,
+                Err("no route matches"),
+            ),
+            (
+                "another space",
+                push_to(space, "refs/heads/main", Change::Updated),
+                &newest,
+                Err(
+                    "no route matches: no space of the routing table has the URL https://other.backlog.com/git",
+                ),
             ),
             (
                 "no table",
-                push("refs/heads/main", Change::Updated),
-                None,
-                Err(Ignored::NoRoutingTable),
+                main(),
+                &Reading::Never,
+                Err("no routing table yet"),
             ),
             (
                 "a deletion",
                 push("refs/heads/main", Change::Deleted),
-                None,
-                Err(Ignored::Deletion),
+                &Reading::Never,
+                Err("the ref was deleted"),
             ),
             (
                 "the test button",
                 Webhook::TestDelivery,
-                None,
-                Err(Ignored::TestDelivery),
+                &Reading::Never,
+                Err("test delivery received: the webhook works"),
             ),
             (
                 "an issue",
                 Webhook::OtherType(1),
-                None,
-                Err(Ignored::OtherType(1)),
+                &Reading::Never,
+                Err("issue created (type 1)"),
             ),
         ] {
-            let planned = plan(&webhook, table, "a-request");
-            let routes = planned.as_ref().map(|jobs| {
-                let about = |job: &Job| job.request_id == "a-request" && job.hints.len() == 1;
-                assert!(jobs.iter().all(about), "{case}");
-                jobs.iter().map(|job| job.route.as_str()).collect()
-            });
-            let expected = expected.map(<[&str]>::to_vec);
-            assert_eq!(routes.map_err(|why| *why), expected, "{case}");
+            let expected = expected.map(|routes| routes.iter().map(ToString::to_string).collect());
+            let expected = expected.map_err(ToString::to_string);
+            assert_eq!(planned(&webhook, reading), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn without_the_newest_table_what_the_last_one_takes_is_taken() {
+        let unknown = Err("no routing table: it is wrong".to_owned());
+        let (some, fault) = (Some(table()), fault());
+        for (case, reading, main, tag) in [
+            (
+                "spoiled",
+                Reading::Spoiled {
+                    last: some.clone(),
+                    fault: fault.clone(),
+                },
+                Ok(vec!["main".to_owned(), "all".to_owned()]),
+                unknown.clone(),
+            ),
+            (
+                "not to be read",
+                Reading::Unread {
+                    last: some,
+                    fault: fault.clone(),
+                },
+                Ok(vec!["main".to_owned(), "all".to_owned()]),
+                unknown.clone(),
+            ),
+            (
+                "nor any other",
+                Reading::Unread { last: None, fault },
+                unknown.clone(),
+                unknown.clone(),
+            ),
+        ] {
+            let webhook = push("refs/heads/main", Change::Updated);
+            assert_eq!(planned(&webhook, &reading), main, "{case}");
+            let webhook = push("refs/tags/v1", Change::Updated);
+            assert_eq!(planned(&webhook, &reading), tag, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_job_whose_route_is_gone_is_planned_anew() {
+        let job = |route: &str, ref_name: &str| {
+            let webhook = push(ref_name, Change::Updated);
+            Job::new(route.into(), webhook.push().unwrap(), "a-request")
+        };
+        let routes =
+            |jobs: Vec<Job>| -> Vec<String> { jobs.into_iter().map(|job| job.route).collect() };
+        let table = table();
+        let newest = Reading::Newest(Arc::clone(&table));
+        let anew = |job: &Job| match next(&newest, job).unwrap() {
+            Next::Anew(jobs) => routes(jobs),
+            Next::Deliver { to, .. } => panic!("{to:?}"),
+        };
+        let renamed = job("branches", "refs/heads/dev");
+        assert_eq!(anew(&renamed), ["all"]);
+        assert_eq!(anew(&job("main", "refs/heads/dev")), ["all"]);
+        assert_eq!(anew(&job("tags", "refs/tags/v1")), [""; 0]);
+
+        let spoiled = Reading::Spoiled {
+            last: Some(Arc::clone(&table)),
+            fault: fault(),
+        };
+        assert!(next(&spoiled, &renamed).unwrap_err().is_transient());
+        let known = next(&spoiled, &job("all", "refs/heads/dev")).unwrap();
+        assert!(matches!(known, Next::Deliver { is_glob: true, .. }));
+
+        let heirs = |key| heirs(&renamed, "sources", key, &table);
+        assert_eq!(routes(heirs("main.zip")), ["main"]);
+        assert_eq!(heirs("main.zip")[0].ref_name.as_str(), "refs/heads/main");
+        assert_eq!(heirs("all/x.zip")[0].ref_name.as_str(), "refs/heads/x");
+        assert_eq!(routes(heirs("other.zip")), [""; 0]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     deadline::within,
     error::{Error, chain},
     outcome::{Fault, failures},
-    plan::{Ignored, plan, wanted},
+    plan::{Ignored, NoJobs, plan, wanted},
     progress::Stage,
     push::PushEvent,
     queue::Job,
@@ -135,18 +135,20 @@ impl Receiver {
                 return Received::Ignored { why, push };
             }
         };
-        let table = match within(deadline, Stage::Routes, self.table.current()).await {
-            Ok(table) => table,
-            Err(err) => {
-                let push = Some(push);
-                return Received::Failed { err, push };
-            }
-        };
-        let jobs = match plan(&webhook, table.as_deref(), request_id) {
+        let read = async { Ok(self.table.read().await) };
+        let reading = within(deadline, Stage::Routes, read).await;
+        let jobs = reading
+            .map_err(NoJobs::Unknown)
+            .and_then(|reading| plan(&webhook, &reading, request_id));
+        let jobs = match jobs {
             Ok(jobs) => jobs,
-            Err(why) => {
+            Err(NoJobs::Ignored(why)) => {
                 let push = Some(push);
                 return Received::Ignored { why, push };
+            }
+            Err(NoJobs::Unknown(err)) => {
+                let push = Some(push);
+                return Received::Failed { err, push };
             }
         };
         let routes = jobs.iter().map(|job| job.route.clone()).collect();

@@ -87,6 +87,8 @@ pub enum Origin {
 pub struct Destination {
     /// The route's name.
     pub route: String,
+    /// The space's [`SpaceUrl::mark`].
+    pub space: String,
     /// The URL to fetch from: `{space}/{project}/{repository}.git`, percent-encoded where a URL needs it.
     pub url: String,
     /// Who may read it.
@@ -99,6 +101,17 @@ pub struct Destination {
     pub bucket: String,
     /// The object to write.
     pub key: ObjectKey,
+}
+
+/// Who may own an object: a ref of a repository, in one space or in any.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimant<'a> {
+    /// The space's [`SpaceUrl::mark`]; `None` if it may be any.
+    pub space: Option<&'a str>,
+    /// The repository.
+    pub repository: &'a RepositoryName,
+    /// The ref.
+    pub ref_name: &'a RefName,
 }
 
 /// A route takes a ref whose name makes no object key.
@@ -146,6 +159,25 @@ impl RouteTable {
         self.routes.iter().find(|route| route.name == name)
     }
 
+    /// Where the route of this name delivers a ref to; `None` if there is no such route, or it does not take the ref.
+    #[must_use]
+    pub fn destination(
+        &self,
+        route: &str,
+        repository: &RepositoryName,
+        ref_name: &RefName,
+    ) -> Option<Result<Destination, DestinationError>> {
+        let route = self.route(route)?;
+        let takes = route.takes(repository, ref_name);
+        takes.then(|| route.destination(self.space_of(route), ref_name))
+    }
+
+    /// Whether there is a space with this [`SpaceUrl::mark`].
+    #[must_use]
+    pub fn has_space(&self, mark: &str) -> bool {
+        self.spaces.iter().any(|space| space.url.mark() == mark)
+    }
+
     /// The space that a route's repository is in.
     #[must_use]
     pub fn space_of(&self, route: &Route) -> &Space {
@@ -165,19 +197,55 @@ impl RouteTable {
             .collect()
     }
 
-    /// Whether some route still delivers this ref to this object.
+    /// Whether the table gives an object to a claimant. What an exact route names belongs to it alone; anything else to
+    /// every glob that leads the ref there.
     #[must_use]
-    pub fn is_routed(
-        &self,
-        bucket: &str,
-        key: &str,
-        repository: &RepositoryName,
-        ref_name: &RefName,
-    ) -> bool {
+    pub fn gives(&self, bucket: &str, key: &str, to: &Claimant<'_>) -> bool {
+        let is_to = |route: &Route| {
+            let is_space = |space| self.space_of(route).url.mark() == space;
+            route.takes(to.repository, to.ref_name) && to.space.is_none_or(is_space)
+        };
+        let mut named = self.named(bucket, key).peekable();
+        if named.peek().is_some() {
+            return named.any(is_to);
+        }
         self.routes.iter().any(|route| {
             route.bucket == bucket
-                && route.takes(repository, ref_name)
-                && route.key(ref_name).is_ok_and(|own| own.as_str() == key)
+                && is_to(route)
+                && route.key(to.ref_name).is_ok_and(|own| own.as_str() == key)
+        })
+    }
+
+    /// The first exact route that names an object.
+    #[must_use]
+    pub fn owner(&self, bucket: &str, key: &str) -> Option<&Route> {
+        self.named(bucket, key).next()
+    }
+
+    /// The routes to which the table gives an object, each with the refs that lead there.
+    #[must_use]
+    pub fn claimants(&self, bucket: &str, key: &str) -> Vec<(&Route, RefName)> {
+        let named = self.named(bucket, key);
+        let named = named.filter_map(|route| Some((route, route.pattern.exact()?.clone())));
+        let named: Vec<_> = named.collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let globs = self.routes.iter().filter(|route| route.bucket == bucket);
+        let globs = globs.filter(|route| route.pattern.exact().is_none());
+        let refs = globs.flat_map(|route| {
+            let refs = route.object.refs(&route.repository, key).into_iter();
+            let taken = refs.filter(|name| route.pattern.matches(name));
+            taken.map(move |name| (route, name))
+        });
+        refs.collect()
+    }
+
+    fn named(&self, bucket: &str, key: &str) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(move |route| {
+            let exact = route.pattern.exact();
+            route.bucket == bucket
+                && exact.is_some_and(|exact| route.key(exact).is_ok_and(|own| own.as_str() == key))
         })
     }
 }
@@ -262,6 +330,7 @@ impl Route {
         })?;
         Ok(Destination {
             route: self.name.clone(),
+            space: space.url.mark(),
             url: self.repository.url_in(&space.url),
             credentials: space.credentials.clone(),
             repository: self.repository.clone(),
@@ -342,6 +411,21 @@ mod tests {
 
     use super::*;
     use crate::push::Change;
+
+    fn is_routed(
+        table: &RouteTable,
+        bucket: &str,
+        key: &str,
+        repository: &RepositoryName,
+        ref_name: &RefName,
+    ) -> bool {
+        let claimant = Claimant {
+            space: None,
+            repository,
+            ref_name,
+        };
+        table.gives(bucket, key, &claimant)
+    }
 
     fn table(text: &str) -> RouteTable {
         RouteTable::parse("routes.toml", text, Some("sources"), Origin::Deployed)
@@ -460,6 +544,7 @@ mod tests {
             destination,
             Ok(Destination {
                 route: "web-any".to_owned(),
+                space: "https://example.backlog.com/git".into(),
                 url: "https://example.backlog.com/git/APP/web.git".to_owned(),
                 credentials: CredentialsSource::Secret {
                     name: "backlog-bridge/git".to_owned()
@@ -481,7 +566,13 @@ mod tests {
         };
         assert_eq!(error.route, "web-any");
         assert_eq!(error.source, KeyError::TooLong { bytes: 1025 });
-        assert!(!table.is_routed("branches", "x", &push.repository, &push.ref_name));
+        assert!(!is_routed(
+            &table,
+            "branches",
+            "x",
+            &push.repository,
+            &push.ref_name
+        ));
     }
 
     #[test]
@@ -575,7 +666,8 @@ mod tests {
                 false,
             ),
         ] {
-            let routed = table.is_routed(
+            let routed = is_routed(
+                &table,
                 bucket,
                 key,
                 &repository.parse().unwrap(),
@@ -657,7 +749,7 @@ mod tests {
             let push = push(None, &repository, &format!("refs/heads/{short}"));
             let matching: Vec<_> = table.matching(&push).into_iter().map(Result::unwrap).collect();
             for to in &matching {
-                prop_assert!(table.is_routed(&to.bucket, to.key.as_str(), &push.repository, &push.ref_name));
+                prop_assert!(is_routed(&table, &to.bucket, to.key.as_str(), &push.repository, &push.ref_name));
             }
             let written = table.explain(&push.repository, &push.ref_name).into_iter().filter_map(|e| match e.verdict {
                 Verdict::Writes { bucket, key } => Some((e.route, bucket, key)),

@@ -6,8 +6,14 @@ use std::{
     str::FromStr,
 };
 
+use base64::Engine;
+use sha2::{Digest, Sha256};
+
 /// How the hosts of Backlog's spaces end. They have repositories below `/git` only.
 const BACKLOG: [&str; 3] = [".backlog.com", ".backlog.jp", ".backlogtool.com"];
+
+/// The longest URL that stands in metadata as it is, in bytes.
+const LONGEST_MARK: usize = 200;
 
 /// The URL above a space's repositories, such as `https://example.backlog.com/git`.
 ///
@@ -72,6 +78,17 @@ impl SpaceUrl {
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What names the space in an object's metadata: the URL; or its hash where it would take the room of others.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        let url = self.to_string();
+        if url.len() <= LONGEST_MARK && url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return url;
+        }
+        let digest = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(url));
+        format!("sha256:{digest}")
     }
 
     /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.

@@ -1,13 +1,17 @@
-//! The routing table as it is now: read again when its source has changed, and the last good one kept.
+//! The routing table as it is now. Nobody believes a copy for being young: whoever asks is told of a look at the source that
+//! began after the question.
+
+mod looks;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::Mutex;
 
+use self::looks::News;
+pub use self::looks::{Fault, Looks, Reading, Seen};
 use crate::{
     bucket::{Address, Found, S3},
     config::Location,
@@ -16,11 +20,17 @@ use crate::{
     telemetry,
 };
 
-/// How often, at most, the source of a good table is looked at.
-const CHECK_EVERY: Duration = Duration::from_mins(1);
-
-/// How long such a look may take before the table that is known has to do.
+/// How long a look may take where an earlier table is known.
 const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
+/// A file that is being written is looked at again after this, until two looks agree.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often it is, at most.
+const LOOKS: u32 = 20;
+
+/// How many older versions are tried, at most, by a process that has not seen a good one yet.
+const OLDER: usize = 20;
 
 /// A routing table that follows its source.
 #[derive(Debug)]
@@ -28,7 +38,14 @@ pub struct LiveTable {
     source: Source,
     /// The bucket of routes that name none.
     default_bucket: Option<String>,
-    good: Mutex<Option<Good>>,
+    known: Mutex<Known>,
+}
+
+/// What the looks so far found; and the last one, with when it began.
+#[derive(Debug, Default)]
+struct Known {
+    looks: Looks,
+    last: Option<(Instant, Reading)>,
 }
 
 #[derive(Debug)]
@@ -37,22 +54,17 @@ enum Source {
     File(PathBuf),
 }
 
-#[derive(Debug)]
-struct Good {
-    table: Arc<RouteTable>,
-    /// What its source is compared by: an entity tag, or the text itself.
-    version: String,
-    checked: Instant,
-}
-
 /// What became of a look at the source.
 enum Look {
     /// It is what it was.
     Same,
-    /// There is nothing.
+    /// There is nothing, and maybe never was.
     Missing,
-    New {
-        table: RouteTable,
+    /// It was deleted.
+    Deleted,
+    /// Another text, or why it is none.
+    Text {
+        text: Result<String, String>,
         version: String,
     },
 }
@@ -74,112 +86,153 @@ impl LiveTable {
         Self {
             source,
             default_bucket,
-            good: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
-    /// The table; `None` if none was ever stored. A new one that is of no use is told of, and the last good one kept.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Routes`] if there is no good one to keep. It is transient unless the table itself is wrong.
-    pub async fn current(&self) -> Result<Option<Arc<RouteTable>>, Error> {
-        self.at_most(self.check_every()).await
-    }
-
-    /// The same, after a look at the source in any case: for whoever misses a route that another process knows of.
-    ///
-    /// # Errors
-    ///
-    /// As [`LiveTable::current`].
-    pub async fn newest(&self) -> Result<Option<Arc<RouteTable>>, Error> {
-        self.at_most(Duration::ZERO).await
-    }
-
-    /// The table, which was compared with its source `age` ago at most.
-    async fn at_most(&self, age: Duration) -> Result<Option<Arc<RouteTable>>, Error> {
-        let mut good = self.good.lock().await;
-        let known = good.as_ref().map(|good| (good.checked, &*good.version));
-        if known.is_some_and(|(checked, _)| checked.elapsed() < age) {
-            return Ok(good.as_ref().map(|good| Arc::clone(&good.table)));
+    /// Looks at the source. Those who ask while somebody looks share the look that follows.
+    pub async fn read(&self) -> Reading {
+        let asked = Instant::now();
+        let mut known = self.known.lock().await;
+        if let Some((began, reading)) = &known.last
+            && *began > asked
+        {
+            return reading.clone();
         }
-        let look = Box::pin(self.look(known.map(|(_, version)| version)));
-        // Without a good one, whoever asks has a deadline of its own.
-        let look = match known {
-            Some(_) => tokio::time::timeout(LOOK_WITHIN, look).await,
-            None => Ok(look.await),
+        let began = Instant::now();
+        let look = Box::pin(self.look(known.looks.version()));
+        // Without an earlier table, whoever asks has a deadline of its own.
+        let look = if known.looks.has_good() {
+            let late = |_| Err(self.error("it cannot be read in time", true, None));
+            let look = tokio::time::timeout(LOOK_WITHIN, look).await;
+            look.unwrap_or_else(late)
+        } else {
+            look.await
         };
-        let late = |_| Err(self.error("it cannot be read in time", true, None));
-        let look = look.unwrap_or_else(late);
-        let checked = Instant::now();
-        let (good, fault) = match (&mut *good, look) {
-            (good, Ok(Look::New { table, version })) => {
-                let table = Arc::new(table);
-                let new = Good {
-                    table,
-                    version,
-                    checked,
-                };
-                (good.insert(new), None)
+        let was_unread = matches!(known.last, Some((_, Reading::Unread { .. })));
+        let (mut reading, news) = known.looks.learn(self.seen(look));
+        match news {
+            // It is said and counted once, not at each look.
+            News::Spoiled(fault) => {
+                let message =
+                    "the routing table is of no use; what the last good one takes is taken";
+                telemetry::alarm("RoutingTableInvalid", message, fault.cause());
             }
-            (Some(good), Ok(Look::Same)) => (good, None),
-            (Some(good), Ok(Look::Missing)) => {
-                let fault = self.error("it was there and is gone", false, None);
-                (good, Some(fault))
-            }
-            (Some(good), Err(fault)) => (good, Some(fault)),
-            (None, Ok(Look::Missing | Look::Same)) => return Ok(None),
-            (None, Err(fault)) => {
-                tell(&fault, "there is no good routing table yet");
-                return Err(fault);
-            }
-        };
-        good.checked = checked;
-        if let Some(fault) = fault {
-            tell(&fault, "keeping the last good routing table");
+            News::Unread(fault) if !was_unread => tracing::warn!("{}", chain(fault.cause())),
+            News::Unread(_) | News::Nothing => {}
         }
-        Ok(Some(Arc::clone(&good.table)))
+        if let Reading::Spoiled { last: None, .. } = reading
+            && let Some(older) = self.older().await
+        {
+            reading = known.looks.remember(older.into());
+        }
+        known.last = Some((began, reading.clone()));
+        reading
     }
 
-    fn check_every(&self) -> Duration {
-        match self.source {
-            Source::S3 { .. } => CHECK_EVERY,
-            Source::File(_) => Duration::ZERO,
+    /// What a look found, read as a table.
+    fn seen(&self, look: Result<Look, Error>) -> Seen {
+        let (text, version) = match look {
+            Ok(Look::Same) => return Seen::Same,
+            Ok(Look::Missing) => return Seen::Missing,
+            Ok(Look::Deleted) => {
+                return Seen::Deleted(self.error("it was deleted", false, None).into());
+            }
+            Ok(Look::Text { text, version }) => (text, version),
+            Err(err) => return Seen::Unread(err.into()),
+        };
+        let text = text.map_err(|why| self.error("it cannot be read", false, Some(why.into())));
+        match text.and_then(|text| self.parse(&text)) {
+            Ok(table) => Seen::Table(table.into(), version),
+            Err(err) => Seen::NoTable(err.into(), version),
         }
     }
 
     async fn look(&self, known: Option<&str>) -> Result<Look, Error> {
         match &self.source {
             Source::S3 { s3, at } => {
-                let address = Address {
-                    bucket: &at.bucket,
-                    key: &at.key,
-                };
-                let found = s3.text(address, known).await.map_err(|err| {
+                let found = s3.text(address(at), known).await.map_err(|err| {
                     let transient = err.is_transient();
                     self.error("it cannot be read", transient, Some(err.into()))
                 })?;
-                match found {
-                    Found::Same => Ok(Look::Same),
-                    Found::Missing => Ok(Look::Missing),
-                    Found::Text { text, etag } => self.parse(&text, etag, Origin::Deployed),
-                }
+                Ok(match found {
+                    Found::Same => Look::Same,
+                    Found::Missing => Look::Missing,
+                    Found::Deleted => Look::Deleted,
+                    Found::Text { text, etag } => Look::Text {
+                        text: Ok(text),
+                        version: etag,
+                    },
+                    Found::NoText { why, etag } => Look::Text {
+                        text: Err(why),
+                        version: etag,
+                    },
+                })
             }
-            Source::File(file) => match tokio::fs::read_to_string(file).await {
-                Ok(text) if known == Some(&text) => Ok(Look::Same),
-                Ok(text) => self.parse(&text, text.clone(), Origin::CommandLine),
-                Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Look::Missing),
-                Err(err) => Err(self.error("it cannot be read", true, Some(err.into()))),
-            },
+            Source::File(file) => {
+                let Some(mut text) = self.file(file).await? else {
+                    return Ok(Look::Missing);
+                };
+                if known == Some(&text) {
+                    return Ok(Look::Same);
+                }
+                // Whoever begins with a table has it whole; a change may be caught half written.
+                if known.is_some() {
+                    for _ in 0..LOOKS {
+                        tokio::time::sleep(SETTLE).await;
+                        match self.file(file).await? {
+                            Some(again) if again == text => break,
+                            Some(again) => text = again,
+                            None => return Ok(Look::Missing),
+                        }
+                    }
+                }
+                let version = text.clone();
+                let text = Ok(text);
+                Ok(Look::Text { text, version })
+            }
         }
     }
 
-    fn parse(&self, text: &str, version: String, origin: Origin) -> Result<Look, Error> {
+    /// The text of a file; `None` if there is none.
+    async fn file(&self, file: &PathBuf) -> Result<Option<String>, Error> {
+        match tokio::fs::read_to_string(file).await {
+            Ok(text) => Ok(Some(text)),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(self.error("it cannot be read", true, Some(err.into()))),
+        }
+    }
+
+    /// The newest earlier version that is a routing table, for a process that has seen none.
+    async fn older(&self) -> Option<RouteTable> {
+        let Source::S3 { s3, at } = &self.source else {
+            return None;
+        };
+        let tell = |err: Error| {
+            tracing::warn!("earlier routing tables cannot be read: {}", chain(&err));
+        };
+        let versions = s3.versions(address(at)).await.map_err(tell).ok()?;
+        for version in versions.iter().take(OLDER) {
+            let text = s3.text_version(address(at), version).await;
+            let Ok(text) = text.map_err(tell).ok()? else {
+                continue;
+            };
+            if let Ok(table) = self.parse(&text) {
+                tracing::warn!("using the version {version} of the routing table {at}");
+                return Some(table);
+            }
+        }
+        None
+    }
+
+    fn parse(&self, text: &str) -> Result<RouteTable, Error> {
         let bucket = self.default_bucket.as_deref();
+        let origin = match self.source {
+            Source::S3 { .. } => Origin::Deployed,
+            Source::File(_) => Origin::CommandLine,
+        };
         let table = RouteTable::parse(&self.name(), text, bucket, origin);
-        let wrong = |err: RouteTableError| self.error("it is wrong", false, Some(err.into()));
-        let table = table.map_err(wrong)?;
-        Ok(Look::New { table, version })
+        table.map_err(|err: RouteTableError| self.error("it is wrong", false, Some(err.into())))
     }
 
     fn name(&self) -> String {
@@ -198,11 +251,9 @@ impl LiveTable {
     }
 }
 
-/// An alarm is for a table that somebody has to mend; that S3 cannot be asked for once is none.
-fn tell(fault: &Error, message: &str) {
-    if fault.is_transient() {
-        tracing::warn!("{message}: {}", chain(fault));
-    } else {
-        telemetry::alarm("RoutingTableInvalid", message, fault);
+fn address(at: &Location) -> Address<'_> {
+    Address {
+        bucket: &at.bucket,
+        key: &at.key,
     }
 }

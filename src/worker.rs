@@ -9,22 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::sweep::Swept;
+pub use self::sweep::{Swept, differs};
 use crate::{
-    bucket::S3,
     deadline::within,
     deliver::{
         Bridge, Delivery, Success,
         step::{Hints, SETTLE_WAITS},
     },
     error::Error,
-    limits::Limits,
     outcome::Report,
+    plan::{Next, heirs, next},
     progress::{Progress, Stage},
     queue::Job,
-    route::{Destination, Route, RouteTable},
-    secrets::Logins,
-    table::LiveTable,
+    route::Destination,
+    table::Reading,
 };
 
 /// How often a job that the sweep made is tried. The next sweep makes it again, and a Git server that is down for hours
@@ -59,17 +57,14 @@ impl Attempt {
 /// visibility timeout.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(1)];
 
+/// How often a job follows its route to another object, while the table keeps changing.
+const MOVES: usize = 3;
+
 /// What handles messages.
 #[derive(Debug)]
 pub struct Worker {
-    /// Where objects go.
-    pub s3: S3,
-    /// What is delivered where.
-    pub table: Arc<LiveTable>,
-    /// Who may read the repositories.
-    pub logins: Arc<Logins>,
-    /// How large a delivery may be.
-    pub limits: Limits,
+    /// What delivers.
+    pub bridge: Bridge,
 }
 
 /// What becomes of a job.
@@ -114,109 +109,94 @@ pub struct Handled {
     pub report: Report,
     /// What becomes of the job.
     pub end: End,
+    /// Jobs that the queue must have before this one is acknowledged.
+    pub more: Vec<Job>,
 }
 
 impl Worker {
     /// Handles a job.
     pub async fn deliver(&self, job: &Job, attempt: Attempt, progress: &Arc<Progress>) -> Handled {
-        let (report, end) = match self.destination(job, progress.deadline()).await {
-            Ok(Some((table, to))) => {
-                let started = Instant::now();
-                let is_glob = table
-                    .route(&to.route)
-                    .is_some_and(|route| route.pattern().exact().is_none());
-                let bridge = self.bridge(table);
-                let hints = hints(job, attempt.age);
-                let mut delivery = Box::pin(bridge.deliver(&to, hints, progress)).await;
-                let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
-                if is_glob && end == End::DeadLetter && is_missing(&delivery) {
-                    // It asks for no ref by name, so none is missed.
-                    delivery.result = Ok(Success::BranchGone);
-                    end = End::Done;
-                }
-                (Report::of(&to, delivery, started), end)
-            }
-            Ok(None) => {
-                let why = "no such route any more".into();
-                let report = Report::ignored(
-                    Some(&job.route),
-                    Some(&job.repository),
-                    Some(&job.ref_name),
-                    why,
-                );
-                (report, End::Done)
-            }
-            Err(err) => {
-                let report = Report::failed(
-                    Some(&job.route),
-                    Some(&job.repository),
-                    Some(&job.ref_name),
-                    &err,
-                );
-                (report, End::of(Some(&err), job, attempt))
-            }
-        };
+        let mut more = Vec::new();
+        let handled = self.follow(job, attempt, progress, &mut more).await;
+        let (report, end) = handled.unwrap_or_else(|err| {
+            let report = Report::failed(
+                Some(&job.route),
+                Some(&job.repository),
+                Some(&job.ref_name),
+                &err,
+            );
+            (report, End::of(Some(&err), job, attempt))
+        });
         let again = end == End::Again;
         let report = Report { again, ..report };
-        Handled { report, end }
+        Handled { report, end, more }
     }
 
-    /// Where the table delivers the job's ref to by now; `None` if it does not.
-    async fn destination(
+    /// Delivers to where the table sends the job, and on to where it sends it next, should it change meanwhile.
+    async fn follow(
         &self,
         job: &Job,
-        deadline: Option<Instant>,
-    ) -> Result<Option<(Arc<RouteTable>, Destination)>, Error> {
-        let mut table = within(deadline, Stage::Routes, self.table.current()).await;
-        if let Ok(Some(known)) = &table
-            && !known
-                .route(&job.route)
-                .is_some_and(|route| takes(route, job))
-        {
-            // The process that made the job may know a newer table than this one.
-            table = within(deadline, Stage::Routes, self.table.newest()).await;
+        attempt: Attempt,
+        progress: &Arc<Progress>,
+        more: &mut Vec<Job>,
+    ) -> Result<(Report, End), Error> {
+        // An object that this delivery wrote to and then left.
+        let mut left: Option<Destination> = None;
+        for _ in 0..MOVES {
+            let read = async { Ok(self.bridge.table.read().await) };
+            let reading = within(progress.deadline(), Stage::Routes, read).await?;
+            if let (Some(left), Reading::Newest(table)) = (left.take(), &reading) {
+                more.extend(heirs(job, &left.bucket, left.key.as_str(), table));
+            }
+            let (to, is_glob) = match next(&reading, job)? {
+                Next::Deliver { to, is_glob } => (to, is_glob),
+                Next::Anew(jobs) => {
+                    let report = Report::ignored(
+                        Some(&job.route),
+                        Some(&job.repository),
+                        Some(&job.ref_name),
+                        told(&jobs),
+                    );
+                    more.extend(jobs);
+                    return Ok((report, End::Done));
+                }
+            };
+            let started = Instant::now();
+            let hints = hints(job, attempt.age);
+            let mut delivery = Box::pin(self.bridge.deliver(&to, hints, progress)).await;
+            if let Ok(Success::Moved { stored }) = delivery.result {
+                left = stored.then_some(to);
+                continue;
+            }
+            let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
+            if is_glob && end == End::DeadLetter && is_missing(&delivery) {
+                // It asks for no ref by name, so none is missed.
+                delivery.result = Ok(Success::BranchGone);
+                end = End::Done;
+            }
+            return Ok((Report::of(&to, delivery, started), end));
         }
-        let table = table.and_then(|table| {
-            table.ok_or_else(|| Error::Routes {
-                reason: "none was stored yet, though there are jobs".into(),
-                transient: true,
-                source: None,
-            })
-        });
-        let table = table.map_err(may_be_mended)?;
-        let route = table.route(&job.route).filter(|route| takes(route, job));
-        let to = route.map(|route| route.destination(table.space_of(route), &job.ref_name));
-        Ok(to.transpose()?.map(|to| (Arc::clone(&table), to)))
+        Err(Error::Routes {
+            reason: "it kept changing".into(),
+            transient: true,
+            source: None,
+        })
     }
+}
 
-    fn bridge(&self, table: Arc<RouteTable>) -> Bridge {
-        Bridge {
-            s3: self.s3.clone(),
-            table,
-            logins: Arc::clone(&self.logins),
-            limits: self.limits,
-        }
+fn told(jobs: &[Job]) -> String {
+    let routes: Vec<_> = jobs.iter().map(|job| job.route.as_str()).collect();
+    if routes.is_empty() {
+        return "no such route any more".into();
     }
+    format!(
+        "no such route any more; planned anew for {}",
+        routes.join(", ")
+    )
 }
 
 fn is_missing(delivery: &Delivery) -> bool {
     matches!(delivery.result, Err(Error::RefNotFound { .. }))
-}
-
-fn takes(route: &Route, job: &Job) -> bool {
-    route.takes(&job.repository, &job.ref_name)
-}
-
-/// A job has time until somebody has mended the table; then nobody has to send it again.
-fn may_be_mended(err: Error) -> Error {
-    match err {
-        Error::Routes { reason, source, .. } => Error::Routes {
-            reason,
-            transient: true,
-            source,
-        },
-        err => err,
-    }
 }
 
 fn hints(job: &Job, age: Duration) -> Option<Hints> {

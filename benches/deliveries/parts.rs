@@ -247,6 +247,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     archive.stamp(tip.commit, &delivery_id).unwrap();
     watch.lap("write the zip");
     let label = Label {
+        space: "https://example.backlog.com/git",
         repository: &connection.remote().repository.clone(),
         ref_name: &REF.parse().unwrap(),
         commit: tip.commit,
@@ -282,6 +283,7 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
     };
     let id = "1".repeat(40);
     let label = Label {
+        space: "https://example.backlog.com/git",
         repository: &"BENCH/tree".parse().unwrap(),
         ref_name: &REF.parse().unwrap(),
         commit: id.parse().unwrap(),

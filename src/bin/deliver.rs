@@ -9,6 +9,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::DeliverConfig,
+    deliver::Bridge,
     error::{Error, chain},
     outcome::Report,
     queue::Sqs,
@@ -39,10 +40,13 @@ async fn main() -> ExitCode {
     let s3 = S3::from_environment().await;
     let queue = &Sqs::from_environment(config.queue_url).await;
     let worker = &Worker {
-        s3: s3.clone(),
-        table: Arc::new(LiveTable::in_s3(s3, config.routes, config.source_bucket)),
-        logins: Arc::new(Logins::default()),
-        limits: config.limits,
+        bridge: Bridge {
+            s3: s3.clone(),
+            table: Arc::new(LiveTable::in_s3(s3, config.routes, config.source_bucket)),
+            logins: Arc::new(Logins::default()),
+            limits: config.limits,
+            replaces_unrouted: true,
+        },
     };
     let margin = config.deadline_margin;
     let service = service_fn(async |event: LambdaEvent<Value>| {

@@ -22,6 +22,7 @@ const COMMIT: &str = "git-commit";
 const TREE: &str = "git-tree";
 const REF: &str = "git-ref";
 const REPOSITORY: &str = "git-repository";
+const SPACE: &str = "git-space";
 const DELIVERY_ID: &str = "delivery-id";
 /// `CodePipeline` shows it beside the source revision.
 const SUMMARY: &str = "codepipeline-artifact-revision-summary";
@@ -33,6 +34,8 @@ pub struct Holding {
     pub commit: CommitId,
     /// The commit's tree, if it says so.
     pub tree: Option<ObjectId>,
+    /// The space's mark, if it says so. Those of version 0.1 do not.
+    pub space: Option<String>,
     /// The repository, such as `APP/web`.
     pub repository: String,
     /// The ref, such as `refs/heads/main`.
@@ -44,6 +47,8 @@ pub struct Holding {
 /// What a new version says of itself.
 #[derive(Debug)]
 pub struct Label<'a> {
+    /// The space's mark.
+    pub space: &'a str,
     /// The repository.
     pub repository: &'a RepositoryName,
     /// The ref.
@@ -73,6 +78,7 @@ impl Holding {
             tree: metadata
                 .get(TREE)
                 .and_then(|id| ObjectId::from_hex(id.as_bytes()).ok()),
+            space: text(SPACE),
             repository: text(REPOSITORY)?,
             ref_name: text(REF)?,
             delivery_id: text(DELIVERY_ID)?,
@@ -98,6 +104,7 @@ impl Label<'_> {
             (TREE.to_owned(), self.tree.to_string()),
             (REF.to_owned(), ref_name),
             (REPOSITORY.to_owned(), repository),
+            (SPACE.to_owned(), encode(self.space)),
             (DELIVERY_ID.to_owned(), self.delivery_id.to_owned()),
         ]);
         let used: usize = metadata
@@ -134,6 +141,7 @@ mod tests {
     ) -> Label<'a> {
         let id = "00112233445566778899aabbccddeeff00112233";
         Label {
+            space: "https://example.backlog.com/git",
             repository,
             ref_name,
             commit: id.parse().unwrap(),
@@ -172,6 +180,10 @@ mod tests {
                 assert_eq!(name, name.trim(), "{case}");
             }
             let holding = Holding::from_metadata(&metadata).unwrap();
+            assert_eq!(
+                holding.space.as_deref(),
+                Some("https://example.backlog.com/git")
+            );
             assert_eq!(holding.repository, repository.as_str(), "{case}");
             assert_eq!(holding.ref_name, ref_name.as_str(), "{case}");
             let tree = holding.tree.map(|tree| tree.to_string());

@@ -1,12 +1,9 @@
 //! A small object that people write, such as the routing table: read when it has changed, written under a condition.
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
 
 use super::{Address, Condition, S3, error, is_refusal};
-use crate::{
-    aws::status,
-    error::{Error, Source},
-};
+use crate::{aws::status, error::Error};
 
 /// The size of the largest object that is read as a text, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -16,12 +13,21 @@ pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 pub enum Found {
     /// It is still the one with this entity tag.
     Same,
-    /// There is none.
+    /// There is none. S3 says so of what never was, and of what was deleted with all its versions.
     Missing,
+    /// It was deleted; its versions are still there.
+    Deleted,
     /// Another one.
     Text {
         /// What it holds.
         text: String,
+        /// Its entity tag.
+        etag: String,
+    },
+    /// Another one that is no text, or too large for one.
+    NoText {
+        /// What it is instead.
+        why: String,
         /// Its entity tag.
         etag: String,
     },
@@ -32,36 +38,44 @@ impl S3 {
     ///
     /// # Errors
     ///
-    /// [`Error::Bucket`] if S3 cannot be asked, or the object is larger or no UTF-8.
+    /// [`Error::Bucket`] if S3 cannot be asked.
     pub async fn text(&self, at: Address<'_>, known: Option<&str>) -> Result<Found, Error> {
         let request = self.client.get_object().bucket(at.bucket).key(at.key);
         let answer = request.set_if_none_match(known.map(Into::into)).send();
-        let mut object = match answer.await {
+        let object = match answer.await {
             Ok(object) => object,
             Err(err) if status(&err) == Some(304) => return Ok(Found::Same),
-            Err(err) if err.code() == Some("NoSuchKey") => return Ok(Found::Missing),
+            Err(err) if err.code() == Some("NoSuchKey") => {
+                let answer = err.raw_response();
+                let marker = answer.and_then(|answer| answer.headers().get("x-amz-delete-marker"));
+                return Ok(match marker {
+                    Some("true") => Found::Deleted,
+                    _ => Found::Missing,
+                });
+            }
             Err(err) => return Err(error("read", at, &err)),
         };
-        let broken = |transient, source: Source| Error::Bucket {
-            action: "read",
-            bucket: at.bucket.into(),
-            key: at.key.into(),
-            advice: "",
-            transient,
-            source,
-        };
-        let mut bytes = Vec::new();
-        while let Some(more) = object.body.next().await {
-            let more = more.map_err(|err| broken(true, err.into()))?;
-            if bytes.len() + more.len() > MAX_TEXT_BYTES {
-                let why = format!("it has more than the {MAX_TEXT_BYTES} bytes that are read");
-                return Err(broken(false, why.into()));
-            }
-            bytes.extend_from_slice(&more);
-        }
-        let text = String::from_utf8(bytes).map_err(|err| broken(false, err.into()))?;
         let etag = object.e_tag.unwrap_or_default();
-        Ok(Found::Text { text, etag })
+        Ok(match whole(object.body, at).await? {
+            Ok(text) => Found::Text { text, etag },
+            Err(why) => Found::NoText { why, etag },
+        })
+    }
+
+    /// Reads one version of such an object, or says why it is no text.
+    ///
+    /// # Errors
+    ///
+    /// As [`S3::text`].
+    pub async fn text_version(
+        &self,
+        at: Address<'_>,
+        version_id: &str,
+    ) -> Result<Result<String, String>, Error> {
+        let request = self.client.get_object().bucket(at.bucket).key(at.key);
+        let answer = request.version_id(version_id).send().await;
+        let object = answer.map_err(|err| error("read a version of", at, &err))?;
+        whole(object.body, at).await
     }
 
     /// Stores a text, if `condition` still holds. Says whether it did.
@@ -87,4 +101,26 @@ impl S3 {
             Err(err) => Err(error("write", at, &err)),
         }
     }
+}
+
+/// A body as text, or why it is none of at most [`MAX_TEXT_BYTES`].
+async fn whole(mut body: ByteStream, at: Address<'_>) -> Result<Result<String, String>, Error> {
+    let mut bytes = Vec::new();
+    while let Some(more) = body.next().await {
+        let more = more.map_err(|err| Error::Bucket {
+            action: "read",
+            bucket: at.bucket.into(),
+            key: at.key.into(),
+            advice: "",
+            transient: true,
+            source: err.into(),
+        })?;
+        if bytes.len() + more.len() > MAX_TEXT_BYTES {
+            return Ok(Err(format!(
+                "it has more than the {MAX_TEXT_BYTES} bytes that are read"
+            )));
+        }
+        bytes.extend_from_slice(&more);
+    }
+    Ok(String::from_utf8(bytes).map_err(|err| err.to_string()))
 }

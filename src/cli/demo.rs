@@ -63,6 +63,7 @@ pub(super) async fn run(
         routes: file,
         store: Some(store),
         aws: false,
+        replace: false,
     };
     let setup = setup(&common, config).await?;
     let (token, tokens) = new_token();

@@ -1,14 +1,14 @@
 //! `invoke`: one event, handled as the bridge would.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
 
 use backlog_bridge::{
     config::Config,
     outcome::Report,
-    plan::plan,
+    plan::{NoJobs, plan},
     queue::{Job, Message},
     receive::Envelope,
-    route::RouteTable,
+    table::Reading,
     webhook::Webhook,
     worker::{Attempt, Worker, batch},
 };
@@ -44,7 +44,7 @@ pub(super) async fn run(
     let worker = setup.worker();
     let mut ended = Ended::Well;
     let jobs = match event {
-        Event::Webhook(webhook) => jobs(&setup.table, &webhook),
+        Event::Webhook(webhook) => jobs(&worker.bridge.table.read().await, &webhook)?,
         Event::Messages(messages) => {
             let mut jobs = Vec::new();
             for message in messages {
@@ -56,12 +56,14 @@ pub(super) async fn run(
             jobs
         }
     };
-    for job in &jobs {
+    let mut jobs = VecDeque::from(jobs);
+    while let Some(job) = jobs.pop_front() {
         let progress = Arc::default();
-        let handled = worker.deliver(job, Attempt::ONLY, &progress);
+        let handled = worker.deliver(&job, Attempt::ONLY, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());
+        jobs.extend(handled.more);
     }
     Ok(ended)
 }
@@ -93,18 +95,22 @@ fn parse(event: &[u8]) -> Result<Event, String> {
 }
 
 /// What the webhook asks for. That it asks for nothing is reported here.
-fn jobs(table: &RouteTable, webhook: &Webhook) -> Vec<Job> {
-    plan(webhook, Some(table), "invoke").unwrap_or_else(|why| {
-        let push = webhook.push();
-        let ignored = Report::ignored(
-            None,
-            push.map(|push| &push.repository),
-            push.map(|push| &push.ref_name),
-            why.to_string(),
-        );
-        report::print(&ignored);
-        Vec::new()
-    })
+fn jobs(reading: &Reading, webhook: &Webhook) -> Result<Vec<Job>, Usage> {
+    match plan(webhook, reading, "invoke") {
+        Ok(jobs) => Ok(jobs),
+        Err(NoJobs::Unknown(err)) => Err(err.into()),
+        Err(NoJobs::Ignored(why)) => {
+            let push = webhook.push();
+            let ignored = Report::ignored(
+                None,
+                push.map(|push| &push.repository),
+                push.map(|push| &push.ref_name),
+                why.to_string(),
+            );
+            report::print(&ignored);
+            Ok(Vec::new())
+        }
+    }
 }
 
 async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {

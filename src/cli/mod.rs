@@ -64,6 +64,9 @@ struct Common {
     /// Deliver to AWS S3, as the SDK is configured: profile, region, endpoint.
     #[arg(long, global = true)]
     aws: bool,
+    /// With --aws: replace objects too that hold what this routing table does not deliver there.
+    #[arg(long, global = true, requires = "aws")]
+    replace: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -147,7 +147,8 @@ async fn pull(at: &Location) -> Result<Ended, Usage> {
             std::io::stdout().write_all(text.as_bytes())?;
             Ok(Ended::Well)
         }
-        Found::Missing | Found::Same => {
+        Found::NoText { why, .. } => Err(Usage(format!("cannot read {at}: {why}"))),
+        Found::Missing | Found::Deleted | Found::Same => {
             note!("there is no routing table at {at} yet; store one with routes push");
             Ok(Ended::WithFailures)
         }
@@ -166,7 +167,11 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
     let s3 = S3::from_environment().await;
     let (old, condition) = match s3.text(address(at), None).await? {
         Found::Text { text, etag } => (text, Condition::Unchanged(etag)),
-        Found::Missing | Found::Same => (String::new(), Condition::Absent),
+        Found::NoText { why, etag } => {
+            note!("what is stored is no routing table: {why}");
+            (String::new(), Condition::Unchanged(etag))
+        }
+        Found::Missing | Found::Deleted | Found::Same => (String::new(), Condition::Absent),
     };
     if old == text {
         note!("{at} is this table already");

@@ -50,7 +50,7 @@ impl Running {
         let receiver = Arc::new(Receiver {
             tokens,
             allowed_ips: Vec::new(),
-            table: Arc::clone(&worker.table),
+            table: Arc::clone(&worker.bridge.table),
         });
         Self {
             receiver,

@@ -32,28 +32,26 @@ pub(super) struct Setup {
     file: PathBuf,
     bucket: Option<String>,
     limits: Limits,
+    replaces_unrouted: bool,
     _embedded: Option<EmbeddedS3>,
 }
 
 impl Setup {
-    /// For deliveries by the table as it was at the start.
+    /// What delivers. The table is read again when its file changes.
     pub(super) fn bridge(&self) -> Bridge {
         Bridge {
-            s3: self.s3.clone(),
-            table: Arc::clone(&self.table),
-            logins: Arc::default(),
-            limits: self.limits,
-        }
-    }
-
-    /// For jobs. The table is read again when its file changes.
-    pub(super) fn worker(&self) -> Worker {
-        Worker {
             s3: self.s3.clone(),
             table: Arc::new(LiveTable::in_file(self.file.clone(), self.bucket.clone())),
             logins: Arc::<Logins>::default(),
             limits: self.limits,
+            replaces_unrouted: self.replaces_unrouted,
         }
+    }
+
+    /// For jobs.
+    pub(super) fn worker(&self) -> Worker {
+        let bridge = self.bridge();
+        Worker { bridge }
     }
 }
 
@@ -101,6 +99,8 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
         file: common.routes.clone(),
         bucket: bucket(common, config),
         limits: config.limits,
+        // A bucket on AWS may be another bridge's, too.
+        replaces_unrouted: !common.aws || common.replace,
         _embedded: embedded,
     })
 }

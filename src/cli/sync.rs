@@ -29,10 +29,10 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
-    let bridge = &setup.bridge();
+    let (bridge, table) = (&setup.bridge(), &setup.table);
     let named = options.names.iter().map(|name| {
-        bridge.table.route(name).ok_or_else(|| {
-            let known: Vec<_> = bridge.table.routes().iter().map(Route::name).collect();
+        table.route(name).ok_or_else(|| {
+            let known: Vec<_> = table.routes().iter().map(Route::name).collect();
             Usage(format!(
                 "no route is named {name:?}; there are {}",
                 known.join(", ")
@@ -41,7 +41,7 @@ pub(super) async fn run(
     });
     let named: Vec<&Route> = named.collect::<Result<_, _>>()?;
     let routes: Vec<&Route> = if named.is_empty() {
-        bridge.table.routes().iter().collect()
+        table.routes().iter().collect()
     } else {
         named.clone()
     };
@@ -49,7 +49,7 @@ pub(super) async fn run(
     let mut ended = Ended::Well;
     for route in routes {
         let all = !named.is_empty() || route.sweep() == Sweep::All;
-        let destinations = match bridge.destinations(route, all).await {
+        let destinations = match bridge.destinations(table, route, all).await {
             Ok(destinations) => destinations,
             Err(err) => {
                 report::print(&Report::failed(

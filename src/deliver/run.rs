@@ -11,15 +11,16 @@ use super::{
     Bridge, Delivery, Success,
     build::{Base, Built, archive_error},
     git::Git,
+    holder::{Holder, Ruling},
     previous::Previous,
-    step::{Action, Hints, Holder, Saw, Steps, Verdict},
+    step::{Action, Hints, Saw, Steps, Verdict},
 };
 use crate::{
     bucket::{Address, Condition, Current, Label, Put},
     deadline::in_time,
     error::Error,
     progress::{Progress, Stage},
-    push::{CommitId, RefName},
+    push::CommitId,
     remote::Tip,
     route::Destination,
 };
@@ -35,6 +36,8 @@ pub(super) struct Run<'a> {
     git: Git<'a>,
     progress: &'a Arc<Progress>,
     steps: Steps,
+    /// What the last head showed.
+    head: Option<Current>,
     /// The current version, if it is one of ours.
     previous: Option<Previous>,
     /// The tip that was read last.
@@ -72,6 +75,7 @@ impl<'a> Run<'a> {
             git,
             progress,
             steps: Steps::new(hints),
+            head: None,
             previous: None,
             tip: None,
             built: None,
@@ -113,6 +117,7 @@ impl<'a> Run<'a> {
     fn stage(&self, action: &Action) -> Stage {
         match action {
             Action::Head | Action::Pause { .. } => Stage::Head,
+            Action::Table => Stage::Routes,
             Action::Tip if self.steps.is_verifying() => Stage::Verify,
             Action::Tip => Stage::Tip,
             Action::Build(_) => Stage::Fetch,
@@ -137,9 +142,11 @@ impl<'a> Run<'a> {
         match action {
             Action::Head => {
                 self.previous = None;
-                let current = self.bridge.s3.head(self.at).await?;
-                Ok(Saw::Head(current.map(|current| self.examine(current))))
+                self.head = self.bridge.s3.head(self.at).await?;
+                let head = self.head.as_ref();
+                Ok(Saw::Head(head.map(|current| current.etag.clone())))
             }
+            Action::Table => self.judge().await.map(Saw::Table),
             Action::Tip => {
                 self.tip = self.git.tip(&self.to.ref_name).await?;
                 if let Some(tip) = self.tip {
@@ -166,14 +173,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Who wrote the current version?
-    fn examine(&mut self, current: Current) -> (String, Holder) {
+    /// Reads the table, and judges by it what the last head showed, or what was written since.
+    async fn judge(&mut self) -> Result<Ruling, Error> {
+        let reading = self.bridge.table.read().await;
+        let head = self.head.as_ref().map(|current| current.holds.as_ref());
+        let ruling = Ruling::of(&reading, head, self.to)?;
+        if let Some(current) = self.head.take() {
+            self.examine(current, &ruling)?;
+        }
+        Ok(ruling)
+    }
+
+    /// Takes note of what the current version is and what a write would replace.
+    fn examine(&mut self, current: Current, ruling: &Ruling) -> Result<(), Error> {
         let replaced = self.replaces.take();
-        let holder = match &current.holds {
-            Some(holding)
-                if holding.repository == self.to.repository.as_str()
-                    && holding.ref_name == self.to.ref_name.as_str() =>
-            {
+        match (ruling, &current.holds) {
+            (Ruling::Go(Some(Holder::Us(_))), Some(holding)) => {
                 self.previous = Some(Previous::of(&current, holding));
                 if self.tried.as_ref() == Some(&holding.delivery_id) {
                     self.steps.found_own_write(holding.commit);
@@ -185,38 +200,33 @@ impl<'a> Run<'a> {
                     self.delivery.archive_bytes = None;
                 }
                 self.delivery.commit = Some(holding.commit);
-                Holder::Us(holding.commit)
             }
-            Some(holding) if self.is_routed_here(&holding.repository, &holding.ref_name) => {
-                Holder::Other {
-                    repository: holding.repository.clone(),
-                    ref_name: holding.ref_name.clone(),
+            (
+                Ruling::Go(Some(Holder::Unrouted {
+                    repository,
+                    ref_name,
+                })),
+                _,
+            ) => {
+                if !self.bridge.replaces_unrouted {
+                    return Err(Error::Unrouted {
+                        bucket: self.at.bucket.into(),
+                        key: self.at.key.into(),
+                        repository: repository.clone(),
+                        ref_name: ref_name.clone(),
+                    });
                 }
-            }
-            Some(holding) => {
                 self.replaces = Some(format!(
-                    "replaced what the object held before, {} {}",
-                    holding.repository, holding.ref_name
+                    "replaced what the object held before, {repository} {ref_name}"
                 ));
-                Holder::Nobody
             }
-            None => {
+            (Ruling::Go(Some(Holder::Foreign)), _) => {
                 self.replaces = Some("replaced an object that backlog-bridge did not write".into());
-                Holder::Nobody
             }
-        };
+            _ => {}
+        }
         self.delivery.version_id = Some(current.version_id);
-        (current.etag, holder)
-    }
-
-    fn is_routed_here(&self, repository: &str, ref_name: &str) -> bool {
-        let (Ok(repository), Ok(ref_name)) = (repository.parse(), ref_name.parse::<RefName>())
-        else {
-            return false;
-        };
-        self.bridge
-            .table
-            .is_routed(self.at.bucket, self.at.key, &repository, &ref_name)
+        Ok(())
     }
 
     async fn build(&mut self, commit: CommitId) -> Result<(), Error> {
@@ -285,6 +295,7 @@ impl<'a> Run<'a> {
             .stamp(snapshot.commit, &delivery_id)
             .map_err(|err| archive_error(err, &self.git.remote))?;
         let label = Label {
+            space: &self.to.space,
             repository: &self.to.repository,
             ref_name: &self.to.ref_name,
             commit: snapshot.commit,
@@ -338,6 +349,7 @@ impl<'a> Run<'a> {
             Verdict::Published(_) => Ok(Success::Published),
             Verdict::AlreadyCurrent(_) => Ok(Success::AlreadyCurrent),
             Verdict::BranchGone => Ok(Success::BranchGone),
+            Verdict::Moved { stored } => Ok(Success::Moved { stored }),
             Verdict::RefNotFound => Err(self.git.ref_not_found(&self.to.ref_name).await),
             Verdict::KeyConflict {
                 repository,

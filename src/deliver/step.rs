@@ -1,19 +1,22 @@
 //! The delivery algorithm: what was seen so far → what to do next. Pure, so that every order of events can be tried.
 //!
 //! ```text
-//! Head ─▶ Tip ─▶ Build ─▶ Put ─▶ Tip again ─▶ settle ─▶ Done
-//!  ▲        └────── already current, gone ──────┘│
-//!  └────────── refused, unknown, moved ──────────┘
+//! Head ─▶ Table ─▶ Tip ─▶ Build ─▶ Put ─▶ Tip again ─▶ Table again ─▶ settle ─▶ Done
+//!  ▲                  └────────── already current, gone ─────────────┘│
+//!  └───────────────────── refused, unknown, moved ────────────────────┘
 //! ```
 //!
+//! - The table is read strictly after the head, as the tip is. A copy from before would let a delivery of a route that is
+//!   no more replace what the route after it has delivered.
 //! - The tip is read strictly after the head. The other way round, a slow worker holds an old tip and a new head, and its
 //!   condition lets the old commit through.
 //! - A refused write starts over. Whoever was faster may have delivered less than the tip.
 //! - The tip is read again after the write. A force push A→B→A can be over before the write, and the next worker saw
-//!   "already current" in between.
+//!   "already current" in between. So is the table: the object may have passed to another route before the write.
 
 use std::time::Duration;
 
+use super::holder::{Holder, Ruling};
 use crate::{bucket::Condition, push::CommitId};
 
 /// Rounds before the delivery gives up.
@@ -46,27 +49,13 @@ impl Hints {
     }
 }
 
-/// Who wrote the object's current version.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Holder {
-    /// A delivery of this repository and ref.
-    Us(CommitId),
-    /// Somebody else, or a route that is no more.
-    Nobody,
-    /// A delivery of another repository or ref that is still routed to this object.
-    Other {
-        /// That repository.
-        repository: String,
-        /// That ref.
-        ref_name: String,
-    },
-}
-
 /// What was seen when an action was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Saw {
-    /// [`Action::Head`]: the entity tag and the holder, or no object.
-    Head(Option<(String, Holder)>),
+    /// [`Action::Head`]: the entity tag, or no object.
+    Head(Option<String>),
+    /// [`Action::Table`]: what the table says of what the head showed.
+    Table(Ruling),
     /// [`Action::Tip`]: the commit, or no such ref.
     Tip(Option<CommitId>),
     /// [`Action::Build`]: it is built.
@@ -86,6 +75,8 @@ pub enum Saw {
 pub enum Action {
     /// Read what the object holds.
     Head,
+    /// Read the routing table, and judge by it what the object holds.
+    Table,
     /// Read where the ref points.
     Tip,
     /// Build the archive of this commit.
@@ -112,14 +103,19 @@ pub enum Verdict {
     AlreadyCurrent(CommitId),
     /// The ref is gone; the object stays.
     BranchGone,
-    /// There is no such ref and no object.
+    /// There is no such ref, and no object that a delivery of it wrote.
     RefNotFound,
-    /// Another route delivers to the same object.
+    /// The object is another route's.
     KeyConflict {
-        /// The other route's repository.
+        /// That route's repository.
         repository: String,
-        /// The other route's ref.
+        /// That route's ref, or the refs that it takes.
         ref_name: String,
+    },
+    /// The table delivers the ref elsewhere by now, or not at all: the job is to be planned anew.
+    Moved {
+        /// Whether this delivery stored a version at the object that it leaves.
+        stored: bool,
     },
     /// The object or the ref kept changing.
     Contention,
@@ -142,9 +138,12 @@ pub struct Steps {
 enum State {
     Starting,
     Heading,
+    Judging {
+        condition: Condition,
+    },
     Asking {
         condition: Condition,
-        holder: Option<Holder>,
+        ruling: Ruling,
     },
     Building {
         condition: Condition,
@@ -154,6 +153,10 @@ enum State {
         tip: CommitId,
     },
     Verifying {
+        tip: CommitId,
+    },
+    /// Reading the table after the write.
+    Rejudging {
         tip: CommitId,
     },
     Waiting {
@@ -200,36 +203,38 @@ impl Steps {
         match (std::mem::replace(&mut self.state, State::Starting), saw) {
             (State::Starting, Saw::Waited) => self.start(),
             (State::Heading, Saw::Head(current)) => {
-                let (condition, holder) = match current {
-                    Some((etag, holder)) => (Condition::Unchanged(etag), Some(holder)),
-                    None => (Condition::Absent, None),
-                };
-                self.state = State::Asking { condition, holder };
+                let condition = current.map_or(Condition::Absent, Condition::Unchanged);
+                self.state = State::Judging { condition };
+                Action::Table
+            }
+            (State::Judging { .. }, Saw::Table(Ruling::Moved)) => self.moved(),
+            (State::Judging { condition }, Saw::Table(ruling)) => {
+                self.state = State::Asking { condition, ruling };
                 Action::Tip
             }
-            (State::Asking { holder, .. }, Saw::Tip(None)) => {
-                let verdict = if holder.is_none() {
-                    Verdict::RefNotFound
-                } else {
-                    Verdict::BranchGone
+            (State::Asking { ruling, .. }, Saw::Tip(None)) => {
+                let verdict = match ruling {
+                    Ruling::Go(Some(Holder::Us(_))) => Verdict::BranchGone,
+                    _ => Verdict::RefNotFound,
                 };
                 self.settle(verdict, None)
             }
-            (State::Asking { condition, holder }, Saw::Tip(Some(tip))) => match holder {
-                Some(Holder::Other {
+            (State::Asking { condition, ruling }, Saw::Tip(Some(tip))) => match ruling {
+                Ruling::Conflict {
                     repository,
                     ref_name,
-                }) => Action::Done(Verdict::KeyConflict {
+                } => Action::Done(Verdict::KeyConflict {
                     repository,
                     ref_name,
                 }),
-                Some(Holder::Us(commit)) if commit == tip => {
+                Ruling::Go(Some(Holder::Us(commit))) if commit == tip => {
                     self.settle(self.current(tip), Some(tip))
                 }
-                Some(Holder::Us(_) | Holder::Nobody) | None => {
+                Ruling::Go(_) => {
                     self.state = State::Building { condition, tip };
                     Action::Build(tip)
                 }
+                Ruling::Moved => self.moved(),
             },
             (State::Building { condition, tip }, Saw::Built) => {
                 self.state = State::Putting { tip };
@@ -245,11 +250,18 @@ impl Steps {
             }
             (State::Verifying { tip }, Saw::Tip(now)) => {
                 if now == Some(tip) {
-                    self.settle(self.current(tip), now)
+                    self.state = State::Rejudging { tip };
+                    Action::Table
                 } else {
                     self.start_over()
                 }
             }
+            (State::Rejudging { tip }, Saw::Table(ruling)) => match ruling {
+                Ruling::Go(_) => self.settle(self.current(tip), Some(tip)),
+                // The next round names it.
+                Ruling::Conflict { .. } => self.start_over(),
+                Ruling::Moved => self.moved(),
+            },
             (State::Waiting { verdict, tip }, Saw::Waited) => {
                 self.state = State::AskingAgain { verdict, tip };
                 Action::Tip
@@ -287,6 +299,11 @@ impl Steps {
         if hints.before == Some(tag) {
             hints.before = Some(commit);
         }
+    }
+
+    fn moved(&self) -> Action {
+        let stored = self.stored.is_some();
+        Action::Done(Verdict::Moved { stored })
     }
 
     fn current(&self, tip: CommitId) -> Verdict {
@@ -333,8 +350,18 @@ mod tests {
         format!("{n:02x}").repeat(20).parse().unwrap()
     }
 
-    fn held(etag: &str, holder: Holder) -> Saw {
-        Saw::Head(Some((etag.into(), holder)))
+    /// An object, and a table that gives it to the delivery.
+    fn held(holder: Holder) -> [Saw; 2] {
+        let go = Ruling::Go(Some(holder));
+        [Saw::Head(Some("e".into())), Saw::Table(go)]
+    }
+
+    fn absent() -> [Saw; 2] {
+        [Saw::Head(None), Saw::Table(Ruling::Go(None))]
+    }
+
+    fn still_ours() -> Saw {
+        Saw::Table(Ruling::Go(None))
     }
 
     /// Feeds what was seen, and returns the actions from the first to the last.
@@ -346,23 +373,25 @@ mod tests {
     }
 
     #[test]
-    fn the_tip_is_read_after_the_head_and_again_after_the_write() {
+    fn tip_and_table_are_read_after_the_head_and_again_after_the_write() {
         let (a, condition) = (commit(1), Condition::Absent);
         let seen = [
-            Saw::Head(None),
             Saw::Tip(Some(a)),
             Saw::Built,
             Saw::Stored,
             Saw::Tip(Some(a)),
+            still_ours(),
         ];
         assert_eq!(
-            run(None, seen),
+            run(None, absent().into_iter().chain(seen)),
             [
                 Action::Head,
+                Action::Table,
                 Action::Tip,
                 Action::Build(a),
                 Action::Put(condition),
                 Action::Tip,
+                Action::Table,
                 Action::Done(Verdict::Published(a))
             ]
         );
@@ -371,21 +400,16 @@ mod tests {
     #[test]
     fn a_refused_write_starts_over_with_the_head() {
         let a = commit(1);
-        let seen = [
-            Saw::Head(None),
-            Saw::Tip(Some(a)),
-            Saw::Built,
-            Saw::NotStored,
-            Saw::Waited,
-            held("e", Holder::Us(a)),
-            Saw::Tip(Some(a)),
-        ];
-        let actions = run(None, seen);
+        let lost = [Saw::Tip(Some(a)), Saw::Built, Saw::NotStored, Saw::Waited];
+        let seen = absent().into_iter().chain(lost);
+        let seen = seen.chain(held(Holder::Us(a)));
+        let actions = run(None, seen.chain([Saw::Tip(Some(a))]));
         assert_eq!(
-            actions[4..],
+            actions[5..],
             [
                 Action::Pause { rounds: 1 },
                 Action::Head,
+                Action::Table,
                 Action::Tip,
                 Action::Done(Verdict::AlreadyCurrent(a))
             ]
@@ -394,85 +418,107 @@ mod tests {
 
     #[test]
     fn a_commit_that_is_gone_before_the_fetch_starts_over_with_the_head() {
-        let seen = [Saw::Head(None), Saw::Tip(Some(commit(1))), Saw::NotBuilt];
-        let actions = run(None, seen.into_iter().chain([Saw::Waited]));
-        assert_eq!(actions[3..], [Action::Pause { rounds: 1 }, Action::Head]);
+        let gone = [Saw::Tip(Some(commit(1))), Saw::NotBuilt, Saw::Waited];
+        let actions = run(None, absent().into_iter().chain(gone));
+        assert_eq!(actions[4..], [Action::Pause { rounds: 1 }, Action::Head]);
     }
 
     #[test]
     fn a_push_during_the_write_is_delivered_too() {
         let (a, b) = (commit(1), commit(2));
-        let seen = [
-            Saw::Head(None),
+        let first = [
             Saw::Tip(Some(a)),
             Saw::Built,
             Saw::Stored,
             Saw::Tip(Some(b)),
             Saw::Waited,
-            held("e", Holder::Us(a)),
-            Saw::Tip(Some(b)),
-            Saw::Built,
         ];
+        let seen = absent().into_iter().chain(first);
+        let seen = seen.chain(held(Holder::Us(a)));
         assert_eq!(
-            run(None, seen).last(),
+            run(None, seen.chain([Saw::Tip(Some(b)), Saw::Built])).last(),
             Some(&Action::Put(Condition::Unchanged("e".into())))
         );
     }
 
     #[test]
-    fn what_the_object_holds_decides() {
+    fn what_the_object_holds_and_the_table_say_decides() {
         let (a, b) = (commit(1), commit(2));
-        let other = Holder::Other {
-            repository: "APP/api".into(),
-            ref_name: "refs/heads/main".into(),
+        let (repository, ref_name) = ("APP/api".to_owned(), "refs/heads/main".to_owned());
+        let conflict = Ruling::Conflict {
+            repository: repository.clone(),
+            ref_name: ref_name.clone(),
         };
-        for (case, head, tip, expected) in [
+        let unrouted = Holder::Unrouted {
+            repository: repository.clone(),
+            ref_name: ref_name.clone(),
+        };
+        let is_anothers = Action::Done(Verdict::KeyConflict {
+            repository,
+            ref_name,
+        });
+        let missing = Action::Done(Verdict::RefNotFound);
+        let go = |holder| Ruling::Go(Some(holder));
+        for (case, ruling, tip, expected) in [
             (
                 "holds the tip",
-                held("e", Holder::Us(a)),
+                go(Holder::Us(a)),
                 Some(a),
                 Action::Done(Verdict::AlreadyCurrent(a)),
             ),
             (
                 "holds another commit",
-                held("e", Holder::Us(b)),
+                go(Holder::Us(b)),
                 Some(a),
                 Action::Build(a),
             ),
+            ("foreign", go(Holder::Foreign), Some(a), Action::Build(a)),
             (
-                "foreign",
-                held("e", Holder::Nobody),
+                "a route's that is no more",
+                go(unrouted.clone()),
                 Some(a),
                 Action::Build(a),
             ),
             (
                 "no branch",
-                held("e", Holder::Us(b)),
+                go(Holder::Us(b)),
                 None,
                 Action::Done(Verdict::BranchGone),
             ),
             (
-                "neither",
-                Saw::Head(None),
+                "no branch, foreign",
+                go(Holder::Foreign),
                 None,
-                Action::Done(Verdict::RefNotFound),
+                missing.clone(),
             ),
-            (
-                "another route's",
-                held("e", other),
-                Some(a),
-                Action::Done(Verdict::KeyConflict {
-                    repository: "APP/api".into(),
-                    ref_name: "refs/heads/main".into(),
-                }),
-            ),
+            ("no branch, another's", go(unrouted), None, missing.clone()),
+            ("neither", Ruling::Go(None), None, missing),
+            ("another route's", conflict, Some(a), is_anothers),
         ] {
+            let head = Saw::Head(Some("e".into()));
             assert_eq!(
-                run(None, [head, Saw::Tip(tip)]).pop(),
+                run(None, [head, Saw::Table(ruling), Saw::Tip(tip)]).pop(),
                 Some(expected),
                 "{case}"
             );
         }
+    }
+
+    #[test]
+    fn a_route_that_delivers_elsewhere_ends_it() {
+        let a = commit(1);
+        let moved = |stored| Some(Action::Done(Verdict::Moved { stored }));
+        let at_once = [Saw::Head(None), Saw::Table(Ruling::Moved)];
+        assert_eq!(run(None, at_once).pop(), moved(false));
+        let write = [
+            Saw::Tip(Some(a)),
+            Saw::Built,
+            Saw::Stored,
+            Saw::Tip(Some(a)),
+            Saw::Table(Ruling::Moved),
+        ];
+        let seen = absent().into_iter().chain(write);
+        assert_eq!(run(None, seen).pop(), moved(true));
     }
 
     #[test]
@@ -497,11 +543,15 @@ mod tests {
                 wait.clone(),
             ),
         ] {
-            let seen = [held("e", Holder::Us(a)), Saw::Tip(Some(a))];
+            let seen = held(Holder::Us(a)).into_iter().chain([Saw::Tip(Some(a))]);
             assert_eq!(run(hints, seen).pop(), Some(expected), "{case}");
         }
         assert_eq!(
-            run(says(&[], None), [Saw::Head(None), Saw::Tip(None)]).pop(),
+            run(
+                says(&[], None),
+                absent().into_iter().chain([Saw::Tip(None)])
+            )
+            .pop(),
             Some(wait),
             "not there yet"
         );
@@ -515,20 +565,14 @@ mod tests {
             before: None,
         });
         let still = [Saw::Waited, Saw::Tip(Some(a))];
-        let seen = [held("e", Holder::Us(a)), Saw::Tip(Some(a))]
-            .into_iter()
-            .chain(still.clone())
-            .chain(still);
+        let seen = held(Holder::Us(a)).into_iter().chain([Saw::Tip(Some(a))]);
+        let seen = seen.chain(still.clone()).chain(still);
         assert_eq!(
             run(hints.clone(), seen).pop(),
             Some(Action::Done(Verdict::AlreadyCurrent(a)))
         );
-        let moved = [
-            held("e", Holder::Us(a)),
-            Saw::Tip(Some(a)),
-            Saw::Waited,
-            Saw::Tip(Some(b)),
-        ];
+        let moved = [Saw::Tip(Some(a)), Saw::Waited, Saw::Tip(Some(b))];
+        let moved = held(Holder::Us(a)).into_iter().chain(moved);
         assert_eq!(run(hints, moved).pop(), Some(Action::Pause { rounds: 1 }));
     }
 
@@ -537,7 +581,9 @@ mod tests {
         let mut steps = Steps::new(None);
         steps.start();
         for round in 1..=MAX_ROUNDS {
-            steps.next(Saw::Head(None));
+            for saw in absent() {
+                steps.next(saw);
+            }
             steps.next(Saw::Tip(Some(commit(1))));
             steps.next(Saw::Built);
             let action = steps.next(Saw::NotStored);

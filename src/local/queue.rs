@@ -185,8 +185,10 @@ impl Turn {
         };
         let worker = &self.0.worker;
         let handled = worker.deliver(&received.body, attempt, &progress).await;
-        let again =
-            (handled.end == End::Again).then(|| backoff(received.receives).unwrap_or(VISIBILITY));
+        let is_lost =
+            !handled.more.is_empty() && LocalQueue(Arc::clone(&self.0)).send(handled.more).is_err();
+        let again = (handled.end == End::Again || is_lost)
+            .then(|| backoff(received.receives).unwrap_or(VISIBILITY));
         let (mut queue, now) = (self.0.jobs(), Instant::now());
         let kept = match again {
             Some(rest) => queue.change_visibility(received.receipt, rest, now),

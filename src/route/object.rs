@@ -104,6 +104,29 @@ impl KeyTemplate {
         self.fill(repository, "\0")
     }
 
+    /// The refs that lead to `key`, of branches, tags, and anything else.
+    pub(super) fn refs(&self, repository: &RepositoryName, key: &str) -> Vec<RefName> {
+        let mark = self.identity(repository);
+        let Some((start, rest)) = mark.split_once('\0') else {
+            return Vec::new();
+        };
+        // Each `{ref}` takes an equal part of what is not written out.
+        let times = 1 + rest.matches('\0').count();
+        let written = mark.len() - times;
+        let Some(left) = key.len().checked_sub(written) else {
+            return Vec::new();
+        };
+        let short = key.get(start.len()..start.len() + left / times);
+        let names = short.into_iter().flat_map(|short| {
+            ["refs/heads/", "refs/tags/", "refs/"].map(|space| format!("{space}{short}").parse())
+        });
+        let leads_here = |name: &RefName| {
+            self.expand(repository, name)
+                .is_ok_and(|own| own.as_str() == key)
+        };
+        names.flatten().filter(leads_here).collect()
+    }
+
     fn fill(&self, repository: &RepositoryName, short_ref: &str) -> String {
         self.0
             .iter()

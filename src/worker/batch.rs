@@ -141,7 +141,7 @@ impl Worker {
             queue_error: None,
         };
         let job: Job;
-        let (report, end) = match Message::parse(record.body) {
+        let (report, mut end, more) = match Message::parse(record.body) {
             Ok(Message::Sweep) => {
                 let enqueue = async |job: Job| queue.send(&job).await;
                 let swept = self.sweep(invocation_id, Some(deadline), enqueue);
@@ -153,16 +153,33 @@ impl Worker {
                 context.request_id = &job.request_id;
                 let progress = Arc::new(Progress::until(deadline));
                 let handled = self.deliver(&job, record.attempt, &progress).await;
-                (handled.report, handled.end)
+                (handled.report, handled.end, handled.more)
             }
-            Err(err) => (Report::failed(None, None, None, &err), End::DeadLetter),
+            Err(err) => {
+                let report = Report::failed(None, None, None, &err);
+                (report, End::DeadLetter, Vec::new())
+            }
         };
+        let sent = send(&more, queue).await;
+        if sent.is_err() {
+            // Acknowledged, they would be lost.
+            end = End::Again;
+        }
         let (kept, queue_error) = keep(end, queue, record).await;
+        let queue_error = queue_error.or(sent.err());
         context.job = Some(kept);
         context.queue_error = queue_error.as_ref().map(Into::into);
         report.log(&context);
         kept
     }
+}
+
+/// Puts further jobs on the queue.
+async fn send(jobs: &[Job], queue: &Sqs) -> Result<(), Error> {
+    for job in jobs {
+        in_margin(queue.send(job)).await?;
+    }
+    Ok(())
 }
 
 /// Puts a message where it belongs.

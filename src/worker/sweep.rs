@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,15 +10,16 @@ use tracing::Level;
 
 use super::Worker;
 use crate::{
-    bucket::Address,
+    bucket::{Address, Holding},
     deadline::within,
-    deliver::Bridge,
+    deliver::{Bridge, holder::Holder},
     error::Error,
     outcome::{Report, millis},
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
     queue::Job,
     route::{Destination, Route, RouteTable, Space, Sweep},
+    table::Reading,
     telemetry::{self, Metric},
 };
 
@@ -36,6 +36,8 @@ pub struct Swept {
     pub missing_refs: usize,
     /// Repositories of which not every object was looked at.
     pub not_reached: usize,
+    /// Whether there is no routing table.
+    pub tables_missing: usize,
     /// What could not be looked at.
     #[serde(skip)]
     pub failures: Vec<Report>,
@@ -62,15 +64,20 @@ impl Worker {
     ) -> Swept {
         let started = Instant::now();
         let mut swept = Swept::default();
-        match within(deadline, Stage::Sweep, self.table.current()).await {
-            Ok(Some(table)) => {
-                let bridge = self.bridge(Arc::clone(&table));
+        let read = async { Ok(self.bridge.table.read().await) };
+        match within(deadline, Stage::Sweep, read).await {
+            Ok(Reading::Newest(table)) => {
                 swept
-                    .all(&bridge, &table, request_id, deadline, enqueue)
+                    .all(&self.bridge, &table, request_id, deadline, enqueue)
                     .await;
             }
             // Before a table is stored, there is nothing that could differ.
-            Ok(None) => {}
+            Ok(Reading::Never) => swept.tables_missing = 1,
+            Ok(reading @ (Reading::Spoiled { .. } | Reading::Unread { .. })) => {
+                if let Err(err) = reading.newest() {
+                    swept.failed(None, None, None, &err);
+                }
+            }
             Err(err) => swept.failed(None, None, None, &err),
         }
         swept.took = started.elapsed();
@@ -98,7 +105,7 @@ impl Swept {
                 continue;
             }
             let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
-            let looked = self.repository(bridge, group, deadline, enqueue);
+            let looked = self.repository(bridge, table, group, deadline, enqueue);
             let Err(err) = within(deadline, Stage::Sweep, looked).await else {
                 self.repositories += 1;
                 continue;
@@ -122,6 +129,7 @@ impl Swept {
     async fn repository(
         &mut self,
         bridge: &Bridge,
+        table: &RouteTable,
         group: &Group<'_>,
         deadline: Option<Instant>,
         enqueue: impl AsyncFn(Destination) -> Result<(), Error>,
@@ -145,7 +153,7 @@ impl Swept {
                         continue;
                     }
                 };
-                match has_drifted(bridge, route, &to, tip.commit).await {
+                match has_drifted(bridge, table, route, &to, tip.commit).await {
                     Ok(false) => self.objects += 1,
                     Ok(true) => {
                         enqueue(to).await?;
@@ -207,6 +215,7 @@ impl Swept {
         let metrics = [
             metric("SweepDrift", self.drifted),
             metric("SweepNotReached", self.not_reached),
+            metric("RoutingTableMissing", self.tables_missing),
         ];
         telemetry::record(Level::INFO, &self.to_string(), &line, &metrics);
     }
@@ -235,6 +244,7 @@ impl std::fmt::Display for Swept {
 /// Whether the object is not what its ref is, and the route's `sweep` wants to know.
 async fn has_drifted(
     bridge: &Bridge,
+    table: &RouteTable,
     route: &Route,
     to: &Destination,
     tip: CommitId,
@@ -243,13 +253,26 @@ async fn has_drifted(
         bucket: &to.bucket,
         key: to.key.as_str(),
     };
-    let Some(current) = bridge.s3.head(at).await? else {
-        return Ok(route.sweep() == Sweep::All);
-    };
-    let holds = current.holds.filter(|holding| {
-        holding.repository == to.repository.as_str() && holding.ref_name == to.ref_name.as_str()
-    });
-    Ok(holds.is_none_or(|holding| holding.commit != tip))
+    let head = bridge.s3.head(at).await?;
+    let head = head.as_ref().map(|current| current.holds.as_ref());
+    Ok(differs(head, to, table, route.sweep(), tip))
+}
+
+/// Whether there is a job for the sweep: `head` is what the object holds, if there is one.
+#[must_use]
+pub fn differs(
+    head: Option<Option<&Holding>>,
+    to: &Destination,
+    table: &RouteTable,
+    sweep: Sweep,
+    tip: CommitId,
+) -> bool {
+    match head.map(|holds| Holder::of(holds, to, table)) {
+        None => sweep == Sweep::All,
+        Some(Holder::Us(commit)) => commit != tip,
+        // The delivery says whose it is.
+        Some(Holder::Foreign | Holder::Unrouted { .. } | Holder::Other { .. }) => true,
+    }
 }
 
 fn job(to: Destination, request_id: &str) -> Job {

@@ -573,7 +573,10 @@ fn a_git_webhook_of_another_space_is_ignored() {
     let line = ran.only_line();
     assert_eq!(
         (ran.code, &line["reason"]),
-        (Some(0), &"no route matches".into()),
+        (
+            Some(0),
+            &"no route matches: no space of the routing table has the URL https://example.backlog.com/git".into()
+        ),
         "{ran:?}"
     );
     assert_eq!(

@@ -89,6 +89,10 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
         ("git-commit", commit.clone()),
         ("git-ref", text(MAIN)),
         ("git-repository", text("APP/web")),
+        (
+            "git-space",
+            format!("file://{}", world.upstream.root().display()),
+        ),
         ("git-tree", tree),
     ];
     assert_eq!(
@@ -171,9 +175,12 @@ async fn a_foreign_object_is_replaced_and_it_is_said() {
 }
 
 #[tokio::test]
-async fn an_object_of_another_routed_ref_is_left_alone() {
-    // A literal and a template that meet in one key: it cannot be seen when the table is read.
-    let world = World::with_routes(&[(MAIN, KEY), ("refs/tags/*", "web/{ref}.zip")]).await;
+async fn an_object_that_two_refs_make_is_its_holders() {
+    let routes = [
+        ("refs/heads/*", "web/{ref}.zip"),
+        ("refs/tags/*", "web/{ref}.zip"),
+    ];
+    let world = World::with_routes(&routes).await;
     let commit = commit(&world, "a");
     world.repository.set_ref("refs/tags/main", &commit);
     let tag = world.destination_of("refs/tags/main");
@@ -189,6 +196,18 @@ async fn an_object_of_another_routed_ref_is_left_alone() {
         "{conflict}"
     );
     assert_eq!(world.s3.count(Op::PutObject), 1);
+}
+
+#[tokio::test]
+async fn an_object_that_an_exact_route_names_is_its_alone() {
+    let world = World::with_routes(&[(MAIN, KEY), ("refs/tags/*", "web/{ref}.zip")]).await;
+    let commit = commit(&world, "a");
+    world.repository.set_ref("refs/tags/main", &commit);
+    let tag = world.destination_of("refs/tags/main");
+    let conflict = failure(world.bridge.deliver(&tag, None, &Arc::default()).await);
+    assert_eq!(conflict.kind(), "key_conflict", "nobody holds it yet");
+    assert!(conflict.to_string().contains(MAIN), "{conflict}");
+    assert_eq!(outcome(&world.deliver().await), Success::Published);
 }
 
 #[tokio::test]
@@ -442,13 +461,11 @@ async fn a_warning_is_said_once_however_many_rounds_it_takes() {
 async fn a_foreign_object_stays_where_there_is_nothing_to_replace_it_with() {
     let world = World::new().await;
     put_by_hand(&world).await;
-    let it = world.delivered().await.ended(Success::BranchGone);
-    let it = it.of_versions(1);
-    assert!(
-        it.delivery.warnings.is_empty(),
-        "{:?}",
-        it.delivery.warnings
-    );
+    let delivery = world.deliver().await;
+    assert!(delivery.warnings.is_empty(), "{:?}", delivery.warnings);
+    // It is no object of a branch that is gone.
+    assert_eq!(failure(delivery).kind(), "ref_not_found");
+    assert_eq!(world.versions().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,5 +37,6 @@ mod supply;
 #[expect(unreachable_pub, reason = "`pub` is what it offers the tests")]
 mod support;
 mod support_works;
+mod tables;
 mod trees;
 mod uploads;

@@ -308,7 +308,7 @@ async fn neither_password_nor_token_is_anywhere_after_successes_and_failures() {
     }
     service.put_routes("[[space]]\nurl = 1\n").await;
     service.receive.kill();
-    let (status, _) = service.push(MAIN, &[]).await;
+    let (status, _) = service.push("refs/heads/of-no-route", &[]).await;
     assert_eq!(status, 503);
 
     let place = tempfile::tempdir().unwrap();

@@ -69,6 +69,7 @@ enum Way {
 async fn put(s3: &S3, way: Way, archive: &Archive, condition: &Condition) -> Result<Put, Error> {
     let id = "00112233445566778899aabbccddeeff00112233";
     let label = Label {
+        space: "https://example.backlog.com/git",
         repository: &"APP/web".parse().unwrap(),
         ref_name: &MAIN.parse().unwrap(),
         commit: id.parse().unwrap(),

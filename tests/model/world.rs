@@ -11,6 +11,7 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
+    deliver::Bridge,
     limits::Limits,
     local::{Fifo, Received},
     outcome::{Outcome, Report},
@@ -104,10 +105,13 @@ impl World {
         let client = S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY);
         let mut world = Self {
             worker: Worker {
-                s3: client,
-                table: Arc::new(LiveTable::in_file(table_file.clone(), Some(BUCKET.into()))),
-                logins: Arc::default(),
-                limits: Limits::default(),
+                bridge: Bridge {
+                    s3: client,
+                    table: Arc::new(LiveTable::in_file(table_file.clone(), Some(BUCKET.into()))),
+                    logins: Arc::default(),
+                    limits: Limits::default(),
+                    replaces_unrouted: true,
+                },
             },
             upstream,
             repository,
@@ -291,7 +295,8 @@ impl World {
         }
     }
 
-    fn handled(&mut self, received: &Received<Job>, Handled { report, end }: &Handled) {
+    fn handled(&mut self, received: &Received<Job>, Handled { report, end, more }: &Handled) {
+        self.coming.extend(more.iter().cloned());
         self.counted(report);
         let expected = match &report.error {
             None => End::Done,

@@ -1,6 +1,11 @@
 //! A repository, a bucket, and a bridge between them: mostly, `main` of `APP/web` is delivered to one object.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use backlog_bridge::{
     bucket::S3,
@@ -8,6 +13,7 @@ use backlog_bridge::{
     error::chain,
     limits::Limits,
     route::{Destination, Origin, RouteTable},
+    table::LiveTable,
 };
 
 use super::{
@@ -23,6 +29,9 @@ pub struct World {
     pub repository: Repository,
     pub s3: TestS3,
     pub bridge: Bridge,
+    /// Where the bridge reads its table.
+    table_file: PathBuf,
+    table: RouteTable,
 }
 
 impl World {
@@ -34,47 +43,53 @@ impl World {
     /// The same, with other `routes`: a pattern of refs and an object's key each.
     pub async fn with_routes(routes: &[(&str, &str)]) -> Self {
         let upstream = Upstream::new();
-        let table = table_on_disk(&upstream, routes);
-        Self::of(upstream, table).await
+        let text = table_on_disk(&upstream, routes);
+        Self::of(upstream, &text).await
     }
 
     /// On a server with TLS, which the process must trust.
     pub async fn with_server() -> (Self, GitServer) {
         let upstream = Upstream::new();
         let server = GitServer::start(upstream.root(), None);
-        let table = table(&server.space_url(), Origin::Deployed, &[(MAIN, KEY)]);
-        (Self::of(upstream, table).await, server)
+        let text = table(&server.space_url(), &[(MAIN, KEY)]);
+        (Self::of(upstream, &text).await, server)
     }
 
-    async fn of(upstream: Upstream, table: RouteTable) -> Self {
+    async fn of(upstream: Upstream, text: &str) -> Self {
         let repository = upstream.repository("APP/web");
+        let table_file = upstream.root().join("routes.toml");
+        let table = store(&table_file, text);
         let s3 = TestS3::start().await;
         let bridge = Bridge {
             s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
-            table: table.into(),
+            table: LiveTable::in_file(table_file.clone(), Some(BUCKET.into())).into(),
             logins: Arc::default(),
             limits: Limits::default(),
+            replaces_unrouted: true,
         };
         Self {
             upstream,
             repository,
             s3,
             bridge,
+            table_file,
+            table,
         }
     }
 
     /// Other routes from now on, on disk as before.
     pub fn set_routes(&mut self, routes: &[(&str, &str)]) {
-        self.bridge.table = table_on_disk(&self.upstream, routes).into();
+        self.table = store(&self.table_file, &table_on_disk(&self.upstream, routes));
     }
 
     /// A bridge like this one in another process.
     pub fn rival(&self) -> Bridge {
         Bridge {
             s3: self.bridge.s3.clone(),
-            table: Arc::clone(&self.bridge.table),
+            table: LiveTable::in_file(self.table_file.clone(), Some(BUCKET.into())).into(),
             logins: Arc::default(),
             limits: self.bridge.limits,
+            replaces_unrouted: true,
         }
     }
 
@@ -93,7 +108,7 @@ impl World {
 
     pub fn destination_of(&self, ref_name: &str) -> Destination {
         let (repository, ref_name) = ("APP/web".parse().unwrap(), ref_name.parse().unwrap());
-        let table = &self.bridge.table;
+        let table = &self.table;
         let mut routes = table.routes().iter();
         let route = routes.find(|route| route.takes(&repository, &ref_name));
         let route = route.expect("a route of this ref");
@@ -265,13 +280,12 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-fn table_on_disk(upstream: &Upstream, routes: &[(&str, &str)]) -> RouteTable {
-    let url = format!("file://{}", upstream.root().display());
-    table(&url, Origin::CommandLine, routes)
+fn table_on_disk(upstream: &Upstream, routes: &[(&str, &str)]) -> String {
+    table(&format!("file://{}", upstream.root().display()), routes)
 }
 
 /// Routes of `APP/web`: a pattern of refs and an object's key each.
-fn table(url: &str, origin: Origin, routes: &[(&str, &str)]) -> RouteTable {
+fn table(url: &str, routes: &[(&str, &str)]) -> String {
     let mut text = format!("[[space]]\nurl = \"{url}\"\n");
     for (ref_name, key) in routes {
         write!(
@@ -280,5 +294,11 @@ fn table(url: &str, origin: Origin, routes: &[(&str, &str)]) -> RouteTable {
         )
         .unwrap();
     }
-    RouteTable::parse("routes.toml", &text, Some(BUCKET), origin).unwrap()
+    text
+}
+
+fn store(file: &Path, text: &str) -> RouteTable {
+    std::fs::write(file, text).unwrap();
+    let table = RouteTable::parse("routes.toml", text, Some(BUCKET), Origin::CommandLine);
+    table.unwrap()
 }

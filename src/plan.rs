@@ -125,7 +125,17 @@ pub fn heirs(job: &Job, bucket: &str, key: &str, table: &RouteTable) -> Vec<Job>
         // Nobody pushed there, and the sweep would find it too.
         swept: true,
     });
-    let is_other = |heir: &Job| heir.group() != job.group();
+    // A route may keep its name and ref, and so the group, and take another repository.
+    let is_other = |heir: &Job| {
+        let who = |job: &Job| {
+            (
+                job.route.clone(),
+                job.repository.clone(),
+                job.ref_name.clone(),
+            )
+        };
+        who(heir) != who(job)
+    };
     heirs.filter(is_other).collect()
 }
 

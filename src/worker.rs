@@ -117,7 +117,7 @@ impl Worker {
     /// Handles a job.
     pub async fn deliver(&self, job: &Job, attempt: Attempt, progress: &Arc<Progress>) -> Handled {
         let mut more = Vec::new();
-        let handled = self.follow(job, attempt, progress, &mut more).await;
+        let handled = Box::pin(self.follow(job, attempt, progress, &mut more)).await;
         let (report, end) = handled.unwrap_or_else(|err| {
             let report = Report::failed(
                 Some(&job.route),

@@ -2,7 +2,7 @@
 //! was read after the head.
 
 use crate::{
-    bucket::Holding,
+    bucket::Current,
     error::Error,
     push::{CommitId, RefName},
     route::{Claimant, Destination, RouteTable},
@@ -51,8 +51,8 @@ pub enum Ruling {
 impl Holder {
     /// Judges what a head says by a table that was read after it.
     #[must_use]
-    pub fn of(holds: Option<&Holding>, to: &Destination, table: &RouteTable) -> Self {
-        let Some(holding) = holds else {
+    pub fn of(current: &Current, to: &Destination, table: &RouteTable) -> Self {
+        let Some(holding) = &current.holds else {
             return Self::Foreign;
         };
         let (repository, ref_name) = (holding.repository.clone(), holding.ref_name.clone());
@@ -88,17 +88,13 @@ impl Holder {
 }
 
 impl Ruling {
-    /// Judges a delivery to `to`: `head` is what its object holds, if there is one, and `reading` began after it.
+    /// Judges a delivery to `to`: `head` is its object's current version, if there is one, and `reading` began after it.
     ///
     /// # Errors
     ///
     /// [`Error::Routes`], which is transient, if the table cannot be read; or if what is stored is of no use, and the last
     /// good one alone does not answer the question.
-    pub fn of(
-        reading: &Reading,
-        head: Option<Option<&Holding>>,
-        to: &Destination,
-    ) -> Result<Self, Error> {
+    pub fn of(reading: &Reading, head: Option<&Current>, to: &Destination) -> Result<Self, Error> {
         let (table, is_newest) = match reading {
             Reading::Newest(table) => (table, true),
             Reading::Spoiled {
@@ -113,7 +109,7 @@ impl Ruling {
                 Err(not_newest(reading))
             };
         }
-        let holder = head.map(|holds| Holder::of(holds, to, table));
+        let holder = head.map(|current| Holder::of(current, to, table));
         if !is_newest && !matches!(holder, None | Some(Holder::Us(_))) {
             return Err(not_newest(reading));
         }

@@ -176,8 +176,7 @@ impl<'a> Run<'a> {
     /// Reads the table, and judges by it what the last head showed, or what was written since.
     async fn judge(&mut self) -> Result<Ruling, Error> {
         let reading = self.bridge.table.read().await;
-        let head = self.head.as_ref().map(|current| current.holds.as_ref());
-        let ruling = Ruling::of(&reading, head, self.to)?;
+        let ruling = Ruling::of(&reading, self.head.as_ref(), self.to)?;
         if let Some(current) = self.head.take() {
             self.examine(current, &ruling)?;
         }

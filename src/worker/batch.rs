@@ -160,7 +160,7 @@ impl Worker {
                 (report, End::DeadLetter, Vec::new())
             }
         };
-        let sent = send(&more, queue).await;
+        let sent = Box::pin(send(&more, queue)).await;
         if sent.is_err() {
             // Acknowledged, they would be lost.
             end = End::Again;
@@ -177,7 +177,7 @@ impl Worker {
 /// Puts further jobs on the queue.
 async fn send(jobs: &[Job], queue: &Sqs) -> Result<(), Error> {
     for job in jobs {
-        in_margin(queue.send(job)).await?;
+        in_margin(Box::pin(queue.send(job))).await?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use tracing::Level;
 
 use super::Worker;
 use crate::{
-    bucket::{Address, Holding},
+    bucket::{Address, Current},
     deadline::within,
     deliver::{Bridge, holder::Holder},
     error::Error,
@@ -254,20 +254,19 @@ async fn has_drifted(
         key: to.key.as_str(),
     };
     let head = bridge.s3.head(at).await?;
-    let head = head.as_ref().map(|current| current.holds.as_ref());
-    Ok(differs(head, to, table, route.sweep(), tip))
+    Ok(differs(head.as_ref(), to, table, route.sweep(), tip))
 }
 
-/// Whether there is a job for the sweep: `head` is what the object holds, if there is one.
+/// Whether there is a job for the sweep: `head` is its object's current version, if there is one.
 #[must_use]
 pub fn differs(
-    head: Option<Option<&Holding>>,
+    head: Option<&Current>,
     to: &Destination,
     table: &RouteTable,
     sweep: Sweep,
     tip: CommitId,
 ) -> bool {
-    match head.map(|holds| Holder::of(holds, to, table)) {
+    match head.map(|current| Holder::of(current, to, table)) {
         None => sweep == Sweep::All,
         Some(Holder::Us(commit)) => commit != tip,
         // The delivery says whose it is.

@@ -8,6 +8,7 @@ mod rules;
 mod search;
 mod state;
 mod story;
+mod tables;
 mod worker;
 mod world;
 
@@ -21,6 +22,7 @@ use std::{
 use machine::{Commit, GONE};
 use rules::{Faults, Lag, Late, Mutant, Rules};
 use search::{Found, explore};
+use world::World;
 
 const A: Commit = 1;
 const B: Commit = 2;
@@ -28,7 +30,7 @@ const C: Commit = 3;
 const D: Commit = 4;
 
 /// The rules of one world, for any timeline.
-type World<'a> = &'a dyn Fn(Timeline) -> Rules;
+type InWorld<'a> = &'a dyn Fn(Timeline) -> Rules;
 type Timeline = &'static [Commit];
 
 const SCENARIOS: [(&str, Timeline); 8] = [
@@ -120,7 +122,7 @@ fn explore_all<T: Copy + Sync>(all: &[(T, Rules)]) -> Vec<(Found, Duration)> {
                         break;
                     };
                     let started = Instant::now();
-                    let found = explore(all[index].1);
+                    let found = explore(World::new(all[index].1));
                     done.lock()
                         .unwrap()
                         .push((index, (found, started.elapsed())));
@@ -192,7 +194,7 @@ fn scenarios(pushes: usize) -> Vec<(&'static str, Timeline)> {
 fn caught(pushes: usize, rules: impl Fn(Timeline) -> Rules) -> Option<(&'static str, String)> {
     let mut scenarios = scenarios(pushes).into_iter();
     scenarios.find_map(|(scenario, timeline)| {
-        let found = explore(rules(timeline));
+        let found = explore(World::new(rules(timeline)));
         story(&found).map(|story| (scenario, story))
     })
 }
@@ -221,7 +223,7 @@ fn every_line_of_the_algorithm_is_needed() {
         }
     };
     let (two, died) = (plain(NONE), plain(died));
-    let mutants: [(Mutant, World<'_>, &str); 9] = [
+    let mutants: [(Mutant, InWorld<'_>, &str); 9] = [
         (Mutant::TipBeforeHead, &two, "I3"),
         (Mutant::NoVerify, &two, "I1"),
         (Mutant::LoserGivesUp, &two, "I5"),
@@ -255,7 +257,7 @@ fn what_the_sweep_is_for_happens_without_it() {
         ..Rules::new(timeline)
     };
     #[rustfmt::skip]
-    let needs: [(&str, World<'_>); 7] = [
+    let needs: [(&str, InWorld<'_>); 7] = [
         ("an event gets lost", &|timeline| Rules { faults: Faults { lost: 1, ..NONE }, ..fifo(timeline) }),
         ("lag is longer than both waits", &|timeline| {
             Rules { lag: Lag::Endless, faults: Faults { stale: 3, ..NONE }, ..fifo(timeline) }

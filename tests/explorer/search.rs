@@ -5,12 +5,27 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use crate::{
-    rules::Rules,
-    state::State,
-    story::{Move, Violation},
-    world::World,
-};
+use crate::story::Violation;
+
+/// A move, and what it leads to.
+pub(crate) type Step<M> = (<M as Model>::Move, Result<<M as Model>::State, Violation>);
+
+/// A world that can be searched.
+pub(crate) trait Model: Sized {
+    type State: Copy + Eq + std::hash::Hash;
+    type Move: Copy;
+
+    fn first(&self) -> Self::State;
+
+    /// Everything that can happen next. Nothing, if all is over.
+    fn moves(&mut self, state: &Self::State, out: &mut Vec<Step<Self>>);
+
+    /// What must be true once nothing more can happen.
+    fn at_the_end(&mut self, state: &Self::State) -> Result<(), Violation>;
+
+    /// A move in words.
+    fn tell(&self, what: Self::Move) -> String;
+}
 
 /// What a search found.
 #[derive(Debug)]
@@ -19,7 +34,8 @@ pub(crate) struct Found {
     pub(crate) transitions: usize,
     /// Steps of the longest run. There is one, so every run ends.
     pub(crate) longest: usize,
-    pub(crate) violation: Option<(Violation, Vec<Move>)>,
+    /// What must not be, and the shortest way to it.
+    pub(crate) violation: Option<(Violation, Vec<String>)>,
 }
 
 /// A hash that is quick in a debug build too. The map compares whole states, so that a poor one costs only time.
@@ -61,14 +77,13 @@ impl Hasher for Quick {
 }
 
 /// Visits every state that can be reached.
-pub(crate) fn explore(rules: Rules) -> Found {
-    let mut world = World::new(rules);
+pub(crate) fn explore<M: Model>(mut world: M) -> Found {
     let first = world.first();
-    let mut numbers: HashMap<State, u32, BuildHasherDefault<Quick>> = HashMap::default();
+    let mut numbers: HashMap<M::State, u32, BuildHasherDefault<Quick>> = HashMap::default();
     numbers.insert(first, 0);
-    let mut parents: Vec<(u32, Move)> = vec![(0, Move::Vanish)];
+    let mut parents: Vec<(u32, Option<M::Move>)> = vec![(0, None)];
     let mut edges: Vec<(u32, u32)> = Vec::new();
-    let mut open: VecDeque<(u32, State)> = VecDeque::from([(0, first)]);
+    let mut open: VecDeque<(u32, M::State)> = VecDeque::from([(0, first)]);
     let mut moves = Vec::new();
     let found = |states, transitions, longest, violation| Found {
         states,
@@ -81,22 +96,22 @@ pub(crate) fn explore(rules: Rules) -> Found {
         if moves.is_empty()
             && let Err(violation) = world.at_the_end(&state)
         {
-            let way = way(&parents, number);
+            let way = way(&world, &parents, number);
             return found(numbers.len(), edges.len(), 0, Some((violation, way)));
         }
         for (what, after) in moves.drain(..) {
             let next = match after {
                 Ok(next) => next,
                 Err(violation) => {
-                    let mut way = way(&parents, number);
-                    way.push(what);
+                    let mut way = way(&world, &parents, number);
+                    way.push(world.tell(what));
                     return found(numbers.len(), edges.len(), 0, Some((violation, way)));
                 }
             };
             let fresh = u32::try_from(parents.len()).expect("fewer states");
             let known = *numbers.entry(next).or_insert(fresh);
             if known == fresh {
-                parents.push((number, what));
+                parents.push((number, Some(what)));
                 open.push_back((fresh, next));
             }
             edges.push((number, known));
@@ -117,11 +132,11 @@ pub(crate) fn explore(rules: Rules) -> Found {
     found(numbers.len(), edges.len(), longest, endless)
 }
 
-fn way(parents: &[(u32, Move)], mut number: u32) -> Vec<Move> {
+fn way<M: Model>(world: &M, parents: &[(u32, Option<M::Move>)], mut number: u32) -> Vec<String> {
     let mut way = Vec::new();
     while number != 0 {
         let (parent, what) = parents[number as usize];
-        way.push(what);
+        way.extend(what.map(|what| world.tell(what)));
         number = parent;
     }
     way.reverse();

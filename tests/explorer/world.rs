@@ -7,6 +7,7 @@ use backlog_bridge::deliver::step::Hints;
 use crate::{
     machine::{Commit, GONE, Machine, Node, id},
     rules::{Faults, Lag, Late, Mutant, Rules, WORKERS},
+    search::Model,
     state::{IN_THE_AIR, QUEUE, State, Version, Worker, Write},
     story::{Move, SWEEP, Violation, name, violation},
 };
@@ -30,60 +31,11 @@ impl World {
         }
     }
 
-    pub(crate) fn first(&self) -> State {
-        let commit = self.rules.tip(0);
-        State {
-            pushed: 0,
-            shown: 0,
-            newest: (commit != GONE).then(|| Version {
-                commit,
-                etag: self.etag(0, commit),
-                observed: 0,
-            }),
-            versions: 1,
-            coming: 0,
-            queue: [0; QUEUE],
-            workers: [None; WORKERS],
-            air: [None; IN_THE_AIR],
-            left: self.rules.faults,
-        }
-    }
-
     fn etag(&self, version: u8, commit: Commit) -> u8 {
         if self.rules.mutant == Some(Mutant::TagOfCommit) {
             100 + commit
         } else {
             version
-        }
-    }
-
-    /// Everything that can happen next. Nothing, if all is over.
-    pub(crate) fn moves(&mut self, state: &State, out: &mut Vec<(Move, After)>) {
-        out.clear();
-        self.pushes(state, out);
-        self.messages(state, out);
-        for slot in 0..WORKERS {
-            if let Some(worker) = state.workers[slot] {
-                self.worker(state, slot, worker, out);
-            }
-        }
-        for slot in 0..IN_THE_AIR {
-            if let Some(write) = state.air[slot] {
-                let mut next = *state;
-                next.air[slot] = None;
-                out.push((Move::Vanish, Ok(next)));
-                let what = if self.holds(&next, write.condition) {
-                    Move::Land(write.commit)
-                } else {
-                    Move::LandRefused
-                };
-                out.push((what, self.put(&mut next, write).map(|_| next)));
-            }
-        }
-        for (_, after) in out.iter_mut() {
-            if let Ok(state) = after {
-                state.tidy(self.rules.fifo);
-            }
         }
     }
 
@@ -223,24 +175,6 @@ impl World {
         Ok(true)
     }
 
-    /// What must be true once nothing more can happen; the last sweep is a part of it.
-    pub(crate) fn at_the_end(&mut self, state: &State) -> Result<(), Violation> {
-        let over = state.pushed == self.rules.pushes()
-            && state.shown == state.pushed
-            && state.queue == [0; QUEUE]
-            && state.coming == 0
-            && state.workers == [None; WORKERS];
-        if !over {
-            return Err(violation("end", format!("nothing can happen in {state:?}")));
-        }
-        let tip = self.rules.tip(state.pushed);
-        if !self.rules.sweep_heals {
-            converged(state, tip, "every message is handled")?;
-        }
-        let swept = self.sweep(*state)?;
-        converged(&swept, tip, "the sweep is over")
-    }
-
     /// The sweep looks at the object, and a delivery follows if it differs from its ref. Nothing disturbs it.
     fn sweep(&mut self, mut state: State) -> Result<State, Violation> {
         let tip = self.rules.tip(state.pushed);
@@ -258,6 +192,81 @@ impl World {
                 None => return Ok(state),
             }
         }
+    }
+}
+
+impl Model for World {
+    type State = State;
+    type Move = Move;
+
+    fn first(&self) -> State {
+        let commit = self.rules.tip(0);
+        State {
+            pushed: 0,
+            shown: 0,
+            newest: (commit != GONE).then(|| Version {
+                commit,
+                etag: self.etag(0, commit),
+                observed: 0,
+            }),
+            versions: 1,
+            coming: 0,
+            queue: [0; QUEUE],
+            workers: [None; WORKERS],
+            air: [None; IN_THE_AIR],
+            left: self.rules.faults,
+        }
+    }
+
+    fn moves(&mut self, state: &State, out: &mut Vec<(Move, After)>) {
+        out.clear();
+        self.pushes(state, out);
+        self.messages(state, out);
+        for slot in 0..WORKERS {
+            if let Some(worker) = state.workers[slot] {
+                self.worker(state, slot, worker, out);
+            }
+        }
+        for slot in 0..IN_THE_AIR {
+            if let Some(write) = state.air[slot] {
+                let mut next = *state;
+                next.air[slot] = None;
+                out.push((Move::Vanish, Ok(next)));
+                let what = if self.holds(&next, write.condition) {
+                    Move::Land(write.commit)
+                } else {
+                    Move::LandRefused
+                };
+                out.push((what, self.put(&mut next, write).map(|_| next)));
+            }
+        }
+        for (_, after) in out.iter_mut() {
+            if let Ok(state) = after {
+                state.tidy(self.rules.fifo);
+            }
+        }
+    }
+
+    /// The last sweep is a part of it.
+    fn at_the_end(&mut self, state: &State) -> Result<(), Violation> {
+        let over = state.pushed == self.rules.pushes()
+            && state.shown == state.pushed
+            && state.queue == [0; QUEUE]
+            && state.coming == 0
+            && state.workers == [None; WORKERS];
+        if !over {
+            return Err(violation("end", format!("nothing can happen in {state:?}")));
+        }
+        let tip = self.rules.tip(state.pushed);
+        if !self.rules.sweep_heals {
+            converged(state, tip, "every message is handled")?;
+        }
+        let swept = self.sweep(*state)?;
+        converged(&swept, tip, "the sweep is over")
+    }
+
+    fn tell(&self, what: Move) -> String {
+        what.to_string()
     }
 }
 

@@ -1,17 +1,17 @@
 //! The routing table changes while pushes come: both functions as real processes, warm, with what they knew before.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::support::{
+    BUCKET, KEY, MAIN,
     lambda::Lambda,
     s3::{Fault as S3Fault, Op as S3Op},
-    service::{GIT_SECRET, KEY, MAIN, Service, lines},
+    service::{GIT_SECRET, Service, lines},
     upstream::Repository,
 };
 
-const BUCKET: &str = "sources";
 const DEVELOP: &str = "refs/heads/develop";
 
 /// A route: its name, repository, ref and object.
@@ -23,9 +23,11 @@ async fn put_table(service: &Service, routes: &[Route<'_>]) {
         service.git.space_url()
     );
     for (name, repository, ref_name, object) in routes {
-        text += &format!(
+        write!(
+            text,
             "[[route]]\nname = \"{name}\"\nrepository = \"{repository}\"\nref = \"{ref_name}\"\nobject = \"{object}\"\n"
-        );
+        )
+        .unwrap();
     }
     service.put_routes(&text).await;
 }
@@ -44,15 +46,10 @@ fn push(repository: &Repository, ref_name: &str, content: &str) -> String {
 /// What each version of an object holds, the newest first: its repository, ref and commit.
 fn held(service: &Service, key: &str) -> Vec<(String, String, String)> {
     let versions = service.s3.versions(BUCKET, key).into_iter();
-    let of = |metadata: &std::collections::BTreeMap<String, String>, name| metadata[name].clone();
     versions
         .map(|version| {
-            let metadata = version.metadata.into_iter().collect();
-            (
-                of(&metadata, "git-repository"),
-                of(&metadata, "git-ref"),
-                of(&metadata, "git-commit"),
-            )
+            let of = |name: &str| version.metadata[name].clone();
+            (of("git-repository"), of("git-ref"), of("git-commit"))
         })
         .collect()
 }
@@ -94,12 +91,11 @@ async fn a_job_is_kept_while_nobody_can_tell_whether_its_route_is_there() {
         let commit = push(&service.repository, "refs/heads/new/x", "x");
         put_table(&service, &[("main", "APP/web", MAIN, KEY), glob]).await;
         put_job(&service, "new", "APP/web", "refs/heads/new/x", false);
-        match spoil {
-            Some(text) => service.put_routes(text).await,
-            None => {
-                service.s3.fail_once(S3Op::GetObject, S3Fault::Status(503));
-                // The SDK asks again, twice.
-                service.s3.fail_once(S3Op::GetObject, S3Fault::Status(503));
+        if let Some(text) = spoil {
+            service.put_routes(text).await;
+        } else {
+            // The SDK asks three times.
+            for _ in 0..3 {
                 service.s3.fail_once(S3Op::GetObject, S3Fault::Status(503));
             }
         }
@@ -229,16 +225,12 @@ async fn a_renamed_route_loses_no_new_branch() {
 async fn a_cold_function_takes_the_newest_table_that_is_one() {
     let service = warm().await;
     for (case, spoil) in [("spoiled", Some("nonsense")), ("deleted", None)] {
-        match spoil {
-            Some(text) => service.put_routes(text).await,
-            None => {
-                let client = service.s3.client();
-                let delete = client
-                    .delete_object()
-                    .bucket(BUCKET)
-                    .key("config/routes.toml");
-                delete.send().await.unwrap();
-            }
+        if let Some(text) = spoil {
+            service.put_routes(text).await;
+        } else {
+            let client = service.s3.client();
+            let delete = client.delete_object().bucket(BUCKET);
+            delete.key("config/routes.toml").send().await.unwrap();
         }
         service.receive.kill();
         service.deliver.kill();

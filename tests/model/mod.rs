@@ -119,7 +119,7 @@ fn live(ops: Vec<Op>) -> Count {
         for op in ops {
             world.step(op).await;
         }
-        world.conclude().await
+        Box::pin(world.conclude()).await
     })
 }
 

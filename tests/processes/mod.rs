@@ -1,7 +1,8 @@
 //! Several real `deliver` processes on one queue, killed and stopped while people push: what the servers have at the end is
 //! all that is looked at.
 //!
-//! `PROCESSES=500` makes so many pushes for each of three seeds, `PROCESSES_SEED=7` begins with another seed.
+//! `PROCESSES=500` makes so many pushes for each of three seeds, `PROCESSES_SEED=7` begins with another seed, and
+//! `PROCESSES_OTHER=FILE` lets the `deliver` of another release handle messages too.
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +40,18 @@ const ROUTES: [(&str, &str, &str); 3] = [
     ("copy", "refs/heads/main", "copy.zip"),
     ("develop", "refs/heads/develop", "develop.zip"),
 ];
+/// What people make of them for a while: two objects change places, or a route goes.
+const EDITED: [&[(&str, &str, &str)]; 2] = [
+    &[
+        ("main", "refs/heads/main", "develop.zip"),
+        ("copy", "refs/heads/main", "copy.zip"),
+        ("develop", "refs/heads/develop", "main.zip"),
+    ],
+    &[
+        ("main", "refs/heads/main", "main.zip"),
+        ("develop", "refs/heads/develop", "develop.zip"),
+    ],
+];
 const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
 /// Shorter than a worker may stand still, so that a message comes again while its worker lives.
 const VISIBILITY: Duration = Duration::from_secs(2);
@@ -47,7 +60,7 @@ const END: Duration = Duration::from_mins(5);
 
 struct World {
     repository: Repository,
-    _git: GitServer,
+    git: GitServer,
     s3: TestS3,
     queue: TestSqs,
     /// Where the workers put temporary files.
@@ -68,19 +81,6 @@ impl World {
         let (queue, secrets) = (TestSqs::start(VISIBILITY, 100), TestSecrets::start());
         let login = serde_json::json!({ "username": USER, "password": PASSWORD });
         secrets.put("bridge/git", &login.to_string());
-        let url = git.space_url();
-        let mut table =
-            format!("[[space]]\nurl = \"{url}\"\ncredentials = \"secret:bridge/git\"\n");
-        for (name, branch, key) in ROUTES {
-            write!(
-                table,
-                "[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"{branch}\"\nobject = \"{key}\"\n"
-            )
-            .unwrap();
-        }
-        let client = s3.client();
-        let put = client.put_object().bucket(BUCKET).key(TABLE);
-        put.body(table.into_bytes().into()).send().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let vars = [
             ("SOURCE_BUCKET", BUCKET.to_owned()),
@@ -96,15 +96,69 @@ impl World {
         for _ in 0..WORKERS {
             lambdas.push(Lambda::start(env!("CARGO_BIN_EXE_deliver"), &vars, TIMEOUT).await);
         }
-        Self {
+        if let Ok(other) = std::env::var("PROCESSES_OTHER") {
+            lambdas[0] = Lambda::start(&other, &vars, TIMEOUT).await;
+        }
+        let world = Self {
             repository,
-            _git: git,
+            git,
             s3,
             queue,
             folder,
             lambdas,
             _secrets: secrets,
             _upstream: upstream,
+        };
+        world.put_table(&world.table(&ROUTES)).await;
+        world
+    }
+
+    fn table(&self, routes: &[(&str, &str, &str)]) -> String {
+        let url = self.git.space_url();
+        let mut table =
+            format!("[[space]]\nurl = \"{url}\"\ncredentials = \"secret:bridge/git\"\n");
+        for (name, branch, key) in routes {
+            write!(
+                table,
+                "[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"{branch}\"\nobject = \"{key}\"\n"
+            )
+            .unwrap();
+        }
+        table
+    }
+
+    /// Stores a table. The fault of a put may hit this one.
+    async fn put_table(&self, text: &str) {
+        let client = self.s3.client();
+        loop {
+            let put = client.put_object().bucket(BUCKET).key(TABLE);
+            let put = put.body(text.to_owned().into_bytes().into());
+            if put.send().await.is_ok() {
+                break;
+            }
+        }
+    }
+
+    /// Edits the table: something else for a while, and then what it was.
+    async fn edit(&self, mut rng: Rng, over: &AtomicBool, count: &Count) {
+        while !over.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(rng.u64(100..800))).await;
+            match rng.u8(..8) {
+                // A job that nobody can place rests for ten seconds, so this is rare.
+                0 => self.put_table("[[route").await,
+                1 => {
+                    let client = self.s3.client();
+                    let delete = client.delete_object().bucket(BUCKET).key(TABLE);
+                    delete.send().await.unwrap();
+                }
+                n => {
+                    let edited = self.table(EDITED[usize::from(n % 2)]);
+                    self.put_table(&edited).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(rng.u64(10..400))).await;
+            self.put_table(&self.table(&ROUTES)).await;
+            count.edits.fetch_add(1, Relaxed);
         }
     }
 
@@ -228,6 +282,7 @@ struct Count {
     faults: AtomicUsize,
     late: AtomicUsize,
     invocations: AtomicUsize,
+    edits: AtomicUsize,
 }
 
 /// Whether it runs, and no stranger has its number by now.
@@ -255,17 +310,25 @@ fn log_of(repository: &Repository, branch: &str) -> Vec<String> {
     commits.map(str::to_owned).collect()
 }
 
-/// I2, and I3: in the order of the log, the versions never go back.
-fn check(key: &str, versions: &[StoredVersion], log: &[String]) {
-    let mut place = 0;
-    let mut before = "";
+/// I2, and I3: in the order of each branch's log, the versions never go back.
+fn check(key: &str, versions: &[StoredVersion], repository: &Repository) {
+    let logs = BRANCHES.map(|branch| (branch, log_of(repository, branch)));
+    let mut places = [0; BRANCHES.len()];
+    let mut before = ("", "");
     for version in versions {
-        let commit = &version.metadata["git-commit"];
-        assert_ne!(before, commit, "I2: {key} holds {commit} twice in a row");
-        let found = log[place..].iter().position(|tip| tip == commit);
-        let found = found.unwrap_or_else(|| panic!("I3: {key} holds {commit} after a later tip"));
-        place += found;
-        before = commit;
+        let held = (
+            version.metadata["git-ref"].as_str(),
+            version.metadata["git-commit"].as_str(),
+        );
+        assert_ne!(before, held, "I2: {key} holds {held:?} twice in a row");
+        let of = logs.iter().position(|(branch, _)| *branch == held.0);
+        let of = of.expect("a branch of this test");
+        let found = logs[of].1[places[of]..]
+            .iter()
+            .position(|tip| tip == held.1);
+        let found = found.unwrap_or_else(|| panic!("I3: {key} holds {held:?} after a later tip"));
+        places[of] += found;
+        before = held;
     }
 }
 
@@ -288,7 +351,7 @@ fn assert_no_secret(folder: &Path) {
     }
 }
 
-async fn live(seed: u64, pushes: usize) {
+async fn live(seed: u64, pushes: usize, edits: bool) {
     let started = Instant::now();
     let world = World::new().await;
     let (count, over, calm) = (
@@ -297,7 +360,7 @@ async fn live(seed: u64, pushes: usize) {
         AtomicBool::new(false),
     );
     let mut rng = Rng::with_seed(seed);
-    let trouble = rng.fork();
+    let (trouble, edit) = (rng.fork(), rng.fork());
     let story = async {
         let pushing = async {
             for nth in 0..pushes {
@@ -308,7 +371,12 @@ async fn live(seed: u64, pushes: usize) {
             }
             calm.store(true, Relaxed);
         };
-        tokio::join!(pushing, world.trouble(trouble, &calm, &count));
+        let editing = async {
+            if edits {
+                world.edit(edit, &calm, &count).await;
+            }
+        };
+        tokio::join!(pushing, world.trouble(trouble, &calm, &count), editing);
         world.s3.heal();
         world.empty_queue().await;
         // The schedule sends this to a group of its own.
@@ -328,11 +396,12 @@ async fn live(seed: u64, pushes: usize) {
     let versions = conclude(&world);
     let starts: usize = world.lambdas.iter().map(Lambda::starts).sum();
     println!(
-        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {} late writes, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
+        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {} late writes, {} edits, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
         count.kills.load(Relaxed),
         count.stops.load(Relaxed),
         count.faults.load(Relaxed),
         count.late.load(Relaxed),
+        count.edits.load(Relaxed),
         count.invocations.load(Relaxed),
         started.elapsed()
     );
@@ -347,7 +416,7 @@ fn conclude(world: &World) -> BTreeMap<&'static str, usize> {
         counts.insert(key, versions.len());
         let newest = versions.last().map(|newest| &newest.metadata["git-commit"]);
         assert_eq!(newest, log.last(), "I1: {key}");
-        check(key, &versions, &log);
+        check(key, &versions, &world.repository);
         for version in versions {
             let commit = &version.metadata["git-commit"];
             let expected = expected_entries(&world.repository, commit);
@@ -374,12 +443,21 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_and_stopped_workers_leave_every_object_at_its_refs_tip() {
+async fn lives(edits: bool) {
     let first = number("PROCESSES_SEED").unwrap_or(1);
     let long = number("PROCESSES").map(|pushes| usize::try_from(pushes).unwrap());
     for seed in first..first + if long.is_some() { 3 } else { 1 } {
         println!("seed {seed}");
-        live(seed, long.unwrap_or(PUSHES)).await;
+        live(seed, long.unwrap_or(PUSHES), edits).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_stopped_workers_leave_every_object_at_its_refs_tip() {
+    lives(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_they_do_while_people_edit_the_table() {
+    lives(true).await;
 }

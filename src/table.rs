@@ -29,6 +29,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often it is, at most.
 const LOOKS: u32 = 20;
 
+/// How many objects that two routes can meet in are told of.
+const TOLD_CLASHES: usize = 5;
+
 /// How many older versions are tried, at most, by a process that has not seen a good one yet.
 const OLDER: usize = 20;
 
@@ -112,6 +115,7 @@ impl LiveTable {
         let was_unread = matches!(known.last, Some((_, Reading::Unread { .. })));
         let (mut reading, news) = known.looks.learn(self.seen(look));
         match news {
+            News::Table(table) => self.tell_clashes(&table),
             // It is said and counted once, not at each look.
             News::Spoiled(fault) => {
                 let message =
@@ -128,6 +132,19 @@ impl LiveTable {
         }
         known.last = Some((began, reading.clone()));
         reading
+    }
+
+    /// Tells of routes that can meet in one object. The table is used all the same: who delivers there is decided by
+    /// delivery.
+    fn tell_clashes(&self, table: &RouteTable) {
+        let clashes = table.clashes();
+        for clash in clashes.found.iter().take(TOLD_CLASHES) {
+            tracing::warn!("{}:{}: {clash}", self.name(), clash.later.line);
+        }
+        let more = clashes.found.len().saturating_sub(TOLD_CLASHES);
+        if more > 0 {
+            tracing::warn!("{}: {more} more objects are of two routes", self.name());
+        }
     }
 
     /// What a look found, read as a table.

@@ -9,7 +9,10 @@ use backlog_bridge::{
     bucket::{Address, Condition, Found, S3},
     config::{Config, Location},
     push::{RefName, RepositoryName},
-    route::{CredentialsSource, Origin, ROUTES_KEY, Route, RouteTable, Sweep, Verdict},
+    route::{
+        Clashes, CredentialsSource, MAX_CLASHES, MAX_COMPARISONS, Origin, ROUTES_KEY, Route,
+        RouteTable, Sweep, Verdict,
+    },
 };
 use similar::TextDiff;
 
@@ -90,6 +93,7 @@ pub(super) async fn run(
         Command::Pull { deployed } => pull(&deployed.location(config)?).await,
         Command::Check => {
             let table = table(common, config)?;
+            check_keys(&common.routes.display().to_string(), &table)?;
             for route in table.routes() {
                 say!("{}", describe(route));
             }
@@ -116,6 +120,31 @@ pub(super) async fn run(
             }
             Ok(Ended::Well)
         }
+    }
+}
+
+/// Refuses a table in which one route would keep another from its object, and warns of refs of one repository that can
+/// meet. A bridge that runs takes such a table all the same: it may have been stored before there was this check.
+fn check_keys(file: &str, table: &RouteTable) -> Result<(), Usage> {
+    let Clashes { found, complete } = table.clashes();
+    let mut refused = Vec::new();
+    for clash in found {
+        let text = format!("{file}:{}: {clash}", clash.later.line);
+        if clash.refused {
+            refused.push(text);
+        } else {
+            note!("warning: {text}; whichever comes second fails with key_conflict");
+        }
+    }
+    if !complete {
+        note!(
+            "warning: not all keys were compared: the check ends after {MAX_COMPARISONS} comparisons or {MAX_CLASHES} clashes"
+        );
+    }
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(Usage(refused.join("\n")))
     }
 }
 
@@ -164,6 +193,7 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
     let parse =
         |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
     let new = parse(&name, &text)?;
+    check_keys(&name, &new)?;
     let s3 = S3::from_environment().await;
     let (old, condition) = match s3.text(address(at), None).await? {
         Found::Text { text, etag } => (text, Condition::Unchanged(etag)),

@@ -58,6 +58,24 @@ struct RouteEntry {
     sweep: Option<Spanned<String>>,
 }
 
+/// Which space a route means by a name.
+struct SpaceNames<'a> {
+    count: usize,
+    indices: HashMap<&'a str, usize>,
+}
+
+impl<'a> SpaceNames<'a> {
+    fn of(entries: &'a [SpaceEntry]) -> Self {
+        let named = entries.iter().enumerate();
+        Self {
+            count: entries.len(),
+            indices: named
+                .filter_map(|(index, entry)| Some((entry.name.as_ref()?.get_ref().as_str(), index)))
+                .collect(),
+        }
+    }
+}
+
 /// See [`RouteTable::parse`].
 pub(super) fn read(
     file: &str,
@@ -65,10 +83,7 @@ pub(super) fn read(
     default_bucket: Option<&str>,
     origin: Origin,
 ) -> Result<RouteTable, RouteTableError> {
-    let mut reader = Reader {
-        text,
-        faults: Vec::new(),
-    };
+    let mut reader = Reader::new(text);
     let table = reader.table(default_bucket, origin);
     match table {
         Some(table) if reader.faults.is_empty() => Ok(table),
@@ -85,10 +100,22 @@ pub(super) fn read(
 /// Keeps reading after a fault, and keeps the faults.
 struct Reader<'a> {
     text: &'a str,
+    /// Where each line but the first begins, in bytes. Counting line ends anew for every line that is asked for would
+    /// make reading quadratic.
+    line_starts: Vec<usize>,
     faults: Vec<(usize, String)>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        let ends = text.match_indices('\n');
+        Self {
+            text,
+            line_starts: ends.map(|(end, _)| end + 1).collect(),
+            faults: Vec::new(),
+        }
+    }
+
     /// `None` only after a fault.
     fn table(&mut self, default_bucket: Option<&str>, origin: Origin) -> Option<RouteTable> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
@@ -110,7 +137,11 @@ impl Reader<'_> {
             }
         }
         let (spaces, routes) = (spaces?, routes?);
-        let names = self.space_names(&spaces);
+        if routes.is_empty() {
+            self.fault(0..0, "expected at least one [[route]]");
+        }
+        self.check_space_names(&spaces);
+        let names = SpaceNames::of(&spaces);
         let spaces = spaces.iter().map(|entry| self.space(entry, origin));
         let spaces: Vec<_> = spaces.collect();
         let routes: Vec<_> = routes
@@ -120,14 +151,12 @@ impl Reader<'_> {
                 Some((entry, route))
             })
             .collect();
-        self.refuse_clashes(routes.iter().flatten());
-        Some(RouteTable {
-            spaces: spaces.into_iter().collect::<Option<_>>()?,
-            routes: routes
-                .into_iter()
-                .map(|route| Some(route?.1))
-                .collect::<Option<_>>()?,
-        })
+        self.check_names(routes.iter().flatten());
+        let routes = routes.into_iter().map(|route| Some(route?.1));
+        Some(RouteTable::new(
+            spaces.into_iter().collect::<Option<_>>()?,
+            routes.collect::<Option<_>>()?,
+        ))
     }
 
     /// All entries of one kind, or `None` if one of them cannot be read: what names it would be judged wrongly.
@@ -153,8 +182,8 @@ impl Reader<'_> {
         entries.into_iter().collect()
     }
 
-    /// The name of every space, in order. One space needs none, several need one each.
-    fn space_names(&mut self, entries: &[SpaceEntry]) -> Vec<Option<String>> {
+    /// One space needs no name, several need one each.
+    fn check_space_names(&mut self, entries: &[SpaceEntry]) {
         if entries.is_empty() {
             self.fault(0..0, "expected at least one [[space]]");
         }
@@ -179,10 +208,6 @@ impl Reader<'_> {
                 None => {}
             }
         }
-        entries
-            .iter()
-            .map(|entry| Some(entry.name.as_ref()?.get_ref().clone()))
-            .collect()
     }
 
     fn space(&mut self, entry: &SpaceEntry, origin: Origin) -> Option<Space> {
@@ -206,7 +231,7 @@ impl Reader<'_> {
     fn route(
         &mut self,
         entry: &RouteEntry,
-        spaces: &[Option<String>],
+        spaces: &SpaceNames<'_>,
         default_bucket: Option<&str>,
     ) -> Option<Route> {
         if let Some(name) = &entry.name {
@@ -235,20 +260,19 @@ impl Reader<'_> {
             object,
             bucket: bucket?,
             sweep: sweep?,
+            line: self.line(&entry.object.span()),
         })
     }
 
-    fn space_index(&mut self, entry: &RouteEntry, spaces: &[Option<String>]) -> Option<usize> {
+    fn space_index(&mut self, entry: &RouteEntry, spaces: &SpaceNames<'_>) -> Option<usize> {
         let Some(name) = &entry.space else {
-            if spaces.len() > 1 {
+            if spaces.count > 1 {
                 let fault = "expected a `space` for the route, as there are several";
                 self.fault(entry.repository.span(), fault);
             }
-            return (spaces.len() == 1).then_some(0);
+            return (spaces.count == 1).then_some(0);
         };
-        let index = spaces
-            .iter()
-            .position(|space| space.as_deref() == Some(name.get_ref().as_str()));
+        let index = spaces.indices.get(name.get_ref().as_str()).copied();
         if index.is_none() {
             let fault = format!(
                 "expected the name of a [[space]], found {:?}",
@@ -295,8 +319,8 @@ impl Reader<'_> {
         }
     }
 
-    fn refuse_clashes<'r>(&mut self, routes: impl Iterator<Item = &'r (&'r RouteEntry, Route)>) {
-        let (mut names, mut objects) = (HashMap::new(), HashMap::new());
+    fn check_names<'r>(&mut self, routes: impl Iterator<Item = &'r (&'r RouteEntry, Route)>) {
+        let mut names = HashMap::new();
         for (entry, route) in routes {
             let name = &route.name;
             let own = entry.name.as_ref().unwrap_or(&entry.repository).span();
@@ -304,19 +328,6 @@ impl Reader<'_> {
             if let Some(other) = names.insert(name, line) {
                 let fault =
                     format!("expected a `name` of its own, found {name:?} as on line {other}");
-                self.fault_on(line, fault);
-            }
-            let object = match route.pattern.exact() {
-                Some(exact) => route.key(exact).map(|key| key.to_string()).ok(),
-                None => Some(route.object.identity(&route.repository)),
-            };
-            let Some(object) = object else { continue };
-            let line = self.line(&entry.object.span());
-            if let Some(other) = objects.insert((&route.bucket, object), line) {
-                let found = entry.object.get_ref();
-                let fault = format!(
-                    "expected an object of its own, found {found:?} to be that of line {other}"
-                );
                 self.fault_on(line, fault);
             }
         }
@@ -355,8 +366,9 @@ impl Reader<'_> {
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.bytes().take(span.start);
-        1 + before.filter(|byte| *byte == b'\n').count()
+        1 + self
+            .line_starts
+            .partition_point(|start| *start <= span.start)
     }
 }
 
@@ -537,12 +549,13 @@ mod tests {
             (
                 "nothing",
                 "",
-                "routes.toml:1: expected at least one [[space]]",
+                "routes.toml:1: expected at least one [[route]]\nroutes.toml:1: expected at least one [[space]]",
             ),
             (
                 "another table",
                 "[[spaces]]\nurl = \"\"\n",
-                "routes.toml:1: expected [[space]] or [[route]], found \"spaces\"\nroutes.toml:1: expected at least one [[space]]",
+                "routes.toml:1: expected [[space]] or [[route]], found \"spaces\"\n\
+                 routes.toml:1: expected at least one [[route]]\nroutes.toml:1: expected at least one [[space]]",
             ),
             (
                 "one bracket",
@@ -577,8 +590,9 @@ mod tests {
     #[test]
     fn a_space_is_reached_safely() {
         let refused = |origin, space: &str| {
-            let text = format!("[[space]]\n{space}");
-            read("routes.toml", &text, None, origin)
+            let route = "repository = \"A/b\"\nref = \"refs/heads/m\"\nobject = \"k\"";
+            let text = format!("[[space]]\n{space}\n[[route]]\n{route}");
+            read("routes.toml", &text, Some("sources"), origin)
                 .err()
                 .map(|error| error.to_string())
         };
@@ -663,94 +677,41 @@ mod tests {
     }
 
     #[test]
-    fn routes_that_clash_are_refused() {
-        let route = |lines: &[&str]| format!("[[route]]\n{}\n", lines.join("\n"));
-        let web = |name: &str, pattern: &str, object: &str| {
-            route(&[
-                &format!("name = \"{name}\""),
-                "repository = \"APP/web\"",
-                &format!("ref = \"{pattern}\""),
-                &format!("object = \"{object}\""),
-            ])
+    fn every_route_has_a_name_of_its_own() {
+        let route = |name: &str, pattern: &str| {
+            format!(
+                "[[route]]\n{name}repository = \"APP/web\"\nref = \"{pattern}\"\nobject = \"{{ref}}\"\n"
+            )
         };
-        let api = |pattern: &str, object: &str| {
-            route(&[
-                "repository = \"APP/api\"",
-                &format!("ref = \"{pattern}\""),
-                &format!("object = \"{object}\""),
-            ])
-        };
-        let other_bucket = |route: String| route + "bucket = \"others\"\n";
         let main = "refs/heads/main";
-        for (case, routes, clash) in [
+        for (case, routes, fault) in [
             (
-                "two objects",
-                web("a", main, "a.zip") + &web("b", main, "b.zip"),
+                "two names",
+                route("name = \"a\"\n", main) + &route("name = \"b\"\n", main),
                 None,
             ),
             (
-                "two buckets",
-                web("a", main, "a.zip") + &other_bucket(web("b", main, "a.zip")),
+                "two names by default",
+                route("", main) + &route("", "refs/heads/dev"),
                 None,
-            ),
-            (
-                "one template for two repositories",
-                web("a", "refs/heads/*", "{project}/{repository}/{ref}")
-                    + &api("refs/heads/*", "{project}/{repository}/{ref}"),
-                None,
-            ),
-            (
-                "a branch and all of them",
-                web("a", main, "web.zip") + &web("b", "refs/heads/*", "all/{ref}.zip"),
-                None,
-            ),
-            (
-                "one key",
-                web("a", main, "web.zip") + &api(main, "web.zip"),
-                Some(
-                    "routes.toml:11: expected an object of its own, found \"web.zip\" to be that of line 7",
-                ),
-            ),
-            (
-                "one key by two names",
-                web("a", main, "web/main.zip")
-                    + &web("b", "refs/tags/main", "{repository}/{ref}.zip"),
-                Some(
-                    "routes.toml:12: expected an object of its own, found \"{repository}/{ref}.zip\" to be that of line 7",
-                ),
-            ),
-            (
-                "one template",
-                web("a", "refs/heads/a*", "{ref}.zip") + &api("refs/heads/*", "{ref}.zip"),
-                Some(
-                    "routes.toml:11: expected an object of its own, found \"{ref}.zip\" to be that of line 7",
-                ),
-            ),
-            (
-                "one template by two names",
-                web("a", "refs/heads/a*", "APP/{ref}.zip")
-                    + &api("refs/heads/*", "{project}/{ref}.zip"),
-                Some(
-                    "routes.toml:11: expected an object of its own, found \"{project}/{ref}.zip\" to be that of line 7",
-                ),
             ),
             (
                 "one name",
-                web("a", main, "a.zip") + &web("a", main, "b.zip"),
+                route("name = \"a\"\n", main) + &route("name = \"a\"\n", "refs/heads/dev"),
                 Some("routes.toml:9: expected a `name` of its own, found \"a\" as on line 4"),
             ),
             (
                 "one name by default",
-                api(main, "a.zip") + &api(main, "b.zip"),
+                route("", main) + &route("", main),
                 Some(
-                    "routes.toml:8: expected a `name` of its own, found \"APP/api refs/heads/main\" as on line 4",
+                    "routes.toml:8: expected a `name` of its own, found \"APP/web refs/heads/main\" as on line 4",
                 ),
             ),
         ] {
             let error = read_deployed(&format!("{SPACE}{routes}"))
                 .err()
                 .map(|error| error.to_string());
-            assert_eq!(error.as_deref(), clash, "{case}");
+            assert_eq!(error.as_deref(), fault, "{case}");
         }
     }
 
@@ -776,7 +737,21 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_routes_is_one() {
-        assert_eq!(read_deployed(SPACE).unwrap().routes(), []);
+    fn a_table_without_routes_is_refused() {
+        for (case, text, expected) in [
+            (
+                "no route",
+                SPACE.to_owned(),
+                "routes.toml:1: expected at least one [[route]]",
+            ),
+            (
+                "an empty list",
+                format!("route = []\n{SPACE}"),
+                "routes.toml:1: expected at least one [[route]]",
+            ),
+        ] {
+            let error = read_deployed(&text).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{case}");
+        }
     }
 }

@@ -98,25 +98,31 @@ impl KeyTemplate {
         self.fill(repository, ref_name.short()).parse()
     }
 
-    /// What two globs share if and only if every ref leads both to the same key: all but the ref filled in.
-    pub(super) fn identity(&self, repository: &RepositoryName) -> String {
-        // No name holds a control character, so this one is a mark.
-        self.fill(repository, "\0")
+    /// The texts before, between and behind the places of the ref, one more than there are such places. All else is
+    /// filled in: two globs share them if and only if every ref leads both to the same key.
+    pub(super) fn around_ref(&self, repository: &RepositoryName) -> Vec<String> {
+        let mut texts = vec![String::new()];
+        for piece in &self.0 {
+            match (piece, texts.last_mut()) {
+                (Piece::Ref, _) => texts.push(String::new()),
+                (other, Some(text)) => text.push_str(other.text(repository, "")),
+                (_, None) => {}
+            }
+        }
+        texts
     }
 
     /// The refs that lead to `key`, of branches, tags, and anything else.
     pub(super) fn refs(&self, repository: &RepositoryName, key: &str) -> Vec<RefName> {
-        let mark = self.identity(repository);
-        let Some((start, rest)) = mark.split_once('\0') else {
-            return Vec::new();
-        };
+        let around = self.around_ref(repository);
+        let (times, written) = (around.len() - 1, around.iter().map(String::len).sum());
         // Each `{ref}` takes an equal part of what is not written out.
-        let times = 1 + rest.matches('\0').count();
-        let written = mark.len() - times;
-        let Some(left) = key.len().checked_sub(written) else {
-            return Vec::new();
-        };
-        let short = key.get(start.len()..start.len() + left / times);
+        let length = key
+            .len()
+            .checked_sub(written)
+            .and_then(|left| left.checked_div(times));
+        let start = around[0].len();
+        let short = length.and_then(|length| key.get(start..start + length));
         let names = short.into_iter().flat_map(|short| {
             ["refs/heads/", "refs/tags/", "refs/"].map(|space| format!("{space}{short}").parse())
         });
@@ -130,13 +136,19 @@ impl KeyTemplate {
     fn fill(&self, repository: &RepositoryName, short_ref: &str) -> String {
         self.0
             .iter()
-            .map(|piece| match piece {
-                Piece::Literal(text) => text.as_str(),
-                Piece::Project => repository.project(),
-                Piece::Repository => repository.repository(),
-                Piece::Ref => short_ref,
-            })
+            .map(|piece| piece.text(repository, short_ref))
             .collect()
+    }
+}
+
+impl Piece {
+    fn text<'a>(&'a self, repository: &'a RepositoryName, short_ref: &'a str) -> &'a str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Project => repository.project(),
+            Self::Repository => repository.repository(),
+            Self::Ref => short_ref,
+        }
     }
 }
 
@@ -295,7 +307,7 @@ mod tests {
             let repository = "APP/web".parse().unwrap();
             let replaced = text.replace("{project}", "APP").replace("{repository}", "web").replace("{ref}", "a/b");
             prop_assert_eq!(template.expand(&repository, &"refs/heads/a/b".parse().unwrap()), replaced.parse());
-            prop_assert_eq!(template.identity(&repository).replace('\0', "a/b"), replaced);
+            prop_assert_eq!(template.around_ref(&repository).join("a/b"), replaced);
         }
     }
 }

@@ -115,6 +115,8 @@ pub enum Seen {
 pub enum News {
     /// Nothing.
     Nothing,
+    /// There is a new table.
+    Table(Arc<RouteTable>),
     /// What is stored is of no use any more.
     Spoiled(Fault),
     /// It cannot be read.
@@ -140,6 +142,7 @@ impl Looks {
         match seen {
             Seen::Same => {}
             Seen::Table(table, version) => {
+                news = News::Table(Arc::clone(&table));
                 self.good = Some(table);
                 self.spoiled = None;
                 self.version = Some(version);

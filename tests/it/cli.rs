@@ -933,6 +933,103 @@ fn check_and_explain_say_what_a_table_delivers() {
 }
 
 #[test]
+fn routes_that_can_meet_in_one_object_are_refused_or_warned_of() {
+    let place = Place::new();
+    let space = |name: &str| {
+        format!("[[space]]\nname = \"{name}\"\nurl = \"https://{name}.backlog.com/git\"\n")
+    };
+    let route = |space: &str, repository: &str, pattern: &str, object: &str| {
+        format!(
+            "[[route]]\nname = \"{object} {pattern}\"\nspace = \"{space}\"\nrepository = \"{repository}\"\n\
+             ref = \"{pattern}\"\nobject = \"{object}\"\n"
+        )
+    };
+    let (main, branches, tags) = ("refs/heads/main", "refs/heads/*", "refs/tags/*");
+    for (case, routes, code, says) in [
+        (
+            "two spaces",
+            route("a", "APP/web", main, "APP/web/main.zip")
+                + &route("b", "APP/web", branches, "{project}/{repository}/{ref}.zip"),
+            2,
+            "routes.toml:18: expected an object of its own, found \"{project}/{repository}/{ref}.zip\" to be \
+             s3://my-sources/APP/web/main.zip for https://b.backlog.com/git APP/web refs/heads/main, as \
+             \"APP/web/main.zip\" of line 12 is for https://a.backlog.com/git APP/web refs/heads/main",
+        ),
+        (
+            "another repository's branch",
+            route("a", "APP/web2", branches, "site/{ref}.zip")
+                + &route("a", "APP/api", main, "site/prod.zip"),
+            2,
+            "routes.toml:18: expected an object of its own, found \"site/prod.zip\" to be s3://my-sources/site/prod.zip \
+             for APP/api refs/heads/main, as \"site/{ref}.zip\" of line 12 is for APP/web2 refs/heads/prod",
+        ),
+        (
+            "another repository's name",
+            route("a", "APP/web", branches, "{repository}-{ref}.zip")
+                + &route(
+                    "a",
+                    "APP/web-api",
+                    "refs/heads/m*",
+                    "{repository}-{ref}.zip",
+                ),
+            2,
+            "routes.toml:18: expected an object of its own, found \"{repository}-{ref}.zip\" to be \
+             s3://my-sources/web-api-m.zip for APP/web-api refs/heads/m, as \"{repository}-{ref}.zip\" of line 12 is \
+             for APP/web refs/heads/api-m",
+        ),
+        (
+            "a branch and a tag of one route",
+            route("a", "APP/web", "refs/*", "{ref}.zip"),
+            2,
+            "routes.toml:12: expected an object of its own, found \"{ref}.zip\" to be s3://my-sources/x.zip for APP/web \
+             refs/tags/x, as for refs/heads/x",
+        ),
+        (
+            "two exact routes",
+            route("a", "APP/web", main, "web.zip")
+                + &route("a", "APP/web", "refs/tags/v1", "web.zip"),
+            2,
+            "routes.toml:18: expected an object of its own, found \"web.zip\" to be s3://my-sources/web.zip",
+        ),
+        (
+            "branches and tags",
+            route("a", "APP/web", branches, "{ref}.zip")
+                + &route("a", "APP/web", tags, "{ref}.zip"),
+            0,
+            "warning: routes.toml:18: \"{ref}.zip\" is s3://my-sources/x.zip for APP/web refs/tags/x, as \"{ref}.zip\" \
+             of line 12 is for APP/web refs/heads/x; whichever comes second fails with key_conflict\n\
+             routes.toml is well; routes: 2\n",
+        ),
+        (
+            "a branch and all of them",
+            route("a", "APP/web", main, "web/main.zip")
+                + &route("a", "APP/web", branches, "web/{ref}.zip"),
+            0,
+            "routes.toml is well; routes: 2\n",
+        ),
+        (
+            "globs that cannot meet",
+            route("a", "APP/web", "refs/heads/release/*", "{ref}.zip")
+                + &route("a", "APP/web", "refs/tags/v*", "{ref}.zip"),
+            0,
+            "routes.toml is well; routes: 2\n",
+        ),
+    ] {
+        place.routes(&(space("a") + &space("b") + &routes));
+        let ran = place.run(&["routes", "check"], &[("SOURCE_BUCKET", "my-sources")]);
+        assert_eq!(ran.code, Some(code), "{case}: {ran:?}");
+        if code == 0 {
+            assert_eq!(ran.stderr, says, "{case}");
+        } else {
+            assert!(ran.stderr.contains(says), "{case}: {}", ran.stderr);
+        }
+        // Such tables may be in use, so nothing else refuses them.
+        let ran = place.run(&["routes", "explain", "APP/web", main], &[]);
+        assert_eq!(ran.code, Some(0), "{case}: {ran:?}");
+    }
+}
+
+#[test]
 fn explain_says_which_routes_take_a_ref_and_why_others_do_not() {
     let place = Place::new();
     let ran = place.run(&["routes", "explain", "APP/web", "refs/heads/dev"], &[]);

@@ -17,8 +17,9 @@ use serde_yaml_ng::Value as Yaml;
 use crate::support::{
     KEY, MAIN,
     git_server::{Fault as GitFault, Op as GitOp},
+    lambda::Lambda,
     s3::Op as S3Op,
-    service::Service,
+    service::{GIT_SECRET, LOGIN, Service, TOKEN, lines, project_push, request},
     sqs::Op as SqsOp,
 };
 
@@ -119,6 +120,7 @@ fn calls(service: &Service) -> BTreeMap<&'static str, usize> {
     let s3 = [
         ("s3:GetObject", vec![S3Op::GetObject, S3Op::HeadObject]),
         ("s3:GetObjectVersion", vec![S3Op::GetObjectVersion]),
+        ("s3:ListBucketVersions", vec![S3Op::ListObjectVersions]),
         (
             "s3:PutObject",
             vec![
@@ -134,7 +136,6 @@ fn calls(service: &Service) -> BTreeMap<&'static str, usize> {
             vec![
                 S3Op::DeleteObject,
                 S3Op::ListObjectsV2,
-                S3Op::ListObjectVersions,
                 S3Op::GetBucketVersioning,
                 S3Op::Other,
             ],
@@ -165,9 +166,15 @@ fn made(
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_allows_the_calls_that_its_function_makes_and_no_other() {
     let service = Service::with(&[(MAIN, KEY, "")], &[("MAX_ENTRIES", "1")]).await;
+    // What follows is called by functions that start anew and find a table that is of no use.
+    service.put_routes("nonsense").await;
     let start = calls(&service);
     service.push(MAIN, &[]).await;
     let received = calls(&service);
+    let sweep = format!("{}/events/sqs-sweep.json", env!("CARGO_MANIFEST_DIR"));
+    let sweep = serde_json::from_str(&fs::read_to_string(sweep).unwrap()).unwrap();
+    service.deliver.invoke(&sweep).await.result.unwrap();
+    service.put_routes(&service.table(&[(MAIN, KEY, "")])).await;
 
     // A failure that passes, a delivery, a failure that does not pass, and a sweep that finds something.
     service.repository.commit_on(MAIN, &[("a", "a".into())]);
@@ -246,6 +253,105 @@ async fn each_role_allows_the_calls_that_its_function_makes_and_no_other() {
             .collect();
         assert!(unused.is_empty(), "{role} allows {unused:?} for nothing");
     }
+}
+
+#[test]
+fn versions_are_listed_of_the_routing_table_alone() {
+    let bridge = template("template.yaml");
+    for role in ["ReceiveRole", "DeliverRole"] {
+        let policies = &bridge["Resources"][role]["Properties"]["Policies"];
+        let statements = policies[0]["PolicyDocument"]["Statement"]
+            .as_array()
+            .unwrap();
+        let mut listing = statements
+            .iter()
+            .filter(|statement| statement["Action"] == "s3:ListBucketVersions");
+        let table = json!({"StringEquals": {"s3:prefix": "config/routes.toml"}});
+        assert_eq!(listing.next().unwrap()["Condition"], table, "{role}");
+        assert_eq!(listing.next(), None, "{role}");
+    }
+}
+
+/// A metric as an alarm names it: its namespace, its name, and its dimensions.
+type Metric = (String, String, BTreeMap<String, String>);
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// What CloudWatch makes of a function's log, without what counts nothing.
+fn counted(function: &Lambda) -> BTreeSet<Metric> {
+    let mut counted = BTreeSet::new();
+    for line in lines(function) {
+        for directive in list(&line["_aws"]["CloudWatchMetrics"]) {
+            let name = text(&directive["Metrics"][0]["Name"]);
+            if line[&name] == 0 {
+                continue;
+            }
+            for dimensions in list(&directive["Dimensions"]) {
+                let names = list(dimensions).iter().map(text);
+                let dimensions = names.map(|name| (name.clone(), text(&line[&name])));
+                let namespace = text(&directive["Namespace"]);
+                counted.insert((namespace, name.clone(), dimensions.collect()));
+            }
+        }
+    }
+    counted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_alarm_watches_a_metric_that_is_counted() {
+    // No table, a lost push, a refused login, a wrong table, and no token.
+    let service = Service::with(&[], &[]).await;
+    service.sweep().await;
+    service.put_routes(&service.table(&[(MAIN, KEY, "")])).await;
+    service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    service.sweep().await;
+    let login = json!({"username": LOGIN.0, "password": "the old one"});
+    service.secrets.put(GIT_SECRET, &login.to_string());
+    service.deliver.kill();
+    service.sweep().await;
+    service.put_routes("nonsense").await;
+    service.push(MAIN, &[]).await;
+    service.sweep().await;
+    let mut vars = service.vars.clone();
+    vars.retain(|(name, _)| *name != "WEBHOOK_TOKEN");
+    vars.push(("WEBHOOK_TOKEN", "secret:nowhere".into()));
+    let limit = Duration::from_secs(40);
+    let tokenless = Lambda::start(env!("CARGO_BIN_EXE_receive"), &vars, limit).await;
+    let webhook = project_push("update", MAIN, &[]);
+    let webhook = request("POST", &format!("/hooks/{TOKEN}"), &webhook);
+    tokenless.invoke(&webhook).await;
+    let functions = [&service.receive, &service.deliver, &tokenless];
+    let counted: BTreeSet<_> = functions.into_iter().flat_map(counted).collect();
+
+    let bridge = template("template.yaml");
+    let resources = bridge["Resources"].as_object().unwrap();
+    let mut watched = 0;
+    for (alarm, resource) in resources {
+        let properties = &resource["Properties"];
+        let namespace = text(&properties["Namespace"]);
+        // What AWS counts of its own services is known there.
+        let is_own = !matches!(&*namespace, "AWS/Lambda" | "AWS/SQS");
+        if resource["Type"] == "AWS::CloudWatch::Alarm" && is_own {
+            let refs = [("Receive", "receive"), ("Deliver", "deliver")];
+            let dimensions = resolve(&properties["Dimensions"], &refs);
+            let dimensions = list(&dimensions).iter();
+            let dimensions = dimensions.map(|each| (text(&each["Name"]), text(&each["Value"])));
+            let metric = text(&properties["MetricName"]);
+            let metric = (namespace, metric, dimensions.collect());
+            assert!(
+                counted.contains(&metric),
+                "{alarm} watches {metric:?}, and there is {counted:#?}"
+            );
+            watched += 1;
+        }
+    }
+    assert!(watched > 0);
 }
 
 #[test]

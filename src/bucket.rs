@@ -12,6 +12,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     operation::head_object::HeadObjectOutput,
     primitives::ByteStream,
+    types::BucketVersioningStatus,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -45,8 +46,8 @@ pub struct Address<'a> {
 pub struct Current {
     /// Its entity tag, for the condition of the next write.
     pub etag: String,
-    /// Its version id.
-    pub version_id: String,
+    /// Its version id; `None` if it was written while versioning was off or suspended.
+    pub version_id: Option<String>,
     /// Its size in bytes.
     pub bytes: u64,
     /// What it holds; `None` if we did not write it.
@@ -112,7 +113,8 @@ impl S3 {
     ///
     /// # Errors
     ///
-    /// [`Error::Bucket`] if S3 cannot be asked, [`Error::NotVersioned`]. A refusal is never "none".
+    /// [`Error::Bucket`] if S3 cannot be asked; [`Error::NotVersioned`] or [`Error::MaybeNotVersioned`] if the next write
+    /// would, or might, destroy the current version. A refusal is never "none".
     pub async fn head(&self, at: Address<'_>) -> Result<Option<Current>, Error> {
         let answer = self
             .client
@@ -121,10 +123,35 @@ impl S3 {
             .key(at.key)
             .send()
             .await;
-        match answer {
-            Ok(head) => Current::from_head(head, at).map(Some),
-            Err(err) if status(&err) == Some(404) => Ok(None),
-            Err(err) => Err(error("read", at, &err)),
+        let current = match answer {
+            Ok(head) => Current::from(head),
+            Err(err) if status(&err) == Some(404) => return Ok(None),
+            Err(err) => return Err(error("read", at, &err)),
+        };
+        // It may be older than the bucket's versioning, and is kept like any other then.
+        if current.version_id.is_none() {
+            self.keeps_versions(at).await?;
+        }
+        Ok(Some(current))
+    }
+
+    /// Asks whether the next write leaves the current version in place.
+    async fn keeps_versions(&self, at: Address<'_>) -> Result<(), Error> {
+        let answer = self.client.get_bucket_versioning().bucket(at.bucket).send();
+        match answer.await {
+            Ok(answer) if answer.status == Some(BucketVersioningStatus::Enabled) => Ok(()),
+            Ok(_) => Err(not_versioned(at)),
+            Err(err) => {
+                let failure = Failure::of(Service::S3, &err);
+                if failure.transient {
+                    return Err(error("find out whether there are versions of", at, &err));
+                }
+                Err(Error::MaybeNotVersioned {
+                    bucket: at.bucket.into(),
+                    key: at.key.into(),
+                    source: failure.words.into(),
+                })
+            }
         }
     }
 
@@ -180,24 +207,28 @@ impl S3 {
         save(body, at, u64::MAX, file).await
     }
 
-    /// Writes one version of the object, which has `bytes` bytes, to `file`.
+    /// Writes the version that was found to be the current one to `file`.
     ///
     /// # Errors
     ///
     /// [`Error::Bucket`] if S3 cannot be asked, the version is gone or has another size, or the file cannot be written.
-    pub async fn get_version(
+    pub async fn get_found(
         &self,
         at: Address<'_>,
-        version_id: &str,
-        bytes: u64,
+        found: &Current,
         file: std::fs::File,
     ) -> Result<(), Error> {
         let request = self.client.get_object().bucket(at.bucket).key(at.key);
-        let answer = request.version_id(version_id).send().await;
-        let body = answer
+        let request = match &found.version_id {
+            Some(id) => request.version_id(id),
+            None => request.if_match(&found.etag),
+        };
+        let body = request
+            .send()
+            .await
             .map_err(|err| error("read the current version of", at, &err))?
             .body;
-        save(body, at, bytes, file).await
+        save(body, at, found.bytes, file).await
     }
 }
 
@@ -253,27 +284,30 @@ async fn save(
     file.flush().await.map_err(|err| broken(err.into()))
 }
 
-impl Current {
-    fn from_head(head: HeadObjectOutput, at: Address<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            version_id: version_id(head.version_id(), at)?,
+impl From<HeadObjectOutput> for Current {
+    fn from(head: HeadObjectOutput) -> Self {
+        Self {
+            version_id: own_id(head.version_id()),
             bytes: head
                 .content_length()
                 .and_then(|length| length.try_into().ok())
                 .unwrap_or_default(),
             holds: head.metadata().and_then(Holding::from_metadata),
             etag: head.e_tag.unwrap_or_default(),
-        })
+        }
     }
 }
 
-fn version_id(id: Option<&str>, at: Address<'_>) -> Result<String, Error> {
-    // "null": written while versioning was off or suspended.
-    id.filter(|id| *id != "null")
-        .map(Into::into)
-        .ok_or_else(|| Error::NotVersioned {
-            bucket: at.bucket.into(),
-        })
+/// A version's id, if it has one of its own: `null` is what all are called that are written while versioning is off or
+/// suspended, and each of them takes the place of the last.
+fn own_id(id: Option<&str>) -> Option<String> {
+    id.filter(|id| *id != "null").map(Into::into)
+}
+
+fn not_versioned(at: Address<'_>) -> Error {
+    Error::NotVersioned {
+        bucket: at.bucket.into(),
+    }
 }
 
 fn error<E>(action: &'static str, at: Address<'_>, err: &SdkError<E>) -> Error

@@ -208,6 +208,19 @@ pub enum Error {
         /// The bucket.
         bucket: String,
     },
+    /// The same may be so: the current version has no id of its own, and nobody knows whether the bucket keeps versions now.
+    #[error(
+        "s3://{bucket}/{key} was written while bucket versioning was off or suspended, and whether it is on now cannot be \
+         asked; allow s3:GetBucketVersioning on the bucket"
+    )]
+    MaybeNotVersioned {
+        /// The bucket.
+        bucket: String,
+        /// The object key.
+        key: String,
+        /// What the SDK says.
+        source: Source,
+    },
     /// Others wrote the object, or pushed, every time.
     #[error("gave up after {rounds} rounds: the object or the ref kept changing")]
     Contention {
@@ -265,7 +278,7 @@ impl Error {
             Self::Disk { .. } => "disk",
             Self::KeyConflict { .. } | Self::Unrouted { .. } => "key_conflict",
             Self::Bucket { .. } => "bucket",
-            Self::NotVersioned { .. } => "not_versioned",
+            Self::NotVersioned { .. } | Self::MaybeNotVersioned { .. } => "not_versioned",
             Self::Contention { .. } => "contention",
             Self::Stopped { .. } => "stopped",
         }
@@ -297,7 +310,8 @@ impl Error {
             | Self::Snapshot { .. }
             | Self::KeyConflict { .. }
             | Self::Unrouted { .. }
-            | Self::NotVersioned { .. } => false,
+            | Self::NotVersioned { .. }
+            | Self::MaybeNotVersioned { .. } => false,
         }
     }
 }

@@ -199,12 +199,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     let stock = current.as_ref().map(|current| {
         let holds = current.holds.clone().unwrap();
         let file = tempfile::tempfile().unwrap();
-        let got = s3.get_version(
-            at,
-            &current.version_id,
-            current.bytes,
-            file.try_clone().unwrap(),
-        );
+        let got = s3.get_found(at, current, file.try_clone().unwrap());
         runtime.block_on(got).unwrap();
         watch.lap("get");
         let delivered = Delivered {

@@ -33,7 +33,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Address, Condition, Label, Put, S3, error, is_refusal, version_id};
+use super::{Address, Condition, Label, Put, S3, error, is_refusal, not_versioned, own_id};
 use crate::{archive::Archive, error::Error};
 
 /// The size in bytes from which on [`S3::put`] uploads an archive in parts.
@@ -300,7 +300,7 @@ impl Failure {
 
 fn stored(id: Option<&str>, at: Address<'_>) -> Result<Put, Error> {
     Ok(Put::Stored {
-        version_id: version_id(id, at)?,
+        version_id: own_id(id).ok_or_else(|| not_versioned(at))?,
     })
 }
 

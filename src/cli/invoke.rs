@@ -50,7 +50,7 @@ pub(super) async fn run(
             for message in messages {
                 match message {
                     Message::Deliver(job) => jobs.push(job),
-                    Message::Sweep => jobs.extend(sweep(&worker, &mut ended).await),
+                    Message::Sweep => jobs.extend(Box::pin(sweep(&worker, &mut ended)).await),
                 }
             }
             jobs
@@ -119,7 +119,7 @@ async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {
         Vec::push(&mut *jobs.borrow_mut(), job);
         Ok(())
     };
-    let swept = worker.sweep("invoke", None, enqueue).await;
+    let swept = Box::pin(worker.sweep("invoke", None, enqueue)).await;
     for failure in &swept.failures {
         report::print(failure);
         *ended = ended.and(true);

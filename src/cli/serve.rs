@@ -156,7 +156,7 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
     loop {
         timer.tick().await;
         let enqueue = async |job: Job| queue.send(vec![job]);
-        let swept = worker.sweep("sweep", None, enqueue).await;
+        let swept = Box::pin(worker.sweep("sweep", None, enqueue)).await;
         for failure in &swept.failures {
             report::print(failure);
         }

@@ -18,9 +18,7 @@ use crate::{
 /// A version of ours, as its head describes it.
 #[derive(Debug, Clone)]
 pub(super) struct Previous {
-    version_id: String,
-    /// Its size in bytes.
-    bytes: u64,
+    found: Current,
     pub(super) commit: CommitId,
     tree: Option<ObjectId>,
     delivery_id: String,
@@ -29,8 +27,7 @@ pub(super) struct Previous {
 impl Previous {
     pub(super) fn of(current: &Current, holding: &Holding) -> Self {
         Self {
-            version_id: current.version_id.clone(),
-            bytes: current.bytes,
+            found: current.clone(),
             commit: holding.commit,
             tree: holding.tree,
             delivery_id: holding.delivery_id.clone(),
@@ -52,8 +49,8 @@ impl Previous {
             return Err("the metadata of the current version names no tree".into());
         };
         let most = most_archive_bytes(&bridge.limits);
-        if self.bytes > most {
-            let bytes = self.bytes;
+        let bytes = self.found.bytes;
+        if bytes > most {
             return Err(format!(
                 "the current version has {bytes} bytes, and at most {most} are read"
             ));
@@ -61,9 +58,7 @@ impl Previous {
         let text = |err: &(dyn std::error::Error + 'static)| chain(err);
         let file = tempfile::tempfile().map_err(|err| text(&err))?;
         let copy = file.try_clone().map_err(|err| text(&err))?;
-        let got = bridge
-            .s3
-            .get_version(at, &self.version_id, self.bytes, copy);
+        let got = bridge.s3.get_found(at, &self.found, copy);
         got.await.map_err(|err| text(&err))?;
         let delivered = Delivered {
             commit: self.commit,

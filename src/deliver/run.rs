@@ -29,6 +29,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 
+const NAMELESS: &str = "the current version was written while versioning was off or suspended; it has no id of its own, \
+                        and the next push makes a version that has one";
+
 pub(super) struct Run<'a> {
     bridge: &'a Bridge,
     to: &'a Destination,
@@ -46,6 +49,8 @@ pub(super) struct Run<'a> {
     built: Option<Built>,
     /// The delivery id of the last write whose outcome is unknown.
     tried: Option<String>,
+    /// Whether the current version has no id of its own.
+    is_nameless: bool,
     /// What a write would replace, where people should know.
     replaces: Option<String>,
     /// What the writes of all rounds replaced, likewise.
@@ -80,6 +85,7 @@ impl<'a> Run<'a> {
             tip: None,
             built: None,
             tried: None,
+            is_nameless: false,
             replaces: None,
             replaced: Vec::new(),
             failed_put: None,
@@ -224,7 +230,8 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        self.delivery.version_id = Some(current.version_id);
+        self.is_nameless = current.version_id.is_none();
+        self.delivery.version_id = current.version_id;
         Ok(())
     }
 
@@ -346,7 +353,12 @@ impl<'a> Run<'a> {
     async fn conclude(&mut self, verdict: Verdict) -> Result<Success, Error> {
         match verdict {
             Verdict::Published(_) => Ok(Success::Published),
-            Verdict::AlreadyCurrent(_) => Ok(Success::AlreadyCurrent),
+            Verdict::AlreadyCurrent(_) => {
+                if self.is_nameless {
+                    self.delivery.warnings.push(NAMELESS.into());
+                }
+                Ok(Success::AlreadyCurrent)
+            }
             Verdict::BranchGone => Ok(Success::BranchGone),
             Verdict::Moved { stored } => Ok(Success::Moved { stored }),
             Verdict::RefNotFound => Err(self.git.ref_not_found(&self.to.ref_name).await),

@@ -411,27 +411,116 @@ async fn a_bucket_that_cannot_be_used_is_an_error_that_says_why() {
             "turn bucket versioning on",
         ),
         (
-            "no versions, seen on reading",
-            Op::HeadObject,
-            Fault::Unversioned,
+            "versioning was suspended, seen on writing",
+            Op::PutObject,
+            Fault::NullVersion,
             "not_versioned",
             "turn bucket versioning on",
         ),
     ] {
         let world = World::new().await;
-        if op == Op::HeadObject {
-            commit(&world, "a");
-            world.deliver().await;
-        }
         commit(&world, "b");
         world.s3.fail_once(op, fault);
-        let puts = world.s3.count(Op::PutObject);
         let err = failure(world.deliver().await);
         assert_eq!((err.kind(), err.is_transient()), (kind, false), "{case}");
         assert!(chain(&err).contains(says), "{case}: {}", chain(&err));
-        let puts = world.s3.count(Op::PutObject) - puts;
-        assert_eq!(puts, usize::from(op == Op::PutObject), "{case}");
+        assert_eq!(world.s3.count(Op::PutObject), 1, "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_version_without_an_id_is_not_replaced_while_the_bucket_keeps_no_versions() {
+    for (case, head, versioning, says) in [
+        (
+            "never turned on",
+            Fault::Unversioned,
+            Fault::Versioning(None),
+            "turn bucket versioning on",
+        ),
+        (
+            "suspended",
+            Fault::NullVersion,
+            Fault::Versioning(Some("Suspended")),
+            "turn bucket versioning on",
+        ),
+        (
+            "nobody may ask",
+            Fault::NullVersion,
+            Fault::Status(403),
+            "cannot be asked; allow s3:GetBucketVersioning",
+        ),
+    ] {
+        let world = World::new().await;
+        put_by_hand(&world).await;
+        commit(&world, "a");
+        let puts = world.s3.count(Op::PutObject);
+        world.s3.fail_once(Op::HeadObject, head);
+        world.s3.fail_once(Op::GetBucketVersioning, versioning);
+        let err = failure(world.deliver().await);
+        let kind = (err.kind(), err.is_transient());
+        assert_eq!(kind, ("not_versioned", false), "{case}");
+        assert!(chain(&err).contains(says), "{case}: {}", chain(&err));
+        assert_eq!(world.s3.count(Op::PutObject), puts, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_without_an_id_is_one_like_others_while_the_bucket_keeps_versions() {
+    for head in [Fault::Unversioned, Fault::NullVersion] {
+        let world = World::new().await;
+        commit(&world, "a");
+        world.deliver().await;
+        world.s3.fail_once(Op::HeadObject, head);
+        let delivery = world.deliver().await;
+        assert_eq!(outcome(&delivery), Success::AlreadyCurrent, "{head:?}");
+        assert_eq!(delivery.version_id, None, "{head:?}");
+        let [warning] = &*delivery.warnings else {
+            panic!("{head:?}: {:?}", delivery.warnings);
+        };
+        assert!(warning.contains("no id of its own"), "{head:?}: {warning}");
+
+        // It is built upon.
+        let next = commit(&world, "b");
+        world.s3.fail_once(Op::HeadObject, head);
+        let delivery = world.deliver().await;
+        assert_eq!(outcome(&delivery), Success::Published, "{head:?}");
+        assert_eq!(delivery.full_fetch, None, "{head:?}");
+        assert!(delivery.warnings.is_empty(), "{head:?}");
+        assert!(delivery.version_id.is_some(), "{head:?}");
+        assert_newest_is(&world, &next);
+
+        // One of somebody else is replaced, unless somebody was faster.
+        put_by_hand(&world).await;
+        world.s3.fail_once(Op::HeadObject, head);
+        let client = world.s3.client();
+        world.s3.before(Op::PutObject, move || async move {
+            let put = client.put_object().bucket(BUCKET).key(KEY);
+            put.body(b"faster".to_vec().into()).send().await.unwrap();
+        });
+        let asked = world.s3.count(Op::GetBucketVersioning);
+        let delivery = world.deliver().await;
+        assert_eq!(outcome(&delivery), Success::Published, "{head:?}");
+        assert!(delivery.warnings[0].contains("did not write"), "{head:?}");
+        assert_newest_is(&world, &next);
+        let refused = world.s3.count(Op::PutObject);
+        assert_eq!((refused, world.versions().len()), (6, 5), "{head:?}");
+        assert_eq!(world.s3.count(Op::GetBucketVersioning), asked + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_whose_versioning_cannot_be_asked_for_now_is_asked_again_later() {
+    let world = World::new().await;
+    commit(&world, "a");
+    put_by_hand(&world).await;
+    world.s3.fail_once(Op::HeadObject, Fault::NullVersion);
+    for _ in 0..3 {
+        let busy = Fault::Status(503);
+        world.s3.fail_once(Op::GetBucketVersioning, busy);
+    }
+    let err = failure(world.deliver().await);
+    assert_eq!((err.kind(), err.is_transient()), ("bucket", true));
+    assert!(chain(&err).contains("whether there are versions"), "{err}");
 }
 
 #[tokio::test]

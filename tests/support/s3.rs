@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response,
     body::Incoming,
+    header::HeaderValue,
     service::{Service, service_fn},
 };
 use s3s::{Body, StdError, service::S3Service};
@@ -58,6 +59,11 @@ pub enum Fault {
     Code(u16, &'static str),
     /// It is done, by a bucket that keeps no versions: the answer has no version id.
     Unversioned,
+    /// It is done, and the answer's version id is the one that all versions have that were written while versioning was off
+    /// or suspended.
+    NullVersion,
+    /// The answer is that the bucket's versioning has this status; none if it never was on.
+    Versioning(Option<&'static str>),
     /// It is done, and then the connection is cut.
     ApplyThenDrop,
     /// It is done, and no answer ever comes.
@@ -258,6 +264,19 @@ async fn answer(
             let mut answer = Service::call(&s3, request).await?;
             answer.headers_mut().remove("x-amz-version-id");
             Ok(answer)
+        }
+        Some(Fault::NullVersion) => {
+            let mut answer = Service::call(&s3, request).await?;
+            let null = HeaderValue::from_static("null");
+            answer.headers_mut().insert("x-amz-version-id", null);
+            Ok(answer)
+        }
+        Some(Fault::Versioning(status)) => {
+            let status = status.map(|status| format!("<Status>{status}</Status>"));
+            let status = status.unwrap_or_default();
+            let body = format!("<VersioningConfiguration>{status}</VersioningConfiguration>");
+            let answer = Response::builder().header("content-type", "application/xml");
+            Ok(answer.body(Body::from(body))?)
         }
         Some(Fault::ApplyThenDrop) => {
             Service::call(&s3, request).await?;

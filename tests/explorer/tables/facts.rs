@@ -506,7 +506,7 @@ fn current(commit: Commit) -> Option<Current> {
     let (repository, ref_name) = REFS[usize::from(ref_of(commit))];
     Some(Current {
         etag: String::new(),
-        version_id: String::new(),
+        version_id: None,
         bytes: 0,
         holds: Some(Holding {
             commit: id(commit),

@@ -126,7 +126,7 @@ impl LiveTable {
             News::Unread(_) | News::Nothing => {}
         }
         if let Reading::Spoiled { last: None, .. } = reading
-            && let Some(older) = self.older().await
+            && let Some(older) = Box::pin(self.older()).await
         {
             reading = known.looks.remember(older.into());
         }

@@ -39,4 +39,5 @@ mod support;
 mod support_works;
 mod tables;
 mod trees;
+mod upgrade;
 mod uploads;

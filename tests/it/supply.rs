@@ -202,15 +202,17 @@ fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension()?.to_str()
 }
 
-/// All that is written in a folder and in those below it.
+/// All Rust that is written in a folder and in those below it.
 fn sources_below(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap();
     let texts = entries.map(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources_below(&path)
-        } else {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             fs::read_to_string(path).unwrap()
+        } else {
+            String::new()
         }
     });
     texts.collect()

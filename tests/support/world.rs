@@ -82,6 +82,11 @@ impl World {
         self.table = store(&self.table_file, &table_on_disk(&self.upstream, routes));
     }
 
+    /// The repositories are at another URL from now on.
+    pub fn move_space(&mut self, url: &str) {
+        self.table = store(&self.table_file, &table(url, &[(MAIN, KEY)]));
+    }
+
     /// A bridge like this one in another process.
     pub fn rival(&self) -> Bridge {
         Bridge {

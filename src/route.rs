@@ -21,6 +21,10 @@ use crate::{
     space::SpaceUrl,
 };
 
+/// Which fields a table may have. It grows by one in a release that brings new fields, and the functions' environment says it,
+/// so that no table is stored for functions that would refuse it. Release 0.1.0, which does not say it, reads 1.
+pub const TABLE_FORMAT: u32 = 1;
+
 /// All routes, in the order in which they were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTable {

@@ -1,13 +1,16 @@
 //! What release 0.1.0 left behind goes on working: its routing table, its jobs, its objects. All of `fixtures/0.1.0` but the
 //! table was written by its programs.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use backlog_bridge::{
     deliver::Success,
     error::chain,
     queue::Message,
-    route::{Origin, RouteTable},
+    route::{Origin, RouteTable, TABLE_FORMAT},
 };
 use serde_json::{Value, json};
 
@@ -18,6 +21,20 @@ use crate::support::{
     upstream::Repository,
     world::World,
 };
+
+/// The fields of a table, and the first format that has them. A table needs the newest format of its fields.
+const FIELDS: [(&str, &str, u32); 10] = [
+    ("space", "url", 1),
+    ("space", "credentials", 1),
+    ("space", "name", 1),
+    ("route", "name", 1),
+    ("route", "space", 1),
+    ("route", "repository", 1),
+    ("route", "ref", 1),
+    ("route", "object", 1),
+    ("route", "bucket", 1),
+    ("route", "sweep", 1),
+];
 
 const JOBS: [&str; 3] = [
     "job-project-webhook.json",
@@ -111,6 +128,24 @@ fn a_table_means_what_it_meant() {
         let to = format!("{}/{}", to.bucket, to.key);
         assert_eq!((found.name(), &*to), (route, object));
     }
+}
+
+#[test]
+fn each_field_of_a_table_has_a_format() {
+    for entry in ["space", "route"] {
+        // Whoever mistypes a field is told of those that there are.
+        let typo = format!("[[{entry}]]\nno_such_field = 1\n");
+        let err = RouteTable::parse("routes.toml", &typo, Some(BUCKET), Origin::Deployed);
+        let err = err.unwrap_err().to_string();
+        let (_, there) = err.split_once("expected one of ").unwrap();
+        let there = there.lines().next().unwrap();
+        let there: BTreeSet<_> = there.split('`').skip(1).step_by(2).collect();
+        let known = FIELDS.iter().filter(|(of, ..)| *of == entry);
+        let known: BTreeSet<_> = known.map(|(_, field, _)| *field).collect();
+        assert_eq!(there, known, "{entry}");
+    }
+    let newest = FIELDS.iter().map(|(.., format)| *format).max();
+    assert_eq!(newest, Some(TABLE_FORMAT));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use std::{collections::HashMap, str::FromStr};
 pub use self::{
     clash::{Clash, Clashes, Delivered, MAX_CLASHES, MAX_COMPARISONS},
     explanation::{Explanation, Verdict},
-    file::RouteTableError,
+    file::{MAX_TABLE_BYTES, RouteTableError},
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
 };

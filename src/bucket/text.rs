@@ -3,10 +3,10 @@
 use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
 
 use super::{Address, Condition, S3, error, is_refusal};
-use crate::{aws::status, error::Error};
+use crate::{aws::status, error::Error, route::MAX_TABLE_BYTES};
 
 /// The size of the largest object that is read as a text, in bytes.
-pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
+pub const MAX_TEXT_BYTES: usize = MAX_TABLE_BYTES;
 
 /// What a look at a small object found.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, IsTerminal, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use backlog_bridge::{
@@ -17,6 +18,9 @@ use backlog_bridge::{
 use similar::TextDiff;
 
 use super::{Common, Ended, Usage, setup::table};
+
+/// How long the shortest difference between two tables is looked for. After that a longer one is shown.
+const DIFF_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -33,7 +37,7 @@ pub(super) enum Command {
     },
     /// Give a routing table to the deployed bridge: check it, show what changes, ask, and store it.
     #[command(
-        after_help = "It is stored only if nobody else has stored another one meanwhile. The bridge reads it within a minute.\n\n\
+        after_help = "It is stored only if nobody else has stored another one meanwhile. It counts for the next push.\n\n\
         Examples:\n  SOURCE_BUCKET=example-sources backlog-bridge routes push\n  \
         backlog-bridge routes push staging.toml --at s3://example-sources/config/routes.toml --yes"
     )]
@@ -195,26 +199,43 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
     let new = parse(&name, &text)?;
     check_keys(&name, &new)?;
     let s3 = S3::from_environment().await;
-    let (old, condition) = match s3.text(address(at), None).await? {
-        Found::Text { text, etag } => (text, Condition::Unchanged(etag)),
-        Found::NoText { why, etag } => {
-            note!("what is stored is no routing table: {why}");
-            (String::new(), Condition::Unchanged(etag))
-        }
-        Found::Missing | Found::Deleted | Found::Same => (String::new(), Condition::Absent),
+    // What is of no use is replaced like anything else, unless somebody was faster.
+    let (stored, condition) = match s3.text(address(at), None).await? {
+        Found::Text { text, etag } => (Ok(Some(text)), Condition::Unchanged(etag)),
+        Found::NoText { why, etag } => (Err(why), Condition::Unchanged(etag)),
+        Found::Missing | Found::Deleted | Found::Same => (Ok(None), Condition::Absent),
     };
-    if old == text {
+    if matches!(&stored, Ok(Some(stored)) if *stored == text) {
         note!("{at} is this table already");
         return Ok(Ended::Well);
     }
-    let diff = TextDiff::from_lines(&old, &text);
+    // What no bridge can read must not stay there for that: it is replaced as if it held no route.
+    let (old_text, old) = match stored {
+        Ok(None) => (String::new(), None),
+        Ok(Some(stored)) => match parse(&at.to_string(), &stored) {
+            Ok(old) => (stored, Some(old)),
+            Err(fault) => {
+                note!(
+                    "the table that is stored is wrong, so all routes are shown as new:\n{fault}\n"
+                );
+                (stored, None)
+            }
+        },
+        Err(fault) => {
+            note!(
+                "the table that is stored cannot be read, so all routes are shown as new: {fault}\n"
+            );
+            (String::new(), None)
+        }
+    };
+    let diff = TextDiff::configure()
+        .timeout(DIFF_WITHIN)
+        .diff_lines(&old_text, &text);
     let diff = diff
         .unified_diff()
         .header(&at.to_string(), &name)
         .to_string();
     note!("{}", diff.trim_end());
-    // The old one may be wrong; then all routes are new.
-    let old = parse("", &old).ok();
     note!("\nWhat changes:");
     for change in changes(old.as_ref(), &new) {
         note!("  {change}");
@@ -233,7 +254,7 @@ async fn push(file: PathBuf, at: &Location, yes: bool, config: &Config) -> Resul
         return Ok(Ended::WithFailures);
     }
     if s3.put_text(address(at), &text, &condition).await? {
-        note!("stored as {at}; the bridge reads it within a minute");
+        note!("stored as {at}; it counts for the next push");
         Ok(Ended::Well)
     } else {
         note!(

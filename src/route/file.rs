@@ -17,6 +17,9 @@ use crate::{
     space::{Scheme, SpaceUrl},
 };
 
+/// The size of the largest routing table, in bytes.
+pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
+
 /// A routing table that is refused: every fault with its line, one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTableError {
@@ -118,6 +121,15 @@ impl<'a> Reader<'a> {
 
     /// `None` only after a fault.
     fn table(&mut self, default_bucket: Option<&str>, origin: Origin) -> Option<RouteTable> {
+        if self.text.len() > MAX_TABLE_BYTES {
+            let fault = format!(
+                "expected a table of at most {MAX_TABLE_BYTES} bytes, found {} bytes; leave out comments and names, \
+                 or let one glob take the refs of several routes",
+                self.text.len()
+            );
+            self.fault(0..0, fault);
+            return None;
+        }
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             self.toml_fault(error, 0..0);
@@ -733,6 +745,19 @@ mod tests {
             fault(Some("S"))
                 .unwrap()
                 .ends_with("found \"S\" in SOURCE_BUCKET")
+        );
+    }
+
+    #[test]
+    fn a_table_may_have_four_mebibytes() {
+        let routes = "[[route]]\nrepository = \"A/b\"\nref = \"refs/heads/m\"\nobject = \"k\"\n";
+        let table = format!("{SPACE}{routes}");
+        let of = |bytes| format!("{table}{}", "#".repeat(bytes - table.len()));
+        assert!(read_deployed(&of(4_194_304)).is_ok());
+        assert_eq!(
+            read_deployed(&of(4_194_305)).unwrap_err().to_string(),
+            "routes.toml:1: expected a table of at most 4194304 bytes, found 4194305 bytes; leave out comments and names, \
+             or let one glob take the refs of several routes"
         );
     }
 

@@ -56,6 +56,14 @@ impl Operator {
         (status.code(), text(stdout), text(stderr))
     }
 
+    /// Stores what no bridge can read.
+    async fn spoil(&self, bytes: Vec<u8>) {
+        let client = self.s3.client();
+        let put = client.put_object().bucket("sources");
+        let put = put.key("config/routes.toml").body(bytes.into());
+        put.send().await.unwrap();
+    }
+
     fn stored(&self) -> usize {
         self.s3.versions("sources", "config/routes.toml").len()
     }
@@ -150,4 +158,81 @@ async fn a_table_that_a_deployed_bridge_would_refuse_is_not_stored() {
         ),
         "{said}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_too_large_is_not_stored() {
+    let operator = Operator::new().await;
+    operator.write(&format!("{TABLE}{}", "#".repeat(4_194_305 - TABLE.len())));
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(2), "{said}");
+    let wanted = "routes.toml:1: expected a table of at most 4194304 bytes, found 4194305 bytes; leave out comments";
+    assert!(said.contains(wanted), "{said}");
+    assert_eq!(operator.stored(), 0);
+
+    operator.write(&format!("{TABLE}{}", "#".repeat(4_194_304 - TABLE.len())));
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, text, _) = operator.run(&["pull"]).await;
+    assert_eq!((code, text.len()), (Some(0), 4_194_304));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_which_routes_meet_is_not_stored() {
+    let operator = Operator::new().await;
+    let route =
+        "[[route]]\nrepository = \"APP/api\"\nref = \"refs/heads/*\"\nobject = \"{ref}.zip\"\n";
+    operator.write(&format!("{TABLE}{route}"));
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(2), "{said}");
+    let wanted = "routes.toml:12: expected an object of its own, found \"{ref}.zip\" to be s3://sources/web.zip for \
+        APP/api refs/heads/web, as \"web.zip\" of line 8 is for APP/web refs/heads/main";
+    assert!(said.contains(wanted), "{said}");
+    assert_eq!(operator.stored(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_read_is_replaced() {
+    let broken = b"[[route]\n".to_vec();
+    for (case, stored, wanted) in [
+        ("too large", vec![b'#'; 4_194_305], "cannot be read"),
+        ("no UTF-8", vec![b'#', 0xff], "cannot be read"),
+        ("not TOML", broken, "s3://sources/config/routes.toml:1: "),
+    ] {
+        let operator = Operator::new().await;
+        operator.write(TABLE);
+        operator.spoil(stored).await;
+        let (code, _, said) = operator.run(&["push"]).await;
+        assert_eq!(code, Some(2), "{case}: it asks: {said}");
+        for wanted in [
+            wanted,
+            "all routes are shown as new",
+            "+ web: APP/web refs/heads/main -> s3://sources/web.zip (sweep: all)",
+        ] {
+            assert!(said.contains(wanted), "{case}: {wanted}: {said}");
+        }
+        assert_eq!(operator.stored(), 1, "{case}");
+        let (code, _, said) = operator.run(&["push", "--yes"]).await;
+        assert_eq!(code, Some(0), "{case}: {said}");
+        assert_eq!(operator.run(&["pull"]).await.1, TABLE, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_mended_meanwhile_is_not_overwritten() {
+    let operator = Operator::new().await;
+    operator.write(TABLE);
+    operator.spoil(vec![b'#', 0xff]).await;
+    let client = operator.s3.client();
+    operator.s3.before(Op::PutObject, move || async move {
+        let put = client
+            .put_object()
+            .bucket("sources")
+            .key("config/routes.toml");
+        put.body(b"# theirs".to_vec().into()).send().await.unwrap();
+    });
+    let (code, _, said) = operator.run(&["push", "--yes"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("somebody else has changed"), "{said}");
+    assert_eq!(operator.run(&["pull"]).await.1, "# theirs");
 }

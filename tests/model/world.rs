@@ -364,7 +364,7 @@ impl World {
             jobs.lock().unwrap().push(job);
             Ok(())
         };
-        self.worker.sweep("model", None, enqueue).await;
+        Box::pin(self.worker.sweep("model", None, enqueue)).await;
         let jobs = jobs.into_inner().unwrap();
         self.count.swept += jobs.len();
         jobs

@@ -159,3 +159,205 @@ fn not_newest(reading: &Reading) -> Error {
         Ok(_) => unreachable!("only asked where it is not the newest"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{bucket::Holding, route::Origin, table::Fault};
+
+    const OURS: &str = "https://example.backlog.com/git";
+    const THEIRS: &str = "https://partner.backlog.jp/git";
+
+    /// Two spaces with one repository name, an exact route, and a glob of each that can make its key.
+    const TABLE: &str = r#"
+        [[space]]
+        name = "ours"
+        url = "https://example.backlog.com/git"
+        [[space]]
+        name = "theirs"
+        url = "https://partner.backlog.jp/git"
+        [[route]]
+        name = "main"
+        space = "ours"
+        repository = "APP/web"
+        ref = "refs/heads/main"
+        object = "web/main.zip"
+        [[route]]
+        name = "ours"
+        space = "ours"
+        repository = "APP/web"
+        ref = "refs/heads/*"
+        object = "web/{ref}.zip"
+        [[route]]
+        name = "theirs"
+        space = "theirs"
+        repository = "APP/web"
+        ref = "refs/heads/*"
+        object = "web/{ref}.zip"
+    "#;
+
+    fn table() -> Arc<RouteTable> {
+        let table = RouteTable::parse("routes.toml", TABLE, Some("sources"), Origin::Deployed);
+        table.unwrap().into()
+    }
+
+    fn destination(route: &str, ref_name: &str) -> Destination {
+        let (repository, ref_name) = ("APP/web".parse().unwrap(), ref_name.parse().unwrap());
+        let to = table().destination(route, &repository, &ref_name);
+        to.unwrap().unwrap()
+    }
+
+    fn commit() -> CommitId {
+        "1".repeat(40).parse().unwrap()
+    }
+
+    fn held(space: Option<&str>, repository: &str, ref_name: &str) -> Current {
+        Current {
+            etag: "e".into(),
+            version_id: Some("v".into()),
+            bytes: 1,
+            holds: Some(Holding {
+                commit: commit(),
+                tree: None,
+                space: space.map(Into::into),
+                repository: repository.into(),
+                ref_name: ref_name.into(),
+                delivery_id: "d".into(),
+            }),
+        }
+    }
+
+    fn word(ruling: Result<Ruling, Error>) -> &'static str {
+        match ruling {
+            Ok(Ruling::Go(None)) => "absent",
+            Ok(Ruling::Go(Some(Holder::Us(_)))) => "ours",
+            Ok(Ruling::Go(Some(Holder::Foreign))) => "foreign",
+            Ok(Ruling::Go(Some(Holder::Unrouted { .. }))) => "unrouted",
+            Ok(Ruling::Go(Some(Holder::Other { .. }))) => "never",
+            Ok(Ruling::Conflict { .. }) => "conflict",
+            Ok(Ruling::Moved) => "moved",
+            Err(err) => {
+                assert!(err.is_transient(), "{err}");
+                "unknown"
+            }
+        }
+    }
+
+    #[test]
+    fn the_head_and_a_table_from_after_it_say_whose_an_object_is() {
+        let newest = Reading::Newest(table());
+        let (main, dev) = ("refs/heads/main", "refs/heads/dev");
+        let foreign = Current {
+            holds: None,
+            ..held(None, "", "")
+        };
+        for (case, to, head, expected) in [
+            ("no object", ("ours", dev), None, "absent"),
+            ("somebody's", ("ours", dev), Some(foreign), "foreign"),
+            (
+                "its own",
+                ("ours", dev),
+                Some(held(Some(OURS), "APP/web", dev)),
+                "ours",
+            ),
+            (
+                "its own, of version 0.1",
+                ("ours", dev),
+                Some(held(None, "APP/web", dev)),
+                "ours",
+            ),
+            (
+                "its own, of a space that was renamed",
+                ("ours", dev),
+                Some(held(Some("https://old.backlog.com/git"), "APP/web", dev)),
+                "ours",
+            ),
+            (
+                "the other space's",
+                ("ours", dev),
+                Some(held(Some(THEIRS), "APP/web", dev)),
+                "conflict",
+            ),
+            (
+                "of a route that is no more",
+                ("ours", dev),
+                Some(held(Some(OURS), "APP/api", dev)),
+                "unrouted",
+            ),
+            ("an exact route's", ("main", main), None, "absent"),
+            (
+                "its own by two routes",
+                ("ours", main),
+                Some(held(Some(OURS), "APP/web", main)),
+                "ours",
+            ),
+            (
+                "what an exact route names, nobody's yet",
+                ("theirs", main),
+                None,
+                "conflict",
+            ),
+            (
+                "what an exact route names, though it is held",
+                ("theirs", main),
+                Some(held(Some(THEIRS), "APP/web", main)),
+                "conflict",
+            ),
+            (
+                "taken from an exact route",
+                ("main", main),
+                Some(held(Some(THEIRS), "APP/web", main)),
+                "unrouted",
+            ),
+        ] {
+            let to = destination(to.0, to.1);
+            let ruling = Ruling::of(&newest, head.as_ref(), &to);
+            assert_eq!(word(ruling), expected, "{case}");
+        }
+        let gone = Destination {
+            route: "gone".into(),
+            ..destination("main", main)
+        };
+        assert_eq!(word(Ruling::of(&newest, None, &gone)), "moved");
+    }
+
+    #[test]
+    fn without_the_newest_table_only_what_is_its_own_goes_on() {
+        let fault = || {
+            Fault::from(Error::Routes {
+                reason: "it is wrong".into(),
+                transient: false,
+                source: None,
+            })
+        };
+        let spoiled = Reading::Spoiled {
+            last: Some(table()),
+            fault: fault(),
+        };
+        let unread = Reading::Unread {
+            last: Some(table()),
+            fault: fault(),
+        };
+        let dev = "refs/heads/dev";
+        let to = destination("ours", dev);
+        let own = held(Some(OURS), "APP/web", dev);
+        let others = held(Some(OURS), "APP/api", dev);
+        for (case, reading, head, expected) in [
+            ("spoiled, no object", &spoiled, None, "absent"),
+            ("spoiled, its own", &spoiled, Some(&own), "ours"),
+            ("spoiled, another's", &spoiled, Some(&others), "unknown"),
+            ("not to be read, no object", &unread, None, "unknown"),
+            ("not to be read, its own", &unread, Some(&own), "unknown"),
+        ] {
+            let ruling = Ruling::of(reading, head, &to);
+            assert_eq!(word(ruling), expected, "{case}");
+        }
+        let gone = Destination {
+            route: "gone".into(),
+            ..to
+        };
+        assert_eq!(word(Ruling::of(&spoiled, None, &gone)), "unknown");
+    }
+}

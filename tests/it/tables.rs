@@ -258,3 +258,25 @@ async fn a_sweep_without_a_table_is_counted() {
     let line = lines(&service.deliver).pop().unwrap();
     assert_eq!(line["RoutingTableMissing"], 0, "{line}");
 }
+
+/// What believing no copy costs: requests that S3 answers with 304 as long as nothing has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_costs_one_look_at_the_table_and_a_delivery_three() {
+    let service = warm().await;
+    let looks = || service.s3.count(S3Op::GetObject);
+    let before = looks();
+    push(&service.repository, MAIN, "second");
+    assert_eq!(service.push(MAIN, &[]).await.0, 202);
+    assert_eq!(looks() - before, 1);
+    let before = looks();
+    service.drain().await;
+    assert_eq!((service.versions().len(), looks() - before), (2, 3));
+    let before = looks();
+    assert_eq!(service.push(MAIN, &[]).await.0, 202);
+    service.drain().await;
+    assert_eq!(
+        looks() - before,
+        1 + 2,
+        "nothing is written, so there is no look after it"
+    );
+}

@@ -143,7 +143,7 @@ impl World {
     async fn edit(&self, mut rng: Rng, over: &AtomicBool, count: &Count) {
         while !over.load(Relaxed) {
             tokio::time::sleep(Duration::from_millis(rng.u64(100..800))).await;
-            match rng.u8(..8) {
+            match rng.u8(..16) {
                 // A job that nobody can place rests for ten seconds, so this is rare.
                 0 => self.put_table("[[route").await,
                 1 => {

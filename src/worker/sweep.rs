@@ -73,11 +73,16 @@ impl Worker {
             }
             // Before a table is stored, there is nothing that could differ.
             Ok(Reading::Never) => swept.tables_missing = 1,
-            Ok(reading @ (Reading::Spoiled { .. } | Reading::Unread { .. })) => {
-                if let Err(err) = reading.newest() {
-                    swept.failed(None, None, None, &err);
+            // A lost event is made up for all the same. That somebody has to mend the table is said each time.
+            Ok(Reading::Spoiled { last, fault }) => {
+                swept.failed(None, None, None, fault.cause());
+                if let Some(table) = last {
+                    swept
+                        .all(&self.bridge, &table, request_id, deadline, enqueue)
+                        .await;
                 }
             }
+            Ok(Reading::Unread { fault, .. }) => swept.failed(None, None, None, &fault.error()),
             Err(err) => swept.failed(None, None, None, &err),
         }
         swept.took = started.elapsed();

@@ -280,3 +280,16 @@ async fn a_push_costs_one_look_at_the_table_and_a_delivery_three() {
         "nothing is written, so there is no look after it"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_goes_on_with_the_last_good_table_and_says_that_it_is_not_the_newest() {
+    let service = warm().await;
+    let commit = push(&service.repository, MAIN, "nobody told of this");
+    service.put_routes("nonsense").await;
+    service.sweep().await;
+    assert_eq!(held(&service, KEY)[0].2, commit);
+    let failed = |line: &&Value| line["PermanentFailures"] == 1;
+    let lines = lines(&service.deliver);
+    let line = lines.iter().find(failed).expect("an alarm's metric");
+    assert_eq!(line["error_kind"], "routes");
+}

@@ -291,7 +291,11 @@ impl Facts {
     }
 
     fn sweep(&mut self, reading: u8, nth: u8, heads: [Commit; 2], tips: [Commit; 3]) -> Swept {
-        let Reading::Newest(table) = &self.readings[usize::from(reading)] else {
+        let (Reading::Newest(table)
+        | Reading::Spoiled {
+            last: Some(table), ..
+        }) = &self.readings[usize::from(reading)]
+        else {
             return Swept::Over;
         };
         let table = Arc::clone(table);

@@ -158,16 +158,16 @@ pub enum Error {
     },
     /// Another repository or ref delivers to the same object.
     #[error(
-        "s3://{bucket}/{key} holds {repository} {ref_name}, which is still routed there; give one of the routes another object"
+        "s3://{bucket}/{key} belongs to {repository} {ref_name} in the routing table; give one of the routes another object"
     )]
     KeyConflict {
         /// The bucket.
         bucket: String,
         /// The object key.
         key: String,
-        /// The repository that the object holds.
+        /// The repository that it belongs to.
         repository: String,
-        /// The ref that the object holds.
+        /// The ref, or the refs that its route takes.
         ref_name: String,
     },
     /// The object holds what this table does not route, and nobody said that it may be replaced.

@@ -84,7 +84,9 @@ impl SpaceUrl {
     #[must_use]
     pub fn mark(&self) -> String {
         let url = self.to_string();
-        if url.len() <= LONGEST_MARK && url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // An escape would be escaped once more there, and take three times its room.
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
+        if url.len() <= LONGEST_MARK && url.bytes().all(is_plain) {
             return url;
         }
         let digest = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(url));

@@ -151,7 +151,9 @@ impl LiveTable {
     fn seen(&self, look: Result<Look, Error>) -> Seen {
         let (text, version) = match look {
             Ok(Look::Same) => return Seen::Same,
-            Ok(Look::Missing) => return Seen::Missing,
+            Ok(Look::Missing) => {
+                return Seen::Missing(self.error("it was there and is gone", false, None).into());
+            }
             Ok(Look::Deleted) => {
                 return Seen::Deleted(self.error("it was deleted", false, None).into());
             }

@@ -145,7 +145,9 @@ impl Worker {
         for _ in 0..MOVES {
             let read = async { Ok(self.bridge.table.read().await) };
             let reading = within(progress.deadline(), Stage::Routes, read).await?;
-            if let (Some(left), Reading::Newest(table)) = (left.take(), &reading) {
+            if let Reading::Newest(table) = &reading
+                && let Some(left) = left.take()
+            {
                 more.extend(heirs(job, &left.bucket, left.key.as_str(), table));
             }
             let (to, is_glob) = match next(&reading, job)? {

@@ -212,6 +212,37 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_space_leaves_room_beside_the_longest_names() {
+        let ref_name = format!("refs/heads/{}", "r".repeat(239)).parse().unwrap();
+        let repository = "APP/web".parse().unwrap();
+        for (case, path) in [
+            ("plain", "p".repeat(160)),
+            ("escapes", "%41".repeat(56)),
+            ("far too long", "p".repeat(1000)),
+        ] {
+            let url: crate::space::SpaceUrl =
+                format!("https://example.test/{path}").parse().unwrap();
+            let mark = url.mark();
+            let label = Label {
+                space: &mark,
+                ..label(&repository, &ref_name, "")
+            };
+            let metadata = label.metadata().unwrap();
+            let room = METADATA_BYTES - MAX_NAME_BYTES - 171 - SUMMARY.len() - SPACE.len();
+            assert!(
+                metadata[SPACE].len() <= room.min(200),
+                "{case}: {}",
+                metadata[SPACE]
+            );
+            assert_eq!(
+                Holding::from_metadata(&metadata).unwrap().space,
+                Some(mark),
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
     fn names_that_leave_no_room_are_refused() {
         let ref_name = format!("refs/heads/{}", "名".repeat(200)).parse().unwrap();
         let repository = "APP/web".parse().unwrap();

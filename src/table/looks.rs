@@ -98,8 +98,8 @@ pub struct Looks {
 pub enum Seen {
     /// The version that was seen last.
     Same,
-    /// Nothing, and maybe there never was anything.
-    Missing,
+    /// Nothing, and maybe there never was anything. If there was, this is what is wrong.
+    Missing(Fault),
     /// That it was deleted.
     Deleted(Fault),
     /// Another version, which is a table.
@@ -152,18 +152,10 @@ impl Looks {
                 self.spoiled = Some(fault);
                 self.version = Some(version);
             }
-            Seen::Missing if self.good.is_none() && self.spoiled.is_none() => {
+            Seen::Missing(_) if self.good.is_none() && self.spoiled.is_none() => {
                 return (Reading::Never, news);
             }
-            Seen::Missing => {
-                let fault = Fault::from(Error::Routes {
-                    reason: "it was there and is gone".into(),
-                    transient: false,
-                    source: None,
-                });
-                return self.learn(Seen::Deleted(fault));
-            }
-            Seen::Deleted(fault) => {
+            Seen::Missing(fault) | Seen::Deleted(fault) => {
                 // One deletion is no news at the next look.
                 if self.version.take().is_some() || self.spoiled.is_none() {
                     news = News::Spoiled(fault.clone());

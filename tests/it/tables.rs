@@ -224,7 +224,13 @@ async fn a_renamed_route_loses_no_new_branch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_function_takes_the_newest_table_that_is_one() {
     let service = warm().await;
-    for (case, spoil) in [("spoiled", Some("nonsense")), ("deleted", None)] {
+    // Functions that were rolled back find a table of the version after theirs.
+    let newer = "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/main\"\nof_a_later_version = true\n";
+    for (case, spoil) in [
+        ("spoiled", Some("nonsense")),
+        ("of a newer format", Some(newer)),
+        ("deleted", None),
+    ] {
         if let Some(text) = spoil {
             service.put_routes(text).await;
         } else {

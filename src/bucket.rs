@@ -24,6 +24,7 @@ pub use self::{
 use crate::{
     aws::{self, Failure, Service, status},
     error::Error,
+    route::Destination,
 };
 
 /// S3 as it is configured: by the environment, or a server on this machine.
@@ -39,6 +40,15 @@ pub struct Address<'a> {
     pub bucket: &'a str,
     /// The object key.
     pub key: &'a str,
+}
+
+impl<'a> From<&'a Destination> for Address<'a> {
+    fn from(to: &'a Destination) -> Self {
+        Self {
+            bucket: &to.bucket,
+            key: to.key.as_str(),
+        }
+    }
 }
 
 /// The current version of an object.

@@ -7,20 +7,27 @@ pub mod holder;
 mod previous;
 mod run;
 pub mod step;
+mod tips;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use self::{git::Git, run::Run, step::Hints};
+pub use self::tips::Tips;
+use self::{
+    git::Git,
+    run::Run,
+    step::{Hints, SecondLook, Steps},
+};
 use crate::{
-    bucket::{Address, S3},
+    bucket::S3,
     deadline::within,
     error::Error,
     limits::Limits,
     progress::{Progress, Stage},
     push::{CommitId, RefName, RepositoryName},
+    queue::StepBack,
     remote::Tip,
     route::{Destination, DestinationError, Route, RouteTable, Space},
     secrets::Logins,
@@ -50,6 +57,10 @@ pub struct Delivery {
     pub result: Result<Success, Error>,
     /// The commit that the object holds now, as far as this delivery knows.
     pub commit: Option<CommitId>,
+    /// Where the ref pointed when it was last asked.
+    pub tip: Option<CommitId>,
+    /// What a second look has to confirm before it is delivered.
+    pub step_back: Option<StepBack>,
     /// The version id of the object's current version.
     pub version_id: Option<String>,
     /// Entries of the archive that was stored.
@@ -72,6 +83,8 @@ impl Delivery {
         Self {
             result,
             commit: None,
+            tip: None,
+            step_back: None,
             version_id: None,
             entries: None,
             archive_bytes: None,
@@ -96,16 +109,20 @@ pub struct Bridge {
     pub limits: Limits,
     /// Whether an object may be replaced that a delivery wrote to which the table does not give it any more.
     pub replaces_unrouted: bool,
+    /// What was seen of the refs lately.
+    pub tips: Arc<Tips>,
 }
 
 impl Bridge {
-    /// Brings the object of `to` to the tip of its ref. `hints` are what an event said, if there was one.
+    /// Brings the object of `to` to the tip of its ref. `hints` are what an event said, if there was one; `second_look` says
+    /// whether a tip is delivered that looks older than what the object holds.
     ///
     /// At the deadline of `progress`, the delivery fails with [`Error::Deadline`], whatever it is waiting for.
     pub async fn deliver(
         &self,
         to: &Destination,
         hints: Option<Hints>,
+        second_look: SecondLook,
         progress: &Arc<Progress>,
     ) -> Delivery {
         let deadline = progress.deadline();
@@ -117,7 +134,10 @@ impl Bridge {
             deadline,
         );
         match within(deadline, Stage::Tip, git).await {
-            Ok(git) => Run::new(self, to, git, hints, progress).finish().await,
+            Ok(git) => {
+                let steps = Steps::new(hints, second_look);
+                Run::new(self, to, git, steps, progress).finish().await
+            }
             Err(err) => Delivery::ended(Err(err)),
         }
     }
@@ -148,14 +168,10 @@ impl Bridge {
                 continue;
             }
             let destination = route.destination(space, &name);
-            if let (false, Ok(to)) = (all, &destination) {
-                let at = Address {
-                    bucket: &to.bucket,
-                    key: to.key.as_str(),
-                };
-                if self.s3.head(at).await?.is_none() {
-                    continue;
-                }
+            if let (false, Ok(to)) = (all, &destination)
+                && self.s3.head(to.into()).await?.is_none()
+            {
+                continue;
             }
             destinations.push(destination);
         }

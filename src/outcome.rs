@@ -75,12 +75,15 @@ pub struct Report {
     pub ref_name: Option<String>,
     /// What became of it, in a word.
     pub outcome: Outcome,
-    /// Why nothing was done, where the outcome is `ignored`.
+    /// Why nothing was done, where the outcome is `ignored`; why the object does not hold the tip, where it was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The commit that the object holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// Where the ref pointed when it was last asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tip: Option<String>,
     /// The bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
@@ -121,6 +124,34 @@ pub struct Report {
     /// Whether what failed comes again by itself.
     #[serde(skip)]
     pub again: bool,
+    /// What was seen of a tip that looks older than what the object held.
+    #[serde(skip)]
+    pub step_back: Option<SeenBack>,
+}
+
+/// What was seen of a tip that looks older than what the object held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenBack {
+    /// It was seen; a second look follows.
+    First,
+    /// The second look showed it again, and it is delivered.
+    Confirmed,
+    /// The second look showed something else.
+    TakenBack,
+}
+
+impl SeenBack {
+    fn metric(self) -> Metric {
+        Metric {
+            name: match self {
+                Self::First => "StepsBackSeen",
+                Self::Confirmed => "StepsBackConfirmed",
+                Self::TakenBack => "StepsBackTakenBack",
+            },
+            count: 1,
+            by: &[&[]],
+        }
+    }
 }
 
 /// What went wrong.
@@ -159,8 +190,11 @@ impl Report {
     #[must_use]
     pub fn of(to: &Destination, delivery: Delivery, started: Instant) -> Self {
         let outcome = Outcome::from(&delivery.result);
+        let reason = reason(&delivery);
+        let step_back = delivery.step_back.is_some().then_some(SeenBack::First);
         Self {
             commit: delivery.commit.map(|commit| commit.to_string()),
+            tip: delivery.tip.map(|tip| tip.to_string()),
             bucket: Some(to.bucket.clone()),
             object_key: Some(to.key.to_string()),
             version_id: delivery.version_id,
@@ -169,11 +203,11 @@ impl Report {
             fetched_bytes: delivery.fetched_bytes,
             took: Some(started.elapsed()),
             error: delivery.result.as_ref().err().map(Into::into),
-            reason: matches!(delivery.result, Ok(Success::Moved { .. }))
-                .then(|| "the routing table has changed meanwhile; try again".into()),
+            reason: reason.map(Into::into),
             full_fetch: delivery.full_fetch,
             warnings: delivery.warnings,
             stages: delivery.stages,
+            step_back,
             ..Self::new(
                 outcome,
                 Some(&to.route),
@@ -224,6 +258,7 @@ impl Report {
             outcome,
             reason: None,
             commit: None,
+            tip: None,
             bucket: None,
             object_key: None,
             version_id: None,
@@ -236,6 +271,7 @@ impl Report {
             warnings: Vec::new(),
             stages: Vec::new(),
             again: false,
+            step_back: None,
         }
     }
 
@@ -248,12 +284,13 @@ impl Report {
     /// Writes the line of a job into the log, and counts it. `context` is what else is known, such as the request it came
     /// from.
     pub fn log(&self, context: &impl Serialize) {
-        let delivery = Metric {
+        let mut metrics = vec![Metric {
             name: "Deliveries",
             count: 1,
             by: &[&["outcome"]],
-        };
-        self.record(context, vec![delivery]);
+        }];
+        metrics.extend(self.step_back.map(SeenBack::metric));
+        self.record(context, metrics);
     }
 
     /// The same for what was no job: nothing was delivered, well or not.
@@ -310,6 +347,15 @@ impl Report {
             (None, Some(reason)) => (Level::INFO, format!("{what}: {}: {reason}", self.outcome)),
             (None, None) => (Level::INFO, format!("{what}: {}", self.outcome)),
         }
+    }
+}
+
+/// Why a delivery that went well left the object as it is.
+fn reason(delivery: &Delivery) -> Option<&'static str> {
+    match delivery.result {
+        Ok(Success::Moved { .. }) => Some("the routing table has changed meanwhile; try again"),
+        Ok(_) if delivery.step_back.is_some() => Some("the server shows an older commit"),
+        _ => None,
     }
 }
 

@@ -124,6 +124,7 @@ pub fn heirs(job: &Job, bucket: &str, key: &str, table: &RouteTable) -> Vec<Job>
         request_id: job.request_id.clone(),
         // Nobody pushed there, and the sweep would find it too.
         swept: true,
+        recheck: None,
     });
     // A route may keep its name and ref, and so the group, and take another repository.
     let is_other = |heir: &Job| {

@@ -1,6 +1,6 @@
 //! The queue between `receive` and `deliver`: what a message says, and how it is sent. The home of `aws-sdk-sqs`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_sqs::{
     Client,
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Bring one ref's object to the ref's tip.
-    Deliver(Job),
+    Deliver(Box<Job>),
     /// Look at every object, and make jobs for those that are not what their refs are.
     Sweep,
 }
@@ -47,6 +47,27 @@ pub struct Job {
     pub request_id: String,
     /// Whether the sweep made it, and so will make it again.
     pub swept: bool,
+    /// Whether it is a second look.
+    pub recheck: Option<Recheck>,
+}
+
+/// A second look at a step back. It is parked first, in a group of its own, so that what waits is in the way of no delivery;
+/// then it is a job of its ref like any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recheck {
+    /// What the first look saw.
+    pub seen: StepBack,
+    /// How long it was parked; `None` while it is.
+    pub waited: Option<Duration>,
+}
+
+/// A tip that looks older than what the object holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StepBack {
+    /// The version that the object held, by its delivery's id.
+    pub held: String,
+    /// The tip that was seen.
+    pub tip: CommitId,
 }
 
 /// The message as it is spelled on the wire.
@@ -66,6 +87,15 @@ struct Wire {
     request_id: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     swept: bool,
+    /// A version that does not know this makes an ordinary delivery of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    recheck: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tip: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waited_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -86,15 +116,68 @@ impl Job {
             deleted: false,
             request_id: request_id.to_owned(),
             swept: false,
+            recheck: None,
         }
     }
 
-    /// What is delivered one after the other: the jobs of one route and ref.
+    /// A second look, parked, at the step back that a delivery of this job met.
+    #[must_use]
+    pub fn parked(&self, seen: StepBack) -> Self {
+        Self {
+            hints: Vec::new(),
+            before: None,
+            recheck: Some(Recheck { seen, waited: None }),
+            ..self.clone()
+        }
+    }
+
+    /// The same second look, to be taken now.
+    #[must_use]
+    pub fn due(&self, waited: Duration) -> Self {
+        let recheck = self.recheck.clone();
+        let waited = Some(waited);
+        Self {
+            recheck: recheck.map(|recheck| Recheck { waited, ..recheck }),
+            ..self.clone()
+        }
+    }
+
+    /// What it looks for a second time, while it is parked.
+    #[must_use]
+    pub fn parks(&self) -> Option<&StepBack> {
+        let parked = self.recheck.as_ref();
+        parked
+            .filter(|recheck| recheck.waited.is_none())
+            .map(|recheck| &recheck.seen)
+    }
+
+    /// Whether both park the same.
+    #[must_use]
+    pub fn parks_same(&self, other: &Self) -> bool {
+        (&self.route, &self.ref_name, self.parks())
+            == (&other.route, &other.ref_name, other.parks())
+    }
+
+    /// What is handled one after the other: the jobs of one route and ref; or what one repository has parked.
     #[must_use]
     pub fn group(&self) -> String {
-        // Names are longer than the 128 characters that a message group id may have. No name holds a line break.
-        let digest = Sha256::digest(format!("{}\n{}", self.route, self.ref_name));
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+        // No name holds a line break.
+        hash(&match self.parks() {
+            None => format!("{}\n{}", self.route, self.ref_name),
+            Some(_) => format!("\n{}", self.repository),
+        })
+    }
+
+    /// By what SQS knows a message again that it took before. Of two jobs it must never drop one: A, B and A again within
+    /// five minutes are three deliveries. Of two that park the same within a minute, one is enough: it has yet to look.
+    fn deduplication_id(&self, now: SystemTime) -> String {
+        let Some(StepBack { held, tip }) = self.parks() else {
+            return uuid::Uuid::new_v4().simple().to_string();
+        };
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let minute = since.as_secs() / 60;
+        let (route, ref_name) = (&self.route, &self.ref_name);
+        hash(&format!("{route}\n{ref_name}\n{held}\n{tip}\n{minute}"))
     }
 
     /// The message's body.
@@ -104,6 +187,8 @@ impl Job {
     /// Never: a job is plain data.
     #[must_use]
     pub fn body(&self) -> String {
+        let seen = self.recheck.as_ref().map(|recheck| &recheck.seen);
+        let waited = self.recheck.as_ref().and_then(|recheck| recheck.waited);
         let wire = Wire {
             route: self.route.clone(),
             repository: self.repository.to_string(),
@@ -113,9 +198,18 @@ impl Job {
             deleted: self.deleted,
             request_id: self.request_id.clone(),
             swept: self.swept,
+            recheck: self.recheck.is_some(),
+            held: seen.map(|seen| seen.held.clone()),
+            tip: seen.map(|seen| seen.tip.to_string()),
+            waited_ms: waited.and_then(|waited| waited.as_millis().try_into().ok()),
         };
         serde_json::to_string(&wire).expect("plain data")
     }
+}
+
+/// A name for any text, of which a message's ids may not have more than 128 characters.
+fn hash(text: &str) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(text))
 }
 
 impl Message {
@@ -132,7 +226,17 @@ impl Message {
         let wire: Wire = serde_json::from_str(body).map_err(|err| wrong(err.to_string()))?;
         let name = |err: crate::push::InvalidName| wrong(err.to_string());
         let hints = wire.hints.iter().map(|commit| commit.parse());
-        Ok(Self::Deliver(Job {
+        let recheck = match (wire.recheck, wire.held, wire.tip) {
+            (true, Some(held), Some(tip)) => Some(Recheck {
+                seen: StepBack {
+                    held,
+                    tip: tip.parse().map_err(name)?,
+                },
+                waited: wire.waited_ms.map(Duration::from_millis),
+            }),
+            _ => None,
+        };
+        Ok(Self::Deliver(Box::new(Job {
             route: wire.route,
             repository: wire.repository.parse().map_err(name)?,
             ref_name: wire.ref_name.parse().map_err(name)?,
@@ -145,7 +249,8 @@ impl Message {
             deleted: wire.deleted,
             request_id: wire.request_id,
             swept: wire.swept,
-        }))
+            recheck,
+        })))
     }
 }
 
@@ -181,18 +286,18 @@ impl Sqs {
     ///
     /// [`Error::Queue`]; then the queue may have it nevertheless.
     pub async fn send(&self, job: &Job) -> Result<(), Error> {
-        self.send_to(&self.url, &job.body(), &job.group()).await
+        let id = job.deduplication_id(SystemTime::now());
+        self.send_to(&self.url, &job.body(), &job.group(), id).await
     }
 
-    async fn send_to(&self, url: &str, body: &str, group: &str) -> Result<(), Error> {
+    async fn send_to(&self, url: &str, body: &str, group: &str, id: String) -> Result<(), Error> {
         let request = self
             .client
             .send_message()
             .queue_url(url)
             .message_body(body)
             .message_group_id(group)
-            // Never made from what the job says: A, B and A again within five minutes are three deliveries.
-            .message_deduplication_id(uuid::Uuid::new_v4().simple().to_string());
+            .message_deduplication_id(id);
         let sent = request.send().await;
         sent.map_err(|err| failed(format!("send a message to {url}"), &err))?;
         Ok(())
@@ -211,7 +316,10 @@ impl Sqs {
             .get_or_try_init(|| self.dead_letter_url())
             .await?;
         match url {
-            Some(url) => self.send_to(url, body, group).await.map(|()| true),
+            Some(url) => {
+                let id = uuid::Uuid::new_v4().simple().to_string();
+                self.send_to(url, body, group, id).await.map(|()| true)
+            }
             None => Ok(false),
         }
     }
@@ -255,12 +363,14 @@ impl Sqs {
     ///
     /// [`Error::Queue`]; then it comes later.
     pub async fn postpone(&self, receipt_handle: &str, delay: Duration) -> Result<(), Error> {
+        // Never sooner.
+        let seconds = delay.as_millis().div_ceil(1000);
         let request = self
             .client
             .change_message_visibility()
             .queue_url(&self.url)
             .receipt_handle(receipt_handle)
-            .visibility_timeout(i32::try_from(delay.as_secs()).unwrap_or(i32::MAX));
+            .visibility_timeout(i32::try_from(seconds).unwrap_or(i32::MAX));
         let changed = request.send().await;
         changed.map_err(|err| failed(format!("postpone a message of {}", self.url), &err))?;
         Ok(())
@@ -298,6 +408,43 @@ mod tests {
             deleted: false,
             request_id: "a-request".into(),
             swept: false,
+            recheck: None,
+        }
+    }
+
+    #[test]
+    fn a_recheck_is_spelled_as_a_job_with_what_was_seen() {
+        let step_back = StepBack {
+            held: "d".into(),
+            tip: "3".repeat(40).parse().unwrap(),
+        };
+        let recheck = job().parked(step_back.clone());
+        let tip = "3".repeat(40);
+        let expected = format!(
+            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":[],"deleted":false,"request_id":"a-request","recheck":true,"held":"d","tip":"{tip}"}}"#
+        );
+        assert_eq!(recheck.body(), expected);
+        let due = recheck.due(Duration::from_millis(61_500));
+        let waited = expected.replace('}', ",\"waited_ms\":61500}");
+        assert_eq!(due.body(), waited);
+        for (body, job) in [(&expected, &recheck), (&waited, &due)] {
+            assert_eq!(
+                Message::parse(body).unwrap(),
+                Message::Deliver(job.clone().into())
+            );
+        }
+
+        let (minute, later) = (UNIX_EPOCH, UNIX_EPOCH + Duration::from_mins(1));
+        let other = job().parked(StepBack {
+            held: "e".into(),
+            ..step_back
+        });
+        let id = recheck.deduplication_id(minute);
+        assert_eq!(recheck.deduplication_id(minute), id);
+        assert_ne!(recheck.deduplication_id(later), id);
+        assert_ne!(other.deduplication_id(minute), id);
+        for job in [job(), due] {
+            assert_ne!(job.deduplication_id(minute), job.deduplication_id(minute));
         }
     }
 
@@ -308,7 +455,10 @@ mod tests {
             r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":["{hint}"],"before":"{before}","deleted":false,"request_id":"a-request"}}"#
         );
         assert_eq!(job().body(), expected);
-        assert_eq!(Message::parse(&expected).unwrap(), Message::Deliver(job()));
+        assert_eq!(
+            Message::parse(&expected).unwrap(),
+            Message::Deliver(job().into())
+        );
     }
 
     #[test]
@@ -373,6 +523,13 @@ mod tests {
         assert_eq!(job().group(), again.group());
         assert_ne!(job().group(), other_ref.group());
         assert_ne!(job().group(), other_route.group());
+        let parked = |job: &Job| {
+            let (held, tip) = (String::new(), "3".repeat(40).parse().unwrap());
+            job.parked(StepBack { held, tip })
+        };
+        assert_ne!(parked(&job()).group(), job().group());
+        assert_eq!(parked(&job()).group(), parked(&other_ref).group());
+        assert_eq!(parked(&job()).due(Duration::ZERO).group(), job().group());
         assert_eq!(job().group().len(), 43);
     }
 }

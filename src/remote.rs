@@ -167,6 +167,24 @@ impl Remote {
             .map_or(ANSWER_WITHIN, |left| left.min(ANSWER_WITHIN))
     }
 
+    /// An answer to a fetch that is no pack. The server has shown the commit a moment ago: one that says now that it does not
+    /// have it, and is not cut off, may have asked another machine, which is behind.
+    fn refusal(&self, source: gix::Error) -> Error {
+        let is_said = source.downcast_any_ref::<std::io::Error>().is_none();
+        match self.error(source) {
+            Error::Fetch {
+                repository,
+                transient,
+                source,
+            } => Error::Fetch {
+                repository,
+                transient: transient || is_said,
+                source,
+            },
+            err => err,
+        }
+    }
+
     fn error(&self, source: gix::Error) -> Error {
         let http = source.downcast_any_ref::<reqwest::Error>();
         let status = http.and_then(reqwest::Error::status);

@@ -97,6 +97,9 @@ pub struct Snapshot {
     pub tree: ObjectId,
     /// The first line of the commit's message.
     pub summary: BString,
+    /// When it was made, by its committer's clock, in seconds of Unix time; `None` if it does not say so in a way that Git
+    /// understands.
+    pub time: Option<i64>,
     /// Everything in the tree but the folders, in Git's order.
     pub entries: Vec<Entry>,
     /// What people should know about the archive, one sentence each.
@@ -181,6 +184,7 @@ impl Snapshot {
             commit,
             tree: parsed.tree(),
             summary: parsed.message_summary().into_owned(),
+            time: parsed.time().ok().map(|time| time.seconds),
             warnings: walk.warnings(),
             entries: walk.entries,
         })

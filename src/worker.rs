@@ -14,13 +14,13 @@ use crate::{
     deadline::within,
     deliver::{
         Bridge, Delivery, Success,
-        step::{Hints, SETTLE_WAITS},
+        step::{Hints, SECOND_LOOK, SETTLE_WAITS, SecondLook},
     },
     error::Error,
-    outcome::Report,
+    outcome::{Report, SeenBack},
     plan::{Next, heirs, next},
     progress::{Progress, Stage},
-    queue::Job,
+    queue::{Job, Recheck},
     route::Destination,
     table::Reading,
 };
@@ -165,7 +165,9 @@ impl Worker {
             };
             let started = Instant::now();
             let hints = hints(job, attempt.age);
-            let mut delivery = Box::pin(self.bridge.deliver(&to, hints, progress)).await;
+            let second_look = second_look(job, attempt.age);
+            let delivery = self.bridge.deliver(&to, hints, second_look, progress);
+            let mut delivery = Box::pin(delivery).await;
             if let Ok(Success::Moved { stored }) = delivery.result {
                 left = stored.then_some(to);
                 continue;
@@ -176,12 +178,69 @@ impl Worker {
                 delivery.result = Ok(Success::BranchGone);
                 end = End::Done;
             }
-            return Ok((Report::of(&to, delivery, started), end));
+            more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));
+            let step_back = seen_back(job, &delivery);
+            let report = Report {
+                step_back,
+                ..Report::of(&to, delivery, started)
+            };
+            return Ok((report, end));
         }
         Err(Error::Routes {
             reason: "it kept changing".into(),
             transient: true,
             source: None,
+        })
+    }
+}
+
+/// What a delivery saw of a tip that looks older than what its object held.
+fn seen_back(job: &Job, delivery: &Delivery) -> Option<SeenBack> {
+    if delivery.step_back.is_some() {
+        return Some(SeenBack::First);
+    }
+    let (success, recheck) = (delivery.result.as_ref().ok()?, job.recheck.as_ref()?);
+    let is_tip = delivery.commit == Some(recheck.seen.tip);
+    match success {
+        Success::Published if is_tip => Some(SeenBack::Confirmed),
+        // Another one was faster.
+        Success::AlreadyCurrent if is_tip => None,
+        _ => Some(SeenBack::TakenBack),
+    }
+}
+
+/// What a look at the tip is for a job of this age.
+fn second_look(job: &Job, age: Duration) -> SecondLook {
+    let first = |recheck: &Recheck| {
+        // A job is sent after the look that it tells of, so that no clock has to agree with another.
+        let ago = age + recheck.waited?;
+        let since = Instant::now().checked_sub(ago)?;
+        let seen = recheck.seen.clone();
+        (ago >= SECOND_LOOK).then_some(SecondLook::Due { seen, since })
+    };
+    let due = job.recheck.as_ref().and_then(first);
+    due.unwrap_or_default()
+}
+
+/// What becomes of a parked job.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// It has to wait for so long.
+    Rests(Duration),
+    /// Its time has come: this job takes its place.
+    Due(Box<Job>),
+}
+
+impl Parked {
+    /// Of a job of this age, if it is parked.
+    #[must_use]
+    pub fn of(job: &Job, age: Duration) -> Option<Self> {
+        job.parks()?;
+        let rest = SECOND_LOOK.saturating_sub(age);
+        Some(if rest.is_zero() {
+            Self::Due(job.due(age).into())
+        } else {
+            Self::Rests(rest)
         })
     }
 }
@@ -222,6 +281,7 @@ pub fn backoff(tries: u32) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::StepBack;
 
     #[test]
     fn the_failure_the_job_and_the_attempt_decide() {
@@ -294,8 +354,55 @@ mod tests {
                 deleted: false,
                 request_id: String::new(),
                 swept,
+                recheck: None,
             };
             assert_eq!(End::of(error.as_ref(), &job, attempt), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_parked_rests_for_a_minute() {
+        let job = Job {
+            route: "r".into(),
+            repository: "APP/web".parse().unwrap(),
+            ref_name: "refs/heads/main".parse().unwrap(),
+            hints: Vec::new(),
+            before: None,
+            deleted: false,
+            request_id: String::new(),
+            swept: false,
+            recheck: None,
+        };
+        let seen = StepBack {
+            held: "d".into(),
+            tip: "1".repeat(40).parse().unwrap(),
+        };
+        let parked = job.parked(seen.clone());
+        let secs = Duration::from_secs;
+        assert_eq!(Parked::of(&job, secs(0)), None);
+        for (age, rest) in [(0, 60), (59, 1)] {
+            assert_eq!(
+                Parked::of(&parked, secs(age)),
+                Some(Parked::Rests(secs(rest)))
+            );
+        }
+        for age in [60, 600] {
+            let due = parked.due(secs(age));
+            assert_eq!(Parked::of(&due, secs(0)), None);
+            assert_eq!(
+                Parked::of(&parked, secs(age)),
+                Some(Parked::Due(due.into()))
+            );
+        }
+        for (case, job, age, expected) in [
+            ("no recheck", job, 600, false),
+            ("parked", parked.clone(), 600, false),
+            ("due", parked.due(secs(61)), 0, true),
+            ("due, and waited on", parked.due(secs(61)), 600, true),
+            ("sent too early", parked.due(secs(30)), 0, false),
+        ] {
+            let look = second_look(&job, secs(age));
+            assert_eq!(matches!(look, SecondLook::Due { .. }), expected, "{case}");
         }
     }
 

@@ -249,6 +249,8 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
         tree: snapshot.tree,
         summary: snapshot.summary.as_ref(),
         delivery_id: &delivery_id,
+        commit_time: snapshot.time,
+        previous: None,
     };
     let condition = current.map_or(Condition::Absent, |current| {
         Condition::Unchanged(current.etag)
@@ -285,6 +287,8 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
         tree: id.parse().unwrap(),
         summary: "".into(),
         delivery_id: "",
+        commit_time: None,
+        previous: None,
     };
     let mut watch = Watch::default();
     assert!(runtime.block_on(s3.head(at)).unwrap().is_none());

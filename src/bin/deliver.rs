@@ -46,6 +46,7 @@ async fn main() -> ExitCode {
             logins: Arc::new(Logins::default()),
             limits: config.limits,
             replaces_unrouted: true,
+            tips: Arc::default(),
         },
     };
     let margin = config.deadline_margin;

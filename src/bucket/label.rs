@@ -24,6 +24,8 @@ const REF: &str = "git-ref";
 const REPOSITORY: &str = "git-repository";
 const SPACE: &str = "git-space";
 const DELIVERY_ID: &str = "delivery-id";
+const COMMIT_TIME: &str = "git-commit-time";
+const PREVIOUS: &str = "git-previous";
 /// `CodePipeline` shows it beside the source revision.
 const SUMMARY: &str = "codepipeline-artifact-revision-summary";
 
@@ -42,6 +44,10 @@ pub struct Holding {
     pub ref_name: String,
     /// Which delivery wrote it.
     pub delivery_id: String,
+    /// When the commit was made, by its committer's clock, in seconds of Unix time, if it says so. Those of version 0.1 do not.
+    pub commit_time: Option<i64>,
+    /// The commit of the version before, if that was one of the same ref and it says so.
+    pub previous: Option<CommitId>,
 }
 
 /// What a new version says of itself.
@@ -61,6 +67,10 @@ pub struct Label<'a> {
     pub summary: &'a BStr,
     /// Which delivery this is.
     pub delivery_id: &'a str,
+    /// When the commit was made, by its committer's clock, in seconds of Unix time, if the commit says so.
+    pub commit_time: Option<i64>,
+    /// The commit of the version that this one replaces, if that is one of the same ref.
+    pub previous: Option<CommitId>,
 }
 
 impl Holding {
@@ -82,6 +92,8 @@ impl Holding {
             repository: text(REPOSITORY)?,
             ref_name: text(REF)?,
             delivery_id: text(DELIVERY_ID)?,
+            commit_time: metadata.get(COMMIT_TIME).and_then(|time| time.parse().ok()),
+            previous: metadata.get(PREVIOUS).and_then(|id| id.parse().ok()),
         })
     }
 }
@@ -107,6 +119,11 @@ impl Label<'_> {
             (SPACE.to_owned(), encode(self.space)),
             (DELIVERY_ID.to_owned(), self.delivery_id.to_owned()),
         ]);
+        let time = self.commit_time.map(|time| time.to_string());
+        let previous = self.previous.map(|commit| commit.to_string());
+        for (name, value) in [(COMMIT_TIME, time), (PREVIOUS, previous)] {
+            metadata.extend(value.map(|value| (name.to_owned(), value)));
+        }
         let used: usize = metadata
             .iter()
             .map(|(name, value)| name.len() + value.len())
@@ -148,6 +165,8 @@ mod tests {
             tree: ObjectId::from_hex(id.as_bytes()).unwrap(),
             summary: summary.into(),
             delivery_id: "5d1b9f4e",
+            commit_time: Some(i64::MIN),
+            previous: Some(id.parse().unwrap()),
         }
     }
 
@@ -188,6 +207,8 @@ mod tests {
             assert_eq!(holding.ref_name, ref_name.as_str(), "{case}");
             let tree = holding.tree.map(|tree| tree.to_string());
             assert_eq!(tree.as_ref(), Some(&metadata[TREE]), "{case}");
+            assert_eq!(holding.commit_time, Some(i64::MIN), "{case}");
+            assert_eq!(holding.previous, Some(holding.commit), "{case}");
         }
     }
 

@@ -261,7 +261,7 @@ fn explain(stage: Stage, report: &Report) -> String {
 
 fn conclude(report: &Report) {
     let took = report::time(report.took.unwrap_or_default());
-    let commit = report::short(report);
+    let commit = report::short(report.commit.as_ref());
     match (report.outcome, &report.error) {
         (Outcome::Published, _) => say!(
             "  published  {took:>8}   {commit} is s3://{}/{}, version {}",

@@ -49,7 +49,7 @@ pub(super) async fn run(
             let mut jobs = Vec::new();
             for message in messages {
                 match message {
-                    Message::Deliver(job) => jobs.push(job),
+                    Message::Deliver(job) => jobs.push(*job),
                     Message::Sweep => jobs.extend(Box::pin(sweep(&worker, &mut ended)).await),
                 }
             }
@@ -63,7 +63,9 @@ pub(super) async fn run(
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());
-        jobs.extend(handled.more);
+        // A second look would be a minute later; that it is due has been told.
+        let more = handled.more.into_iter();
+        jobs.extend(more.filter(|job| job.recheck.is_none()));
     }
     Ok(ended)
 }

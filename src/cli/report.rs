@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backlog_bridge::{
-    outcome::{Outcome, Report},
+    outcome::{Outcome, Report, SeenBack},
     progress::{Progress, Stage},
 };
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -75,14 +75,14 @@ fn summarize(report: &Report) {
     match report.outcome {
         Outcome::Published => note!(
             "{subject}published {} as {object}, version {}: {} entries, {}, in {took}",
-            short(report),
+            short(report.commit.as_ref()),
             known(&report.version_id),
             HumanCount(report.entries.unwrap_or_default() as u64),
             HumanBytes(report.archive_bytes.unwrap_or_default()),
         ),
         Outcome::AlreadyCurrent => note!(
             "{subject}{object} holds {} already, in {took}",
-            short(report)
+            short(report.commit.as_ref())
         ),
         Outcome::BranchGone => note!(
             "{subject}{} is gone; {object} stays as it is",
@@ -97,6 +97,13 @@ fn summarize(report: &Report) {
             }
         },
     }
+    if let (Some(SeenBack::First), Some(route)) = (report.step_back, &report.route) {
+        note!(
+            "{subject}the Git server shows an older commit, {}; the bridge delivers it if a second look, a minute later, \
+             shows the same; after a force push back, `backlog-bridge sync {route} --now` delivers it at once",
+            short(report.tip.as_ref())
+        );
+    }
     if let Some(why) = &report.full_fetch {
         note!("{subject}fetched everything, not only what changed: {why}");
     }
@@ -105,13 +112,9 @@ fn summarize(report: &Report) {
     }
 }
 
-/// The first digits of the commit that the object holds.
-pub(super) fn short(report: &Report) -> &str {
-    report
-        .commit
-        .as_deref()
-        .and_then(|id| id.get(..8))
-        .unwrap_or("?")
+/// The first digits of a commit, if it is known.
+pub(super) fn short(commit: Option<&String>) -> &str {
+    commit.and_then(|id| id.get(..8)).unwrap_or("?")
 }
 
 /// `12 ms` or `1.23 s`.

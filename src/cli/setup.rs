@@ -45,6 +45,7 @@ impl Setup {
             logins: Arc::<Logins>::default(),
             limits: self.limits,
             replaces_unrouted: self.replaces_unrouted,
+            tips: Arc::default(),
         }
     }
 

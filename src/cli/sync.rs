@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use backlog_bridge::{
     config::Config,
-    deliver::Bridge,
+    deliver::{Bridge, step::SecondLook},
     outcome::Report,
     route::{Destination, Route, Sweep},
 };
@@ -15,12 +15,17 @@ use super::{Common, Ended, Usage, report, setup::setup};
 #[command(
     after_help = "Without names, a route with a glob delivers what its `sweep` says: by default only refs whose\n\
     objects exist already. A route that is named delivers every ref that matches.\n\n\
-    Examples:\n  backlog-bridge sync\n  backlog-bridge sync web-main --aws"
+    Examples:\n  backlog-bridge sync\n  backlog-bridge sync web-main --aws\n  \
+    backlog-bridge sync web-main --now"
 )]
 pub(super) struct Options {
     /// Names of routes; all of them if none is given.
     #[arg(value_name = "ROUTE")]
     names: Vec<String>,
+    /// Deliver at once also a commit that looks older than what the object holds, as after a force push back. The bridge
+    /// does so after a second look a minute later, since a Git server that lags shows old commits too.
+    #[arg(long)]
+    now: bool,
 }
 
 pub(super) async fn run(
@@ -72,7 +77,7 @@ pub(super) async fn run(
         }
         for destination in destinations {
             let report = match destination {
-                Ok(to) => deliver(bridge, &to).await,
+                Ok(to) => deliver(bridge, &to, options.now).await,
                 Err(err) => {
                     let ref_name = err.ref_name.clone();
                     let repository = Some(route.repository());
@@ -86,10 +91,15 @@ pub(super) async fn run(
     Ok(ended)
 }
 
-async fn deliver(bridge: &Bridge, to: &Destination) -> Report {
+async fn deliver(bridge: &Bridge, to: &Destination, now: bool) -> Report {
     let started = Instant::now();
     let progress = Arc::default();
-    let delivery = bridge.deliver(to, None, &progress);
+    let second_look = if now {
+        SecondLook::Waived
+    } else {
+        SecondLook::Needed
+    };
+    let delivery = bridge.deliver(to, None, second_look, &progress);
     let delivery = report::watch(&to.route, &progress, delivery).await;
     Report::of(to, delivery, started)
 }

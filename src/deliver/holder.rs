@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Holder {
     /// A delivery of this space, repository and ref.
-    Us(CommitId),
+    Us(Held),
     /// Not a delivery.
     Foreign,
     /// A delivery of another repository or ref, to which the table does not give the object any more.
@@ -30,6 +30,19 @@ pub enum Holder {
         /// That ref.
         ref_name: String,
     },
+}
+
+/// What a version of ours holds, as far as it decides about the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// The commit.
+    pub commit: CommitId,
+    /// When that was made, by its committer's clock, in seconds of Unix time, if it is known.
+    pub time: Option<i64>,
+    /// The commit of the version before, if it is known.
+    pub previous: Option<CommitId>,
+    /// Which delivery wrote it. No two versions have the same.
+    pub delivery_id: String,
 }
 
 /// What a table says of a delivery that has read what its object holds.
@@ -65,7 +78,12 @@ impl Holder {
         if let (Ok(repository), Ok(ref_name)) = &names {
             let is_same = *repository == to.repository && *ref_name == to.ref_name;
             if is_same && space.is_none_or(|space| space == to.space) {
-                return Self::Us(holding.commit);
+                return Self::Us(Held {
+                    commit: holding.commit,
+                    time: holding.commit_time,
+                    previous: holding.previous,
+                    delivery_id: holding.delivery_id.clone(),
+                });
             }
             let claimant = Claimant {
                 space,
@@ -225,6 +243,8 @@ mod tests {
                 repository: repository.into(),
                 ref_name: ref_name.into(),
                 delivery_id: "d".into(),
+                commit_time: None,
+                previous: None,
             }),
         }
     }

@@ -13,7 +13,7 @@ use super::{
     git::Git,
     holder::{Holder, Ruling},
     previous::Previous,
-    step::{Action, Hints, Saw, Steps, Verdict},
+    step::{Action, Saw, Steps, Verdict},
 };
 use crate::{
     bucket::{Address, Condition, Current, Label, Put},
@@ -28,6 +28,9 @@ use crate::{
 /// The first pause after a lost race; each further one is twice as long, up to [`MAX_PAUSE`]. A random part of it is waited.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
+
+/// Rounds in which a commit may be refused that the Git server shows. After them, the queue lets it rest for longer.
+const REFUSED_FETCHES: u32 = 3;
 
 const NAMELESS: &str = "the current version was written while versioning was off or suspended; it has no id of its own, \
                         and the next push makes a version that has one";
@@ -67,19 +70,16 @@ impl<'a> Run<'a> {
         bridge: &'a Bridge,
         to: &'a Destination,
         git: Git<'a>,
-        hints: Option<Hints>,
+        steps: Steps,
         progress: &'a Arc<Progress>,
     ) -> Self {
         Self {
             bridge,
             to,
-            at: Address {
-                bucket: &to.bucket,
-                key: to.key.as_str(),
-            },
+            at: to.into(),
             git,
             progress,
-            steps: Steps::new(hints),
+            steps,
             head: None,
             previous: None,
             tip: None,
@@ -158,12 +158,19 @@ impl<'a> Run<'a> {
                 if let Some(tip) = self.tip {
                     self.steps.peeled(tip.object.into(), tip.commit);
                 }
-                Ok(Saw::Tip(self.tip.map(|tip| tip.commit)))
+                let tip = self.tip.map(|tip| tip.commit);
+                if let Some((first, since)) = self.steps.first_look()
+                    && self.bridge.tips.showed_other(self.at, first, since)
+                {
+                    self.steps.take_back();
+                }
+                self.bridge.tips.saw(self.at, tip, Instant::now());
+                self.delivery.tip = tip;
+                Ok(Saw::Tip(tip))
             }
             Action::Build(commit) => match self.build(commit).await {
-                Ok(()) => Ok(Saw::Built),
-                Err(Error::Fetch { .. }) if self.moved_from(commit).await => Ok(Saw::NotBuilt),
-                Err(err) => Err(err),
+                Ok(time) => Ok(Saw::Built(time)),
+                Err(err) => self.not_built(commit, err).await,
             },
             Action::Put(condition) => self.put(&condition).await,
             Action::Pause { rounds } => {
@@ -235,13 +242,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn build(&mut self, commit: CommitId) -> Result<(), Error> {
-        if self
-            .built
-            .as_ref()
-            .is_some_and(|built| built.snapshot.commit == commit)
+    /// Builds the archive, and says when the commit was made.
+    async fn build(&mut self, commit: CommitId) -> Result<Option<i64>, Error> {
+        if let Some(built) = &self.built
+            && built.snapshot.commit == commit
         {
-            return Ok(());
+            return Ok(built.snapshot.time);
         }
         self.built = None;
         let tip = self.tip.expect("the tip was read before");
@@ -252,8 +258,9 @@ impl<'a> Run<'a> {
         };
         self.archiving = built.archiving;
         self.count_fetched(built.fetched_bytes);
+        let time = built.snapshot.time;
         self.built = Some(built);
-        Ok(())
+        Ok(time)
     }
 
     /// Builds on the current version, if there is one of ours that can be used; otherwise takes note why not.
@@ -284,11 +291,23 @@ impl<'a> Run<'a> {
         *self.delivery.fetched_bytes.get_or_insert(0) += bytes;
     }
 
-    /// Whether the ref points elsewhere by now. Before protocol v2, a server gives only what its refs lead to: a commit
-    /// that was pushed away between the tip and the fetch cannot be had, and is not what anybody wants any more.
-    async fn moved_from(&mut self, commit: CommitId) -> bool {
-        let tip = self.git.tip(&self.to.ref_name).await;
-        tip.is_ok_and(|tip| tip.is_none_or(|tip| tip.commit != commit))
+    /// What a fetch that failed means.
+    ///
+    /// Before protocol v2, a server gives only what its refs lead to: a commit that was pushed away between the tip and the
+    /// fetch cannot be had, and is not what anybody wants any more. If it is still the tip, another machine of the server
+    /// may have answered, which does not have it yet.
+    async fn not_built(&mut self, commit: CommitId, err: Error) -> Result<Saw, Error> {
+        let Error::Fetch { transient, .. } = err else {
+            return Err(err);
+        };
+        match self.git.tip(&self.to.ref_name).await {
+            Ok(Some(tip)) if tip.commit == commit => {
+                let again = transient && self.steps.rounds() < REFUSED_FETCHES;
+                if again { Ok(Saw::NotBuilt) } else { Err(err) }
+            }
+            Ok(_) => Ok(Saw::NotBuilt),
+            Err(_) => Err(err),
+        }
     }
 
     async fn put(&mut self, condition: &Condition) -> Result<Saw, Error> {
@@ -308,6 +327,8 @@ impl<'a> Run<'a> {
             tree: snapshot.tree,
             summary: snapshot.summary.as_ref(),
             delivery_id: &delivery_id,
+            commit_time: snapshot.time,
+            previous: self.previous.as_ref().map(|previous| previous.commit),
         };
         self.progress.add_bytes(archive.bytes);
         match self
@@ -320,7 +341,7 @@ impl<'a> Run<'a> {
                 self.delivery.version_id = Some(version_id);
                 self.delivery.commit = Some(snapshot.commit);
                 self.stored();
-                Ok(Saw::Stored)
+                Ok(Saw::Stored(delivery_id))
             }
             Put::Refused => {
                 self.failed_put = None;
@@ -358,6 +379,16 @@ impl<'a> Run<'a> {
                     self.delivery.warnings.push(NAMELESS.into());
                 }
                 Ok(Success::AlreadyCurrent)
+            }
+            Verdict::StepBack {
+                published, seen, ..
+            } => {
+                self.delivery.step_back = Some(seen);
+                Ok(if published {
+                    Success::Published
+                } else {
+                    Success::AlreadyCurrent
+                })
             }
             Verdict::BranchGone => Ok(Success::BranchGone),
             Verdict::Moved { stored } => Ok(Success::Moved { stored }),

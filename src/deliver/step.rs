@@ -11,13 +11,16 @@
 //! - The tip is read strictly after the head. The other way round, a slow worker holds an old tip and a new head, and its
 //!   condition lets the old commit through.
 //! - A refused write starts over. Whoever was faster may have delivered less than the tip.
+//! - A tip that looks older than what the object holds is a step back. A Git server that answers from several machines shows
+//!   such tips while some of them are behind, and after a force push back it shows nothing else: only a second look, a minute
+//!   later, tells these apart. Until then the object stays.
 //! - The tip is read again after the write. A force push A→B→A can be over before the write, and the next worker saw
 //!   "already current" in between. So is the table: the object may have passed to another route before the write.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::holder::{Holder, Ruling};
-use crate::{bucket::Condition, push::CommitId};
+use super::holder::{Held, Holder, Ruling};
+use crate::{bucket::Condition, push::CommitId, queue::StepBack};
 
 /// Rounds before the delivery gives up.
 pub const MAX_ROUNDS: u32 = 8;
@@ -26,6 +29,29 @@ pub const MAX_ROUNDS: u32 = 8;
 ///
 /// Source: a bridge in production waits 5 seconds.
 pub const SETTLE_WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+
+/// How long after the first look a second one confirms a step back.
+///
+/// It is longer than the machines of a Git server should ever differ. Nulab does not say how long that is; other bridges wait
+/// 5 to 30 seconds for a server that lags.
+pub const SECOND_LOOK: Duration = Duration::from_mins(1);
+
+/// Whether a step back is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum SecondLook {
+    /// Not before a second look.
+    #[default]
+    Needed,
+    /// This is the one for what was first seen so long ago.
+    Due {
+        /// What was seen.
+        seen: StepBack,
+        /// Since when nothing else may have been seen.
+        since: Instant,
+    },
+    /// Any: a person says so.
+    Waived,
+}
 
 /// What an event said of the push.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -58,12 +84,12 @@ pub enum Saw {
     Table(Ruling),
     /// [`Action::Tip`]: the commit, or no such ref.
     Tip(Option<CommitId>),
-    /// [`Action::Build`]: it is built.
-    Built,
+    /// [`Action::Build`]: it is built; and when the commit was made, by its committer's clock, in seconds of Unix time.
+    Built(Option<i64>),
     /// [`Action::Build`]: the Git server does not give the commit any more, and the ref has moved on.
     NotBuilt,
-    /// [`Action::Put`]: a new version is stored.
-    Stored,
+    /// [`Action::Put`]: a new version is stored, under this delivery id.
+    Stored(String),
     /// [`Action::Put`]: refused, or nobody knows.
     NotStored,
     /// [`Action::Pause`] or [`Action::Wait`]: time went by.
@@ -101,6 +127,15 @@ pub enum Verdict {
     Published(CommitId),
     /// The object held this commit already.
     AlreadyCurrent(CommitId),
+    /// The Git server shows a commit that looks older than what the object holds. The object stays until a second look.
+    StepBack {
+        /// The commit that the object holds.
+        commit: CommitId,
+        /// Whether this delivery wrote it.
+        published: bool,
+        /// What the Git server shows.
+        seen: StepBack,
+    },
     /// The ref is gone; the object stays.
     BranchGone,
     /// There is no such ref, and no object that a delivery of it wrote.
@@ -126,12 +161,15 @@ pub enum Verdict {
 pub struct Steps {
     /// `None` if nobody pushed: a person or the sweep asked.
     hints: Option<Hints>,
+    second_look: SecondLook,
     state: State,
     rounds: u32,
     /// How many of [`SETTLE_WAITS`] are over. They count for the whole delivery, not for each round.
     waits: usize,
     /// The commit that this delivery stored last.
     stored: Option<CommitId>,
+    /// Commits of the ref that the object held before, as far as this delivery has seen.
+    past: Vec<CommitId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -147,6 +185,8 @@ enum State {
     },
     Building {
         condition: Condition,
+        /// What a version of ours holds that is there.
+        held: Option<Held>,
         tip: CommitId,
     },
     Putting {
@@ -154,31 +194,45 @@ enum State {
     },
     Verifying {
         tip: CommitId,
+        /// The version that was stored.
+        delivery_id: String,
     },
     /// Reading the table after the write.
     Rejudging {
         tip: CommitId,
+        /// What the Git server shows instead.
+        seen: Option<StepBack>,
     },
     Waiting {
-        verdict: Verdict,
+        then: Then,
         tip: Option<CommitId>,
     },
     AskingAgain {
-        verdict: Verdict,
+        then: Then,
         tip: Option<CommitId>,
     },
+}
+
+/// What follows once the Git server has had its time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Then {
+    Done(Verdict),
+    /// The first version, of a tip that is the one before the push.
+    Build(CommitId),
 }
 
 impl Steps {
     /// A delivery before its first step.
     #[must_use]
-    pub fn new(hints: Option<Hints>) -> Self {
+    pub fn new(hints: Option<Hints>, second_look: SecondLook) -> Self {
         Self {
             hints,
+            second_look,
             state: State::Starting,
             rounds: 0,
             waits: 0,
             stored: None,
+            past: Vec::new(),
         }
     }
 
@@ -200,6 +254,9 @@ impl Steps {
     ///
     /// If `saw` does not answer the last action.
     pub fn next(&mut self, saw: Saw) -> Action {
+        if let Saw::Tip(tip) = saw {
+            self.looked(tip);
+        }
         match (std::mem::replace(&mut self.state, State::Starting), saw) {
             (State::Starting, Saw::Waited) => self.start(),
             (State::Heading, Saw::Head(current)) => {
@@ -209,6 +266,9 @@ impl Steps {
             }
             (State::Judging { .. }, Saw::Table(Ruling::Moved)) => self.moved(),
             (State::Judging { condition }, Saw::Table(ruling)) => {
+                if let Ruling::Go(Some(Holder::Us(held))) = &ruling {
+                    self.past(held.previous.into_iter().chain([held.commit]));
+                }
                 self.state = State::Asking { condition, ruling };
                 Action::Tip
             }
@@ -217,7 +277,7 @@ impl Steps {
                     Ruling::Go(Some(Holder::Us(_))) => Verdict::BranchGone,
                     _ => Verdict::RefNotFound,
                 };
-                self.settle(verdict, None)
+                self.settle(Then::Done(verdict), None)
             }
             (State::Asking { condition, ruling }, Saw::Tip(Some(tip))) => match ruling {
                 Ruling::Conflict {
@@ -227,48 +287,65 @@ impl Steps {
                     repository,
                     ref_name,
                 }),
-                Ruling::Go(Some(Holder::Us(commit))) if commit == tip => {
-                    self.settle(self.current(tip), Some(tip))
+                Ruling::Go(Some(Holder::Us(held))) => self.compare(condition, held, tip),
+                // What would be written is from before the push.
+                Ruling::Go(None) if self.was_before(tip) => {
+                    self.settle(Then::Build(tip), Some(tip))
                 }
-                Ruling::Go(_) => {
-                    self.state = State::Building { condition, tip };
-                    Action::Build(tip)
-                }
+                Ruling::Go(_) => self.build(condition, None, tip),
                 Ruling::Moved => self.moved(),
             },
-            (State::Building { condition, tip }, Saw::Built) => {
-                self.state = State::Putting { tip };
-                Action::Put(condition)
-            }
-            (State::Putting { tip }, Saw::Stored) => {
+            (
+                State::Building {
+                    condition,
+                    held,
+                    tip,
+                },
+                Saw::Built(time),
+            ) => match held {
+                Some(held) if time < held.time && time.is_some() && !self.passed(&held, tip) => {
+                    self.step_back(held.commit, held.delivery_id, tip)
+                }
+                _ => {
+                    self.state = State::Putting { tip };
+                    Action::Put(condition)
+                }
+            },
+            (State::Putting { tip }, Saw::Stored(delivery_id)) => {
                 self.stored = Some(tip);
-                self.state = State::Verifying { tip };
+                self.past([tip]);
+                self.state = State::Verifying { tip, delivery_id };
                 Action::Tip
             }
             (State::Building { .. }, Saw::NotBuilt) | (State::Putting { .. }, Saw::NotStored) => {
                 self.start_over()
             }
-            (State::Verifying { tip }, Saw::Tip(now)) => {
-                if now == Some(tip) {
-                    self.state = State::Rejudging { tip };
-                    Action::Table
-                } else {
-                    self.start_over()
+            (State::Verifying { tip, delivery_id }, Saw::Tip(now)) => {
+                let back = now.filter(|now| *now != tip && self.is_back(*now));
+                if now != Some(tip) && back.is_none() {
+                    return self.start_over();
                 }
+                let seen = back.map(|tip| StepBack {
+                    held: delivery_id,
+                    tip,
+                });
+                self.state = State::Rejudging { tip, seen };
+                Action::Table
             }
-            (State::Rejudging { tip }, Saw::Table(ruling)) => match ruling {
-                Ruling::Go(_) => self.settle(self.current(tip), Some(tip)),
+            (State::Rejudging { tip, seen }, Saw::Table(ruling)) => match (ruling, seen) {
+                (Ruling::Go(_), None) => self.settle(Then::Done(self.current(tip)), Some(tip)),
+                (Ruling::Go(_), Some(seen)) => self.step_back(tip, seen.held, seen.tip),
                 // The next round names it.
-                Ruling::Conflict { .. } => self.start_over(),
-                Ruling::Moved => self.moved(),
+                (Ruling::Conflict { .. }, _) => self.start_over(),
+                (Ruling::Moved, _) => self.moved(),
             },
-            (State::Waiting { verdict, tip }, Saw::Waited) => {
-                self.state = State::AskingAgain { verdict, tip };
+            (State::Waiting { then, tip }, Saw::Waited) => {
+                self.state = State::AskingAgain { then, tip };
                 Action::Tip
             }
-            (State::AskingAgain { verdict, tip }, Saw::Tip(now)) => {
+            (State::AskingAgain { then, tip }, Saw::Tip(now)) => {
                 if now == tip {
-                    self.settle(verdict, tip)
+                    self.settle(then, tip)
                 } else {
                     self.start_over()
                 }
@@ -281,6 +358,20 @@ impl Steps {
     #[must_use]
     pub fn is_verifying(&self) -> bool {
         matches!(self.state, State::Verifying { .. })
+    }
+
+    /// What the first look was at, and when, if this is the second.
+    #[must_use]
+    pub fn first_look(&self) -> Option<(CommitId, Instant)> {
+        match &self.second_look {
+            SecondLook::Due { seen, since } => Some((seen.tip, *since)),
+            SecondLook::Needed | SecondLook::Waived => None,
+        }
+    }
+
+    /// Takes note that something else was seen since the first look, so that this is a first one again.
+    pub fn take_back(&mut self) {
+        self.second_look = SecondLook::Needed;
     }
 
     /// Takes note that the object's current version was written by this delivery, though no answer said so.
@@ -314,19 +405,92 @@ impl Steps {
         }
     }
 
-    /// Ends with `verdict`, unless the hints know of a commit that the Git server does not show yet.
-    fn settle(&mut self, verdict: Verdict, tip: Option<CommitId>) -> Action {
+    /// Compares the tip with a version of ours.
+    fn compare(&mut self, condition: Condition, held: Held, tip: CommitId) -> Action {
+        if held.commit == tip {
+            self.settle(Then::Done(self.current(tip)), Some(tip))
+        } else if self.is_back(tip) && !self.passed(&held, tip) {
+            self.step_back(held.commit, held.delivery_id, tip)
+        } else {
+            self.build(condition, Some(held), tip)
+        }
+    }
+
+    fn build(&mut self, condition: Condition, held: Option<Held>, tip: CommitId) -> Action {
+        self.state = State::Building {
+            condition,
+            held,
+            tip,
+        };
+        Action::Build(tip)
+    }
+
+    /// Takes note of a look: one that shows something else is between the first look and the second.
+    fn looked(&mut self, tip: Option<CommitId>) {
+        if matches!(&self.second_look, SecondLook::Due { seen, .. } if Some(seen.tip) != tip) {
+            self.take_back();
+        }
+    }
+
+    fn past(&mut self, commits: impl IntoIterator<Item = CommitId>) {
+        for commit in commits {
+            if !self.past.contains(&commit) {
+                self.past.push(commit);
+            }
+        }
+    }
+
+    /// Whether a tip that the object does not hold is known to be older than what it holds. Its time says more once it is
+    /// fetched.
+    fn is_back(&self, tip: CommitId) -> bool {
+        self.past.contains(&tip) || self.was_before(tip)
+    }
+
+    /// Whether the event says that the ref pointed there before the push.
+    fn was_before(&self, tip: CommitId) -> bool {
+        self.hints
+            .as_ref()
+            .is_some_and(|hints| hints.before == Some(tip))
+    }
+
+    /// Whether this look at `tip` is the second one.
+    fn passed(&self, held: &Held, tip: CommitId) -> bool {
+        match &self.second_look {
+            SecondLook::Needed => false,
+            SecondLook::Due { seen, .. } => seen.held == held.delivery_id && seen.tip == tip,
+            SecondLook::Waived => true,
+        }
+    }
+
+    /// Ends with a step back that nothing is done about yet.
+    fn step_back(&mut self, commit: CommitId, held: String, tip: CommitId) -> Action {
+        let verdict = Verdict::StepBack {
+            commit,
+            published: self.stored == Some(commit),
+            seen: StepBack { held, tip },
+        };
+        let is_events = |hints: &Hints| hints.commits.contains(&commit);
+        if self.hints.as_ref().is_some_and(is_events) {
+            // What the event told of is delivered: there is nothing to wait for.
+            return Action::Done(verdict);
+        }
+        self.settle(Then::Done(verdict), Some(tip))
+    }
+
+    /// Goes on, unless the hints know of a commit that the Git server does not show yet.
+    fn settle(&mut self, then: Then, tip: Option<CommitId>) -> Action {
         let lagging = self
             .hints
             .as_ref()
             .is_some_and(|hints| hints.disagree_with(tip));
-        match SETTLE_WAITS.get(self.waits) {
-            Some(wait) if lagging => {
-                self.waits += 1;
-                self.state = State::Waiting { verdict, tip };
-                Action::Wait(*wait)
-            }
-            _ => Action::Done(verdict),
+        if let (Some(wait), true) = (SETTLE_WAITS.get(self.waits), lagging) {
+            self.waits += 1;
+            self.state = State::Waiting { then, tip };
+            return Action::Wait(*wait);
+        }
+        match then {
+            Then::Done(verdict) => Action::Done(verdict),
+            Then::Build(tip) => self.build(Condition::Absent, None, tip),
         }
     }
 
@@ -350,6 +514,16 @@ mod tests {
         format!("{n:02x}").repeat(20).parse().unwrap()
     }
 
+    /// A version of ours of which no more is known, as one of version 0.1.
+    fn us(commit: CommitId) -> Holder {
+        Holder::Us(Held {
+            commit,
+            time: None,
+            previous: None,
+            delivery_id: "d".into(),
+        })
+    }
+
     /// An object, and a table that gives it to the delivery.
     fn held(holder: Holder) -> [Saw; 2] {
         let go = Ruling::Go(Some(holder));
@@ -366,7 +540,7 @@ mod tests {
 
     /// Feeds what was seen, and returns the actions from the first to the last.
     fn run(hints: Option<Hints>, seen: impl IntoIterator<Item = Saw>) -> Vec<Action> {
-        let mut steps = Steps::new(hints);
+        let mut steps = Steps::new(hints, SecondLook::Needed);
         let mut actions = vec![steps.start()];
         actions.extend(seen.into_iter().map(|saw| steps.next(saw)));
         actions
@@ -377,8 +551,8 @@ mod tests {
         let (a, condition) = (commit(1), Condition::Absent);
         let seen = [
             Saw::Tip(Some(a)),
-            Saw::Built,
-            Saw::Stored,
+            Saw::Built(None),
+            Saw::Stored("d".into()),
             Saw::Tip(Some(a)),
             still_ours(),
         ];
@@ -400,9 +574,14 @@ mod tests {
     #[test]
     fn a_refused_write_starts_over_with_the_head() {
         let a = commit(1);
-        let lost = [Saw::Tip(Some(a)), Saw::Built, Saw::NotStored, Saw::Waited];
+        let lost = [
+            Saw::Tip(Some(a)),
+            Saw::Built(None),
+            Saw::NotStored,
+            Saw::Waited,
+        ];
         let seen = absent().into_iter().chain(lost);
-        let seen = seen.chain(held(Holder::Us(a)));
+        let seen = seen.chain(held(us(a)));
         let actions = run(None, seen.chain([Saw::Tip(Some(a))]));
         assert_eq!(
             actions[5..],
@@ -428,15 +607,15 @@ mod tests {
         let (a, b) = (commit(1), commit(2));
         let first = [
             Saw::Tip(Some(a)),
-            Saw::Built,
-            Saw::Stored,
+            Saw::Built(None),
+            Saw::Stored("d".into()),
             Saw::Tip(Some(b)),
             Saw::Waited,
         ];
         let seen = absent().into_iter().chain(first);
-        let seen = seen.chain(held(Holder::Us(a)));
+        let seen = seen.chain(held(us(a)));
         assert_eq!(
-            run(None, seen.chain([Saw::Tip(Some(b)), Saw::Built])).last(),
+            run(None, seen.chain([Saw::Tip(Some(b)), Saw::Built(None)])).last(),
             Some(&Action::Put(Condition::Unchanged("e".into())))
         );
     }
@@ -462,16 +641,11 @@ mod tests {
         for (case, ruling, tip, expected) in [
             (
                 "holds the tip",
-                go(Holder::Us(a)),
+                go(us(a)),
                 Some(a),
                 Action::Done(Verdict::AlreadyCurrent(a)),
             ),
-            (
-                "holds another commit",
-                go(Holder::Us(b)),
-                Some(a),
-                Action::Build(a),
-            ),
+            ("holds another commit", go(us(b)), Some(a), Action::Build(a)),
             ("foreign", go(Holder::Foreign), Some(a), Action::Build(a)),
             (
                 "a route's that is no more",
@@ -481,7 +655,7 @@ mod tests {
             ),
             (
                 "no branch",
-                go(Holder::Us(b)),
+                go(us(b)),
                 None,
                 Action::Done(Verdict::BranchGone),
             ),
@@ -512,8 +686,8 @@ mod tests {
         assert_eq!(run(None, at_once).pop(), moved(false));
         let write = [
             Saw::Tip(Some(a)),
-            Saw::Built,
-            Saw::Stored,
+            Saw::Built(None),
+            Saw::Stored("d".into()),
             Saw::Tip(Some(a)),
             Saw::Table(Ruling::Moved),
         ];
@@ -543,7 +717,7 @@ mod tests {
                 wait.clone(),
             ),
         ] {
-            let seen = held(Holder::Us(a)).into_iter().chain([Saw::Tip(Some(a))]);
+            let seen = held(us(a)).into_iter().chain([Saw::Tip(Some(a))]);
             assert_eq!(run(hints, seen).pop(), Some(expected), "{case}");
         }
         assert_eq!(
@@ -558,6 +732,155 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_older_waits_for_a_second_look() {
+        let (a, b, c) = (commit(1), commit(2), commit(3));
+        let is = |time, previous| {
+            Holder::Us(Held {
+                commit: b,
+                time,
+                previous,
+                delivery_id: "d".into(),
+            })
+        };
+        let event = |before| {
+            Some(Hints {
+                commits: vec![b],
+                before: Some(before),
+            })
+        };
+        let seen = StepBack {
+            held: "d".into(),
+            tip: a,
+        };
+        let back = Action::Done(Verdict::StepBack {
+            commit: b,
+            published: false,
+            seen: seen.clone(),
+        });
+        let (build, put) = (
+            Action::Build(a),
+            Action::Put(Condition::Unchanged("e".into())),
+        );
+        for (case, hints, holder, time, expected) in [
+            ("what was held before", None, is(None, Some(a)), None, &back),
+            (
+                "where the event began",
+                event(a),
+                is(None, None),
+                None,
+                &back,
+            ),
+            ("an earlier time", None, is(Some(2), None), Some(1), &back),
+            (
+                "an earlier time, before 1970",
+                None,
+                is(Some(-1), None),
+                Some(-2),
+                &back,
+            ),
+            (
+                "an earlier time, far ahead",
+                None,
+                is(Some(i64::MAX), None),
+                Some(4_102_444_800),
+                &back,
+            ),
+            ("the same second", None, is(Some(2), None), Some(2), &put),
+            ("a later time", None, is(Some(2), Some(c)), Some(3), &put),
+            ("no time", None, is(Some(2), None), None, &put),
+            ("a version of 0.1", None, is(None, None), Some(1), &put),
+            ("another event", event(c), is(Some(2), None), Some(2), &put),
+        ] {
+            let mut steps = Steps::new(hints, SecondLook::Needed);
+            steps.start();
+            let mut last = Action::Head;
+            for saw in held(holder).into_iter().chain([Saw::Tip(Some(a))]) {
+                last = steps.next(saw);
+            }
+            if last == build {
+                last = steps.next(Saw::Built(time));
+            }
+            assert_eq!(&last, expected, "{case}");
+        }
+
+        let due = |seen| SecondLook::Due {
+            seen,
+            since: Instant::now(),
+        };
+        let (other_tip, other_version) = (
+            StepBack {
+                tip: c,
+                ..seen.clone()
+            },
+            StepBack {
+                held: "c".into(),
+                ..seen.clone()
+            },
+        );
+        for (case, second_look, expected) in [
+            ("the second look", due(seen), &build),
+            ("at another tip", due(other_tip), &back),
+            ("beside another version", due(other_version), &back),
+            ("a person says so", SecondLook::Waived, &build),
+        ] {
+            let mut steps = Steps::new(None, second_look);
+            steps.start();
+            let seen = held(is(None, Some(a))).into_iter();
+            let last = seen.chain([Saw::Tip(Some(a))]).map(|saw| steps.next(saw));
+            assert_eq!(last.last().as_ref(), Some(expected), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_looks_older_after_the_write_waits_for_a_second_look() {
+        let (a, b) = (commit(1), commit(2));
+        let seen = [
+            Saw::Tip(Some(b)),
+            Saw::Built(None),
+            Saw::Stored("n".into()),
+            Saw::Tip(Some(a)),
+            still_ours(),
+        ];
+        let seen = held(us(a)).into_iter().chain(seen);
+        let back = Verdict::StepBack {
+            commit: b,
+            published: true,
+            seen: StepBack {
+                held: "n".into(),
+                tip: a,
+            },
+        };
+        assert_eq!(run(None, seen).pop(), Some(Action::Done(back)));
+    }
+
+    #[test]
+    fn the_first_version_is_not_of_what_was_there_before_the_push() {
+        let (a, b) = (commit(1), commit(2));
+        let hints = Some(Hints {
+            commits: vec![b],
+            before: Some(a),
+        });
+        let still = [Saw::Waited, Saw::Tip(Some(a))];
+        let seen = absent().into_iter().chain([Saw::Tip(Some(a))]);
+        let seen = seen.chain(still.clone()).chain(still);
+        let actions = run(hints.clone(), seen);
+        let [first, second] = SETTLE_WAITS;
+        assert_eq!(
+            actions[3..],
+            [
+                Action::Wait(first),
+                Action::Tip,
+                Action::Wait(second),
+                Action::Tip,
+                Action::Build(a)
+            ]
+        );
+        let moved = [Saw::Tip(Some(a)), Saw::Waited, Saw::Tip(Some(b))];
+        let moved = absent().into_iter().chain(moved);
+        assert_eq!(run(hints, moved).pop(), Some(Action::Pause { rounds: 1 }));
+    }
+
+    #[test]
     fn settling_ends() {
         let (a, b) = (commit(1), commit(2));
         let hints = Some(Hints {
@@ -565,27 +888,27 @@ mod tests {
             before: None,
         });
         let still = [Saw::Waited, Saw::Tip(Some(a))];
-        let seen = held(Holder::Us(a)).into_iter().chain([Saw::Tip(Some(a))]);
+        let seen = held(us(a)).into_iter().chain([Saw::Tip(Some(a))]);
         let seen = seen.chain(still.clone()).chain(still);
         assert_eq!(
             run(hints.clone(), seen).pop(),
             Some(Action::Done(Verdict::AlreadyCurrent(a)))
         );
         let moved = [Saw::Tip(Some(a)), Saw::Waited, Saw::Tip(Some(b))];
-        let moved = held(Holder::Us(a)).into_iter().chain(moved);
+        let moved = held(us(a)).into_iter().chain(moved);
         assert_eq!(run(hints, moved).pop(), Some(Action::Pause { rounds: 1 }));
     }
 
     #[test]
     fn contention_ends() {
-        let mut steps = Steps::new(None);
+        let mut steps = Steps::new(None, SecondLook::Needed);
         steps.start();
         for round in 1..=MAX_ROUNDS {
             for saw in absent() {
                 steps.next(saw);
             }
             steps.next(Saw::Tip(Some(commit(1))));
-            steps.next(Saw::Built);
+            steps.next(Saw::Built(None));
             let action = steps.next(Saw::NotStored);
             assert_eq!(steps.rounds(), round);
             if round == MAX_ROUNDS {

@@ -7,13 +7,13 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::fifo::{Fifo, Received};
+use super::fifo::{Fifo, Receipt, Received};
 use crate::{
     error::Error,
     outcome::Report,
     progress::Progress,
     queue::Job,
-    worker::{Attempt, End, Worker, backoff},
+    worker::{Attempt, End, Parked, Worker, backoff},
 };
 
 /// How long a job may take, as in a Lambda function with the template's timeout.
@@ -95,6 +95,10 @@ impl LocalQueue {
         }
         let now = Instant::now();
         for job in jobs {
+            // What is parked already has yet to look.
+            if job.parks().is_some() && queue.bodies().any(|parked| parked.parks_same(&job)) {
+                continue;
+            }
             let group = job.group();
             queue.send(job, group, now);
         }
@@ -177,6 +181,9 @@ impl Turn {
     }
 
     async fn handle(self, received: Received<Job>) {
+        if let Some(parked) = Parked::of(&received.body, received.sent.elapsed()) {
+            return self.wait(parked, received.receipt);
+        }
         let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
         let attempt = Attempt {
             tries: received.receives,
@@ -201,6 +208,22 @@ impl Turn {
         let report = handled.report;
         // With nobody listening there is nothing to tell.
         self.0.told.send(Told { report, again }).ok();
+    }
+}
+
+impl Turn {
+    /// Has a parked job wait on, or its second look be taken.
+    fn wait(self, parked: Parked, receipt: Receipt) {
+        let (mut queue, now) = (self.0.jobs(), Instant::now());
+        // It is held for much longer than this takes.
+        match parked {
+            Parked::Rests(rest) => queue.change_visibility(receipt, rest, now).ok(),
+            Parked::Due(job) => {
+                let group = job.group();
+                queue.send(*job, group, now);
+                queue.delete(receipt, now).ok()
+            }
+        };
     }
 }
 

@@ -179,8 +179,8 @@ impl Connection {
         let mut reader = arguments
             .send(&mut self.transport, true)
             .map_err(|err| fail(gix::Error::from_error(err)))?;
-        let response =
-            Response::from_line_reader(version, &mut reader, true, false).map_err(fail)?;
+        let response = Response::from_line_reader(version, &mut reader, true, false);
+        let response = response.map_err(|err| remote.refusal(err))?;
         if !response.has_pack() {
             return Err(fail(gix::error::message("the server sent no pack").into()));
         }

@@ -10,7 +10,7 @@ use std::{
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Serialize;
 
-use super::{Attempt, End, Worker, backoff};
+use super::{Attempt, End, Parked, Worker, backoff};
 use crate::{
     deadline::within,
     error::{Error, chain},
@@ -149,7 +149,10 @@ impl Worker {
                 return Kept::Acknowledged;
             }
             Ok(Message::Deliver(parsed)) => {
-                job = parsed;
+                job = *parsed;
+                if let Some(parked) = Parked::of(&job, record.attempt.age) {
+                    return wait(parked, queue, record).await;
+                }
                 context.request_id = &job.request_id;
                 let progress = Arc::new(Progress::until(deadline));
                 let handled = self.deliver(&job, record.attempt, &progress).await;
@@ -172,6 +175,22 @@ impl Worker {
         report.log(&context);
         kept
     }
+}
+
+/// Has a parked job wait on, or its second look be taken.
+async fn wait(parked: Parked, queue: &Sqs, record: &Record<'_>) -> Kept {
+    let rest = match parked {
+        Parked::Rests(rest) => Some(rest),
+        Parked::Due(job) => match in_margin(Box::pin(queue.send(&job))).await {
+            Ok(()) => return Kept::Acknowledged,
+            Err(err) => {
+                tracing::warn!(message_id = record.id, "{}", chain(&err));
+                backoff(record.attempt.tries)
+            }
+        },
+    };
+    postpone(queue, record, rest).await;
+    Kept::BackInQueue
 }
 
 /// Puts further jobs on the queue.

@@ -10,7 +10,7 @@ use tracing::Level;
 
 use super::Worker;
 use crate::{
-    bucket::{Address, Current},
+    bucket::Current,
     deadline::within,
     deliver::{Bridge, holder::Holder},
     error::Error,
@@ -254,10 +254,8 @@ async fn has_drifted(
     to: &Destination,
     tip: CommitId,
 ) -> Result<bool, Error> {
-    let at = Address {
-        bucket: &to.bucket,
-        key: to.key.as_str(),
-    };
+    let at = to.into();
+    bridge.tips.saw(at, Some(tip), Instant::now());
     let head = bridge.s3.head(at).await?;
     Ok(differs(head.as_ref(), to, table, route.sweep(), tip))
 }
@@ -273,7 +271,7 @@ pub fn differs(
 ) -> bool {
     match head.map(|current| Holder::of(current, to, table)) {
         None => sweep == Sweep::All,
-        Some(Holder::Us(commit)) => commit != tip,
+        Some(Holder::Us(ours)) => ours.commit != tip,
         // The delivery says whose it is.
         Some(Holder::Foreign | Holder::Unrouted { .. } | Holder::Other { .. }) => true,
     }
@@ -289,6 +287,7 @@ fn job(to: Destination, request_id: &str) -> Job {
         deleted: false,
         request_id: request_id.to_owned(),
         swept: true,
+        recheck: None,
     }
 }
 

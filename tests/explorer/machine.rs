@@ -3,15 +3,16 @@
 //! This is what makes millions of states cheap. Nothing of the algorithm is in here: every entry of the table is a call of
 //! [`Steps::next`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use backlog_bridge::{
     bucket::Condition,
     deliver::{
-        holder::{Holder, Ruling},
-        step::{Action, Hints, SETTLE_WAITS, Saw, Steps, Verdict},
+        holder::{Held, Holder, Ruling},
+        step::{Action, Hints, SETTLE_WAITS, Saw, SecondLook, Steps, Verdict},
     },
     push::CommitId,
+    queue::StepBack,
 };
 
 /// A commit, numbered from 1 as in `A`, `B`, …; or [`GONE`].
@@ -23,14 +24,29 @@ pub(crate) const GONE: Commit = 0;
 /// A [`Saw`] that is small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Seen {
-    /// Entity tag and commit; `GONE` if we did not write it.
-    Head(Option<(u8, Commit)>),
+    Head(Option<Shown>),
     Tip(Commit),
-    Built,
+    /// The tip; and since the first look, somebody else of the process saw another one.
+    TipAfterOther(Commit),
+    /// It is built, and the commit was made at this time.
+    Built(i64),
     NotBuilt,
-    Stored,
+    /// It is stored, as the version of this entity tag.
+    Stored(u8),
     NotStored,
     Waited,
+}
+
+/// A version as its head shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Shown {
+    pub(crate) etag: u8,
+    /// `GONE` if we did not write it.
+    pub(crate) commit: Commit,
+    /// When the commit was made; the metadata of version 0.1 do not say so.
+    pub(crate) time: Option<i64>,
+    /// The commit of the version before; `GONE` if the metadata do not say so.
+    pub(crate) previous: Commit,
 }
 
 /// An [`Action`] that is small.
@@ -54,6 +70,8 @@ pub(crate) enum Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     Holds(Commit),
+    /// The version of this entity tag holds a commit, and an older one was seen.
+    StepBack(u8, Commit, Commit),
     BranchGone,
     RefNotFound,
     Contention,
@@ -68,12 +86,26 @@ pub(crate) struct Machine {
     rows: Vec<(Steps, Ask)>,
     numbers: HashMap<(Steps, Action), Node>,
     known: HashMap<(Node, Seen), Node>,
+    /// Any moment: what is seen between two looks is the search's.
+    since: Option<Instant>,
+}
+
+/// What a look at the tip is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Look {
+    First,
+    /// A second one at a tip, beside the version of this entity tag.
+    Second {
+        held: u8,
+        tip: Commit,
+    },
+    Waived,
 }
 
 impl Machine {
     /// A delivery that was asked for its first action.
-    pub(crate) fn start(&mut self, hints: Option<Hints>) -> Node {
-        let mut steps = Steps::new(hints);
+    pub(crate) fn start(&mut self, hints: Option<Hints>, look: Look) -> Node {
+        let mut steps = Steps::new(hints, self.second_look(look));
         let action = steps.start();
         self.number(steps, action)
     }
@@ -87,6 +119,9 @@ impl Machine {
             return next;
         }
         let mut steps = self.rows[usize::from(node)].0.clone();
+        if let Seen::TipAfterOther(_) = seen {
+            steps.take_back();
+        }
         let mut action = steps.next(saw(seen));
         // The table of these searches never changes, so that looking at it is no step that anybody could notice.
         if action == Action::Table {
@@ -95,6 +130,21 @@ impl Machine {
         let next = self.number(steps, action);
         self.known.insert((node, seen), next);
         next
+    }
+
+    /// Says whether a look may be a second one.
+    fn second_look(&mut self, look: Look) -> SecondLook {
+        match look {
+            Look::First => SecondLook::Needed,
+            Look::Second { held, tip } => SecondLook::Due {
+                seen: StepBack {
+                    held: held.to_string(),
+                    tip: id(tip),
+                },
+                since: *self.since.get_or_insert_with(Instant::now),
+            },
+            Look::Waived => SecondLook::Waived,
+        }
     }
 
     fn number(&mut self, steps: Steps, action: Action) -> Node {
@@ -124,20 +174,26 @@ fn number(id: CommitId) -> Commit {
 /// Whose the object is that a head showed.
 fn holder(seen: Seen) -> Option<Holder> {
     match seen {
-        Seen::Head(Some((_, GONE))) => Some(Holder::Foreign),
-        Seen::Head(Some((_, commit))) => Some(Holder::Us(id(commit))),
+        Seen::Head(Some(Shown { commit: GONE, .. })) => Some(Holder::Foreign),
+        Seen::Head(Some(shown)) => Some(Holder::Us(Held {
+            commit: id(shown.commit),
+            time: shown.time,
+            previous: (shown.previous != GONE).then(|| id(shown.previous)),
+            delivery_id: shown.etag.to_string(),
+        })),
         _ => None,
     }
 }
 
 fn saw(seen: Seen) -> Saw {
     match seen {
-        Seen::Head(current) => Saw::Head(current.map(|(etag, _)| etag.to_string())),
-        Seen::Tip(GONE) => Saw::Tip(None),
-        Seen::Tip(commit) => Saw::Tip(Some(id(commit))),
-        Seen::Built => Saw::Built,
+        Seen::Head(current) => Saw::Head(current.map(|shown| shown.etag.to_string())),
+        Seen::Tip(commit) | Seen::TipAfterOther(commit) => {
+            Saw::Tip((commit != GONE).then(|| id(commit)))
+        }
+        Seen::Built(time) => Saw::Built(Some(time)),
         Seen::NotBuilt => Saw::NotBuilt,
-        Seen::Stored => Saw::Stored,
+        Seen::Stored(etag) => Saw::Stored(etag.to_string()),
         Seen::NotStored => Saw::NotStored,
         Seen::Waited => Saw::Waited,
     }
@@ -161,6 +217,10 @@ fn ask(steps: &Steps, action: &Action) -> Ask {
         Action::Done(verdict) => Ask::Done(match verdict {
             Verdict::Published(commit) | Verdict::AlreadyCurrent(commit) => {
                 End::Holds(number(*commit))
+            }
+            Verdict::StepBack { commit, seen, .. } => {
+                let held = seen.held.parse().expect("a tag of this model");
+                End::StepBack(held, number(*commit), number(seen.tip))
             }
             Verdict::BranchGone => End::BranchGone,
             Verdict::RefNotFound => End::RefNotFound,

@@ -57,6 +57,16 @@ pub(crate) enum Mutant {
     TagOfCommit,
     NoReadAgain,
     IdleSweep,
+    /// Every look is believed.
+    EveryLook,
+    /// The second look comes at once.
+    OneLook,
+    /// That the event names the tip counts as the first look.
+    EventBelieved,
+    /// A look after the write that shows an older commit begins a round that believes it.
+    StartOver,
+    /// What another worker of the process saw between two looks does not count.
+    BetweenForgotten,
 }
 
 /// One search.
@@ -80,6 +90,12 @@ pub(crate) struct Rules {
     pub(crate) any_order: bool,
     /// Whether the newest version may be old until the next sweep. If not, handling the events must be enough.
     pub(crate) sweep_heals: bool,
+    /// When each commit was made, in any unit.
+    pub(crate) times: [i64; 5],
+    /// Whether the first version is one of version 0.1, which says nothing of times and of the version before.
+    pub(crate) is_bare: bool,
+    /// Whether the workers are of one process, and know each other's looks.
+    pub(crate) one_process: bool,
     pub(crate) mutant: Option<Mutant>,
 }
 
@@ -105,12 +121,19 @@ impl Rules {
             hints: true,
             any_order: false,
             sweep_heals: false,
+            times: [0, 1, 2, 3, 4],
+            is_bare: false,
+            one_process: false,
             mutant: None,
         }
     }
 
     pub(crate) fn pushes(&self) -> u8 {
         u8::try_from(self.timeline.len() - 1).expect("a few pushes")
+    }
+
+    pub(crate) fn time(&self, commit: Commit) -> i64 {
+        self.times[usize::from(commit)]
     }
 
     pub(crate) fn tip(&self, position: u8) -> Commit {

@@ -3,10 +3,12 @@
 use crate::{
     machine::{Commit, Node},
     rules::{Faults, WORKERS},
+    story::{Message, after_look},
 };
 
 pub(crate) const QUEUE: usize = 8;
 pub(crate) const IN_THE_AIR: usize = 2;
+pub(crate) const RECHECKS: usize = 4;
 
 /// The newest version of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,13 +17,29 @@ pub(crate) struct Version {
     pub(crate) etag: u8,
     /// When its tip was read.
     pub(crate) observed: u8,
+    /// The commit of the version before.
+    pub(crate) previous: Commit,
+    /// Whether its metadata say nothing of times and of the version before.
+    pub(crate) is_bare: bool,
+}
+
+/// A step back that waits for its second look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Recheck {
+    /// The version that was held, and the tip that was seen.
+    pub(crate) held: u8,
+    pub(crate) tip: Commit,
+    /// How many pushes there had been.
+    pub(crate) pushed: u8,
+    /// Whether another tip was seen since.
+    pub(crate) broken: bool,
 }
 
 /// A delivery in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Worker {
     pub(crate) node: Node,
-    pub(crate) message: u8,
+    pub(crate) message: Message,
     /// The commit whose archive is ready.
     pub(crate) built: Commit,
     /// When its tip was read.
@@ -41,6 +59,8 @@ pub(crate) struct Write {
     pub(crate) condition: Option<u8>,
     pub(crate) commit: Commit,
     pub(crate) observed: u8,
+    /// The second look that led to it, if one did.
+    pub(crate) message: Message,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,14 +72,15 @@ pub(crate) struct State {
     pub(crate) versions: u8,
     /// Events on their way, one bit each.
     pub(crate) coming: u8,
-    pub(crate) queue: [u8; QUEUE],
+    pub(crate) queue: [Message; QUEUE],
     pub(crate) workers: [Option<Worker>; WORKERS],
     pub(crate) air: [Option<Write>; IN_THE_AIR],
+    pub(crate) rechecks: [Option<Recheck>; RECHECKS],
     pub(crate) left: Faults,
 }
 
 impl State {
-    pub(crate) fn enqueue(&mut self, message: u8, in_front: bool) {
+    pub(crate) fn enqueue(&mut self, message: Message, in_front: bool) {
         let end = self.queue.iter().position(|&message| message == 0);
         let end = end.expect("room for the messages of a search");
         if in_front {
@@ -67,6 +88,27 @@ impl State {
             self.queue[0] = message;
         } else {
             self.queue[end] = message;
+        }
+    }
+
+    /// Parks a step back, unless the same one is parked already.
+    pub(crate) fn park(&mut self, recheck: Recheck) {
+        if self.rechecks.contains(&Some(recheck)) {
+            return;
+        }
+        let free = self.rechecks.iter_mut().find(|place| place.is_none());
+        *free.expect("room for the rechecks of a search") = Some(recheck);
+    }
+
+    /// Takes note in one process that a look showed this.
+    pub(crate) fn looked(&mut self, tip: Commit) {
+        for recheck in self.rechecks.iter_mut().flatten() {
+            recheck.broken |= recheck.tip != tip;
+        }
+        let working = self.workers.iter_mut().flatten();
+        let messages = working.map(|worker| &mut worker.message);
+        for message in self.queue.iter_mut().chain(messages) {
+            *message = after_look(*message, tip);
         }
     }
 
@@ -93,7 +135,7 @@ impl State {
         for worker in self.workers.iter_mut().flatten() {
             worker.held |= held;
         }
-        let gone = |queue: &mut [u8; QUEUE]| {
+        let gone = |queue: &mut [Message; QUEUE]| {
             let mut kept = [0; QUEUE];
             let messages = queue.iter().filter(|&&message| message != 0);
             for (place, message) in kept.iter_mut().zip(messages) {
@@ -132,5 +174,6 @@ impl State {
         }
         self.workers.sort_unstable();
         self.air.sort_unstable();
+        self.rechecks.sort_unstable();
     }
 }

@@ -1,10 +1,10 @@
 //! What a worker does next, or does not get to.
 
 use crate::{
-    machine::{Ask, Commit, End, GONE, Seen},
+    machine::{Ask, Commit, End, GONE, Look, Seen, Shown},
     rules::{Lag, Late, Mutant},
-    state::{State, Version, Worker, Write},
-    story::{Move, Violation, message, name, violation},
+    state::{Recheck, State, Version, Worker, Write},
+    story::{Move, Violation, after_look, forgotten, message, name, second_look, violation},
     world::{After, World},
 };
 
@@ -17,7 +17,7 @@ impl World {
         out: &mut Vec<(Move, After)>,
     ) {
         let who = worker.message;
-        let mut go = |world: &mut Self, what, seen, mut state: State| {
+        let go = |world: &mut Self, out: &mut Vec<_>, what, seen, mut state: State| {
             let next = world.machine.next(worker.node, seen);
             let worker = state.workers[slot].as_mut().expect("it works");
             worker.node = next;
@@ -36,35 +36,62 @@ impl World {
                     let skip = self.rules.mutant != Some(Mutant::NoSkip);
                     if skip { version.commit } else { GONE }
                 };
-                let current = state.newest.map(|newest| (newest.etag, commit(newest)));
-                go(self, Move::Head(who), Seen::Head(current), *state);
+                let current = state.newest.map(|newest| Shown {
+                    etag: newest.etag,
+                    commit: commit(newest),
+                    time: (!newest.is_bare).then(|| self.rules.time(newest.commit)),
+                    previous: newest.previous,
+                });
+                go(self, out, Move::Head(who), Seen::Head(current), *state);
             }
             Ask::Tip | Ask::Verify => {
+                let knows = self.rules.mutant != Some(Mutant::BetweenForgotten);
                 for (commit, next) in self.reads(state, slot) {
-                    go(self, Move::Tip(who, commit), Seen::Tip(commit), next);
+                    let own = next.workers[slot].as_ref().expect("it works");
+                    let second = second_look(own.message);
+                    let other = second.is_some_and(|(_, _, broken)| broken);
+                    if self.believes_after_write(worker, commit) {
+                        let (mut next, look) = (next, Look::Waived);
+                        let node = self.start(worker.message, look);
+                        next.workers[slot].as_mut().expect("it works").node = node;
+                        out.push((Move::Tip(who, commit), Ok(next)));
+                        continue;
+                    }
+                    let seen = if other && knows {
+                        Seen::TipAfterOther(commit)
+                    } else {
+                        Seen::Tip(commit)
+                    };
+                    go(self, out, Move::Tip(who, commit), seen, next);
                 }
             }
             Ask::Build(commit) => {
                 let mut next = *state;
                 next.workers[slot].as_mut().expect("it works").built = commit;
-                go(self, Move::Built(who), Seen::Built, next);
+                let seen = Seen::Built(self.rules.time(commit));
+                go(self, out, Move::Built(who), seen, next);
                 if state.left.not_built > 0 && self.rules.tip(state.pushed) != commit {
                     let mut next = *state;
                     next.left.not_built -= 1;
-                    go(self, Move::NotBuilt(who), Seen::NotBuilt, next);
+                    go(self, out, Move::NotBuilt(who), Seen::NotBuilt, next);
                 }
             }
             Ask::Wait { last } => {
-                let waits_on = last && self.rules.lag == Lag::Bounded && state.shown < who;
+                let waits_on = last && self.rules.lag == Lag::Bounded && who > state.shown.into();
                 if !waits_on {
-                    go(self, Move::Waited(who), Seen::Waited, *state);
+                    go(self, out, Move::Waited(who), Seen::Waited, *state);
                 }
             }
-            Ask::Pause => go(self, Move::Waited(who), Seen::Waited, *state),
+            Ask::Pause => go(self, out, Move::Waited(who), Seen::Waited, *state),
             Ask::Put(condition) => self.worker_puts(state, slot, worker, condition, out),
             Ask::Done(end) => out.push(self.acknowledge(state, slot, worker, end)),
         }
         self.worker_fails(state, slot, worker, out);
+    }
+
+    fn believes_after_write(&self, worker: Worker, tip: Commit) -> bool {
+        let verifies = self.machine.ask(worker.node) == Ask::Verify;
+        self.rules.mutant == Some(Mutant::StartOver) && verifies && tip != worker.built
     }
 
     /// What a read of the tip may see.
@@ -86,6 +113,10 @@ impl World {
             let worker = next.workers[slot].as_mut().expect("it works");
             worker.read |= 1 << commit;
             worker.observed = now;
+            worker.message = after_look(worker.message, commit);
+            if self.rules.one_process {
+                next.looked(commit);
+            }
             reads.push((commit, next));
         }
         reads
@@ -99,7 +130,7 @@ impl World {
             let seen = match ask {
                 Ask::Build(commit) if self.rules.faults.not_built == 0 => {
                     worker.built = commit;
-                    Seen::Built
+                    Seen::Built(self.rules.time(commit))
                 }
                 Ask::Pause => Seen::Waited,
                 Ask::Wait { .. } if mutant == Some(Mutant::NoReadAgain) => Seen::Waited,
@@ -159,6 +190,7 @@ impl World {
             condition,
             commit: worker.built,
             observed: worker.observed,
+            message: worker.message,
         };
         if self.rules.mutant == Some(Mutant::AcknowledgeBeforePut) && !worker.expired {
             let after = self.check_acknowledgement(worker, End::Holds(worker.built));
@@ -188,7 +220,8 @@ impl World {
                 }
             }
             Ok(true) => {
-                let next = after(self, applied, Seen::Stored);
+                let etag = applied.newest.expect("it was stored").etag;
+                let next = after(self, applied, Seen::Stored(etag));
                 out.push((Move::Stored(who, write.commit), Ok(next)));
                 if state.left.unknown > 0 {
                     let mut next = after(self, applied, Seen::NotStored);
@@ -221,7 +254,7 @@ impl World {
             dead.left.crashes -= 1;
             dead.workers[slot] = None;
             if !worker.expired {
-                dead.enqueue(who, self.rules.fifo);
+                self.comes_again(&mut dead, worker);
             }
             out.push((Move::Die(who), Ok(dead)));
             if let Ask::Put(condition) = self.machine.ask(worker.node) {
@@ -229,6 +262,7 @@ impl World {
                     condition,
                     commit: worker.built,
                     observed: worker.observed,
+                    message: worker.message,
                 };
                 let mut applied = dead;
                 // What must not be is told of the living, who would do it as well.
@@ -245,30 +279,56 @@ impl World {
             let mut next = *state;
             next.left.expiries -= 1;
             next.workers[slot].as_mut().expect("it works").expired = true;
-            next.enqueue(who, self.rules.fifo);
+            self.comes_again(&mut next, worker);
             out.push((Move::Expire(who), Ok(next)));
         }
+    }
+
+    /// The message is handed out again.
+    fn comes_again(&self, state: &mut State, worker: Worker) {
+        let message = if self.rules.one_process {
+            worker.message
+        } else {
+            // What a worker saw that is gone, nobody knows.
+            forgotten(worker.message)
+        };
+        state.enqueue(message, self.rules.fifo);
     }
 
     fn acknowledge(&self, state: &State, slot: usize, worker: Worker, end: End) -> (Move, After) {
         let who = worker.message;
         let mut next = *state;
         next.workers[slot] = None;
+        let mut what = Move::Acknowledge(who);
+        if let End::StepBack(held, _, tip) = end {
+            // It is sent before the message is acknowledged.
+            next.park(Recheck {
+                held,
+                tip,
+                pushed: state.pushed,
+                broken: false,
+            });
+            what = Move::Parks(who, tip);
+        }
         if worker.expired {
-            return (Move::Acknowledge(who), Ok(next));
+            return (what, Ok(next));
         }
         if end == End::Contention {
-            next.enqueue(who, self.rules.fifo);
+            self.comes_again(&mut next, worker);
             return (Move::ComesAgain(who), Ok(next));
         }
         let checked = self.check_acknowledgement(worker, end);
-        (Move::Acknowledge(who), checked.map(|()| next))
+        (what, checked.map(|()| next))
     }
 
     #[expect(clippy::unused_self, reason = "it belongs to what the world demands")]
     fn check_acknowledgement(&self, worker: Worker, end: End) -> Result<(), Violation> {
         let is_founded = match end {
             End::Holds(commit) => worker.read & worker.held & (1 << commit) != 0,
+            // The second look is parked.
+            End::StepBack(_, commit, tip) => {
+                worker.held & (1 << commit) != 0 && worker.read & (1 << tip) != 0
+            }
             End::BranchGone | End::RefNotFound => worker.read & (1 << GONE) != 0,
             End::Contention => false,
         };
@@ -276,7 +336,7 @@ impl World {
             return Ok(());
         }
         let commit = match end {
-            End::Holds(commit) => commit,
+            End::Holds(commit) | End::StepBack(_, commit, _) => commit,
             _ => GONE,
         };
         Err(violation(

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use backlog_bridge::deliver::step::Hints;
 
 use crate::{
-    machine::{Commit, GONE, Machine, Node, id},
+    machine::{Commit, GONE, Look, Machine, Node, id},
     rules::{Faults, Lag, Late, Mutant, Rules, WORKERS},
     search::Model,
-    state::{IN_THE_AIR, QUEUE, State, Version, Worker, Write},
-    story::{Move, SWEEP, Violation, name, violation},
+    state::{IN_THE_AIR, QUEUE, RECHECKS, State, Version, Worker, Write},
+    story::{Message, Move, SWEEP, Violation, due, name, second_look, violation},
 };
 
 pub(crate) type After = Result<State, Violation>;
@@ -18,7 +18,7 @@ pub(crate) type After = Result<State, Violation>;
 pub(crate) struct World {
     pub(crate) rules: Rules,
     pub(crate) machine: Machine,
-    starts: HashMap<u8, Node>,
+    starts: HashMap<(Message, Look), Node>,
 }
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
 
     fn etag(&self, version: u8, commit: Commit) -> u8 {
         if self.rules.mutant == Some(Mutant::TagOfCommit) {
-            100 + commit
+            0x80 + commit
         } else {
             version
         }
@@ -57,7 +57,7 @@ impl World {
                 if rules.any_order && rules.fifo {
                     next.coming |= 1 << event;
                 } else {
-                    next.enqueue(event, false);
+                    next.enqueue(event.into(), false);
                 }
             }
             out.push((Move::Push(commit), Ok(next)));
@@ -66,14 +66,14 @@ impl World {
             if state.coming & (1 << event) != 0 {
                 let mut next = *state;
                 next.coming &= !(1 << event);
-                next.enqueue(event, false);
-                out.push((Move::Arrive(event), Ok(next)));
+                next.enqueue(event.into(), false);
+                out.push((Move::Arrive(event.into()), Ok(next)));
             }
             if state.left.doubled > 0 && rules.has_event(event) {
                 let mut next = *state;
                 next.left.doubled -= 1;
-                next.enqueue(event, false);
-                out.push((Move::Double(event), Ok(next)));
+                next.enqueue(event.into(), false);
+                out.push((Move::Double(event.into()), Ok(next)));
             }
         }
         if state.left.sweeps > 0 && state.pushed > 0 {
@@ -107,8 +107,9 @@ impl World {
             }
             let mut next = *state;
             next.queue[place] = 0;
+            let look = self.look(state, message);
             next.workers[slot] = Some(Worker {
-                node: self.start(message),
+                node: self.start(message, look),
                 message,
                 built: GONE,
                 observed: 0,
@@ -121,21 +122,58 @@ impl World {
         }
     }
 
-    fn start(&mut self, message: u8) -> Node {
+    /// The second look at what is parked is due, a minute after the first one.
+    fn rechecks(&self, state: &State, out: &mut Vec<(Move, After)>) {
+        for place in 0..RECHECKS {
+            let Some(recheck) = state.rechecks[place] else {
+                continue;
+            };
+            let mut next = *state;
+            next.rechecks[place] = None;
+            let early = self.rules.mutant == Some(Mutant::OneLook);
+            if !early && self.rules.lag != Lag::Endless {
+                // No machine is behind for a minute.
+                next.shown = next.shown.max(recheck.pushed);
+            }
+            next.enqueue(due(recheck), false);
+            out.push((Move::Due(recheck.tip), Ok(next)));
+        }
+    }
+
+    pub(crate) fn start(&mut self, message: Message, look: Look) -> Node {
         let (rules, machine) = (&self.rules, &mut self.machine);
-        *self.starts.entry(message).or_insert_with(|| {
+        *self.starts.entry((message, look)).or_insert_with(|| {
             let known = |commit| (commit != GONE).then(|| id(commit));
-            machine.start((message != SWEEP).then(|| {
+            let push = u8::try_from(message).ok().filter(|_| message != SWEEP);
+            let hints = push.map(|push| {
                 if rules.hints {
                     Hints {
-                        commits: vec![id(rules.tip(message))],
-                        before: known(rules.tip(message - 1)),
+                        commits: vec![id(rules.tip(push))],
+                        before: known(rules.tip(push - 1)),
                     }
                 } else {
                     Hints::default()
                 }
-            }))
+            });
+            machine.start(hints, look)
         })
+    }
+
+    /// What the looks of a delivery are.
+    fn look(&self, state: &State, message: Message) -> Look {
+        if let Some((held, tip, _)) = second_look(message) {
+            return Look::Second { held, tip };
+        }
+        match (self.rules.mutant, state.newest, u8::try_from(message)) {
+            (Some(Mutant::EveryLook), ..) => Look::Waived,
+            (Some(Mutant::EventBelieved), Some(newest), Ok(push)) if message != SWEEP => {
+                Look::Second {
+                    held: newest.etag,
+                    tip: self.rules.tip(push),
+                }
+            }
+            _ => Look::First,
+        }
     }
 
     pub(crate) fn holds(&self, state: &State, condition: Option<u8>) -> bool {
@@ -159,6 +197,7 @@ impl World {
                     ),
                 ));
             }
+            self.check_step_back(newest, write)?;
             if newest.commit == write.commit {
                 return Err(violation(
                     "I2 no repeat",
@@ -170,9 +209,38 @@ impl World {
             commit: write.commit,
             etag: self.etag(state.versions, write.commit),
             observed: write.observed,
+            previous: state.newest.map_or(GONE, |newest| newest.commit),
+            is_bare: false,
         });
         state.versions += 1;
         Ok(true)
+    }
+
+    /// A step back needs two looks, a minute apart, at the tip and beside the version that it replaces.
+    fn check_step_back(&self, newest: Version, write: Write) -> Result<(), Violation> {
+        let is_older =
+            !newest.is_bare && self.rules.time(write.commit) < self.rules.time(newest.commit);
+        let is_back = is_older || newest.previous == write.commit;
+        let second = Some((newest.etag, write.commit, false));
+        let is_seen_twice = second_look(write.message) == second;
+        let why = if is_back && !is_seen_twice {
+            "was not seen twice"
+        } else if self.rules.lag != Lag::Endless && self.is_stale(newest.commit, write.commit) {
+            "the ref never pointed there after it"
+        } else {
+            return Ok(());
+        };
+        let (commit, held) = (name(write.commit), name(newest.commit));
+        let text = format!("{commit} replaces {held}, and {why}");
+        Err(violation("I8 no stale step back", text))
+    }
+
+    /// Whether the ref pointed to a commit only before it first pointed to the one that is held.
+    fn is_stale(&self, held: Commit, commit: Commit) -> bool {
+        let timeline = self.rules.timeline;
+        let first = timeline.iter().position(|tip| *tip == held);
+        let last = timeline.iter().rposition(|tip| *tip == commit);
+        last < first
     }
 
     /// The sweep looks at the object, and a delivery follows if it differs from its ref. Nothing disturbs it.
@@ -208,12 +276,15 @@ impl Model for World {
                 commit,
                 etag: self.etag(0, commit),
                 observed: 0,
+                previous: GONE,
+                is_bare: self.rules.is_bare,
             }),
             versions: 1,
             coming: 0,
             queue: [0; QUEUE],
             workers: [None; WORKERS],
             air: [None; IN_THE_AIR],
+            rechecks: [None; RECHECKS],
             left: self.rules.faults,
         }
     }
@@ -222,6 +293,7 @@ impl Model for World {
         out.clear();
         self.pushes(state, out);
         self.messages(state, out);
+        self.rechecks(state, out);
         for slot in 0..WORKERS {
             if let Some(worker) = state.workers[slot] {
                 self.worker(state, slot, worker, out);
@@ -253,6 +325,7 @@ impl Model for World {
             && state.shown == state.pushed
             && state.queue == [0; QUEUE]
             && state.coming == 0
+            && state.rechecks == [None; RECHECKS]
             && state.workers == [None; WORKERS];
         if !over {
             return Err(violation("end", format!("nothing can happen in {state:?}")));

@@ -158,6 +158,7 @@ fn sync_prints_a_line_an_object_and_the_zip_is_there() {
         "ref",
         "outcome",
         "commit",
+        "tip",
         "bucket",
         "object_key",
         "version_id",

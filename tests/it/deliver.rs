@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use backlog_bridge::{
-    deliver::{Delivery, Success, step::Hints},
+    deliver::{
+        Delivery, Success,
+        step::{Hints, SecondLook},
+    },
     error::{Error, chain},
     push::CommitId,
 };
@@ -87,6 +90,7 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
         ),
         ("delivery-id", delivery_id.clone()),
         ("git-commit", commit.clone()),
+        ("git-commit-time", text("1700000000")),
         ("git-ref", text(MAIN)),
         ("git-repository", text("APP/web")),
         (
@@ -126,7 +130,7 @@ async fn a_deleted_branch_leaves_the_object_as_it_is() {
 
 #[tokio::test]
 async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let a = commit(&world, "a");
     world.deliver().await;
     let b = world
@@ -134,6 +138,7 @@ async fn a_force_push_there_and_back_is_three_versions_that_all_differ() {
         .commit_orphan_on(MAIN, &[("b.txt", "b".into())]);
     world.deliver().await;
     world.repository.set_ref(MAIN, &a);
+    world.second_look = SecondLook::Waived;
     assert_eq!(outcome(&world.deliver().await), Success::Published);
     assert_eq!(world.commits(), [a.clone(), b, a.clone()]);
     assert_newest_is(&world, &a);
@@ -184,7 +189,10 @@ async fn an_object_that_two_refs_make_is_its_holders() {
     let commit = commit(&world, "a");
     world.repository.set_ref("refs/tags/main", &commit);
     let tag = world.destination_of("refs/tags/main");
-    let first = world.bridge.deliver(&tag, None, &Arc::default()).await;
+    let first = world
+        .bridge
+        .deliver(&tag, None, SecondLook::Needed, &Arc::default())
+        .await;
     assert_eq!(outcome(&first), Success::Published);
     let conflict = failure(world.deliver().await);
     assert_eq!(
@@ -204,7 +212,12 @@ async fn an_object_that_an_exact_route_names_is_its_alone() {
     let commit = commit(&world, "a");
     world.repository.set_ref("refs/tags/main", &commit);
     let tag = world.destination_of("refs/tags/main");
-    let conflict = failure(world.bridge.deliver(&tag, None, &Arc::default()).await);
+    let conflict = failure(
+        world
+            .bridge
+            .deliver(&tag, None, SecondLook::Needed, &Arc::default())
+            .await,
+    );
     assert_eq!(conflict.kind(), "key_conflict", "nobody holds it yet");
     assert!(conflict.to_string().contains(MAIN), "{conflict}");
     assert_eq!(outcome(&world.deliver().await), Success::Published);
@@ -216,7 +229,12 @@ async fn an_object_of_a_ref_that_is_no_longer_routed_is_replaced() {
     let old = world.repository.commit_on(DEVELOP, &[("d", "d".into())]);
     world
         .bridge
-        .deliver(&world.destination_of(DEVELOP), None, &Arc::default())
+        .deliver(
+            &world.destination_of(DEVELOP),
+            None,
+            SecondLook::Needed,
+            &Arc::default(),
+        )
         .await;
     assert_newest_is(&world, &old);
     world.set_routes(&[(MAIN, KEY)]);
@@ -352,7 +370,9 @@ async fn a_rival_that_is_faster_leaves_one_version() {
     let commit = commit(&world, "a");
     let (rival, to) = (world.rival(), world.destination());
     world.s3.before(Op::PutObject, move || async move {
-        let delivery = rival.deliver(&to, None, &Arc::default()).await;
+        let delivery = rival
+            .deliver(&to, None, SecondLook::Needed, &Arc::default())
+            .await;
         assert_eq!(outcome(&delivery), Success::Published);
     });
     let delivery = world.deliver().await;
@@ -371,7 +391,9 @@ async fn a_rival_with_an_older_commit_does_not_have_the_last_word() {
     let repository = world.repository.clone();
     // The rival has its archive and writes it, the ref moves, and only then comes what this delivery has of the old tip.
     world.s3.before(Op::PutObject, move || async move {
-        let delivery = rival.deliver(&to, None, &Arc::default()).await;
+        let delivery = rival
+            .deliver(&to, None, SecondLook::Needed, &Arc::default())
+            .await;
         assert_eq!(outcome(&delivery), Success::Published);
         repository.commit_on(MAIN, &[("new.txt", "new".into())]);
     });
@@ -791,7 +813,11 @@ fn faults_of_the_git_server_are_told_apart() {
                 // Each time as if for the first: a refused login is not tried again soon.
                 let bridge = world.rival();
                 let to = world.destination();
-                let err = failure(bridge.deliver(&to, None, &Arc::default()).await);
+                let err = failure(
+                    bridge
+                        .deliver(&to, None, SecondLook::Needed, &Arc::default())
+                        .await,
+                );
                 server.clear_faults();
                 assert_eq!(
                     (err.kind(), err.is_transient()),

@@ -1,8 +1,14 @@
 //! When the version before is of no use, everything is fetched: the result is right, and it is said why.
 
-use std::io::{Cursor, Write};
+use std::{
+    io::{Cursor, Write},
+    sync::Arc,
+};
 
-use backlog_bridge::{deliver::Success, limits::Limits};
+use backlog_bridge::{
+    deliver::{Success, step::SecondLook},
+    limits::Limits,
+};
 use gix::objs::Kind;
 
 use crate::support::{
@@ -224,7 +230,9 @@ async fn a_version_that_somebody_replaces_meanwhile_is_built_on_once_more() {
         world.repository.clone(),
     );
     world.s3.before(Op::GetObjectVersion, move || async move {
-        let delivery = rival.deliver(&to, None, &std::sync::Arc::default()).await;
+        let delivery = rival
+            .deliver(&to, None, SecondLook::Needed, &Arc::default())
+            .await;
         assert_eq!(delivery.result.unwrap(), Success::Published);
         repository.commit_on(MAIN, &[("c.txt", "c".into())]);
     });

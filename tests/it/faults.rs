@@ -11,7 +11,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    deliver::{Delivery, Success},
+    deliver::{Delivery, Success, step::SecondLook},
     error::chain,
     progress::Progress,
 };
@@ -90,7 +90,10 @@ impl Run {
     async fn deliver(&self, time: Duration) -> Delivery {
         let progress = Arc::new(Progress::until(Instant::now() + time));
         let to = self.world.destination();
-        self.world.bridge.deliver(&to, None, &progress).await
+        self.world
+            .bridge
+            .deliver(&to, None, SecondLook::Needed, &progress)
+            .await
     }
 
     /// One clean delivery, and then the invariants.

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backlog_bridge::deliver::step::SecondLook;
 use flate2::{Compress, Compression, FlushCompress};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use zip::ZipArchive;
@@ -198,7 +199,8 @@ async fn a_chain_of_pushes_is_readable_by_all_readers() {
 
 #[tokio::test]
 async fn a_force_push_is_delivered_whatever_it_leads_to() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.second_look = SecondLook::Waived;
     let first = world.repository.commit_on(MAIN, &base());
     world.publish("first").await;
     let second = world.repository.commit_on(MAIN, &[("b", "b".into())]);
@@ -216,7 +218,8 @@ async fn a_force_push_is_delivered_whatever_it_leads_to() {
 
 #[tokio::test]
 async fn a_tag_that_moves_is_delivered_by_the_change() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.second_look = SecondLook::Waived;
     let work = "refs/heads/work";
     let first = world.repository.commit_on(work, &base());
     // What the route delivers may be a tag object, as `refs/tags/…` are.

@@ -27,6 +27,7 @@ mod packs;
 #[path = "../processes/mod.rs"]
 mod processes;
 mod remote;
+mod replicas;
 mod requests;
 mod routes;
 mod secrets;

@@ -227,6 +227,63 @@ fn a_webhook_is_accepted_and_delivered_and_each_outcome_is_a_line() {
     assert!(!text.contains("marker"), "nothing of a body: {text}");
 }
 
+/// How long the second look may take to come and be delivered, a minute after the first.
+const SECOND_LOOK: Duration = Duration::from_secs(75);
+
+#[test]
+fn what_looks_older_is_delivered_a_minute_later_and_it_is_said_why_it_waits() {
+    let place = Place::new();
+    let table = place.folder.path().join("routes.toml");
+    let space = format!(
+        "[[space]]\nurl = \"file://{}\"\n",
+        place.upstream.root().display()
+    );
+    let route = |name: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"refs/heads/{name}\"\nobject = \"{name}.zip\"\n"
+        )
+    };
+    fs::write(&table, space + &route("main") + &route("behind")).unwrap();
+    let (first, second, third) = ("refs/heads/main", "refs/heads/main", "refs/heads/behind");
+    let a = place.repository.commit_on(first, &[("a", "a".into())]);
+    let b = place.repository.commit_on(second, &[("a", "b".into())]);
+    let c = place.repository.commit_on(third, &[("c", "c".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    let held = [serving.line(), serving.line()].map(|line| line["commit"].clone());
+    assert!(
+        held.contains(&json!(b)) && held.contains(&json!(c)),
+        "{held:?}"
+    );
+
+    // A force push back; and a push from a laptop whose clock is behind.
+    let pushed = Instant::now();
+    place.repository.set_ref(first, &a);
+    let behind = Upstream::at(place.upstream.root()).repository("APP/web");
+    let d = behind.commit_on(third, &[("c", "d".into())]);
+    for (ref_name, tip, held) in [(first, &a, &b), (third, &d, &c)] {
+        let body = project_push("update", ref_name, &[tip]);
+        assert_eq!(serving.post(&serving.token, body).0, 202);
+        let line = serving.line();
+        assert_eq!(line["outcome"], "already_current", "{line}");
+        assert_eq!(line["reason"], "the server shows an older commit", "{line}");
+        assert_eq!((&line["tip"], &line["commit"]), (&json!(tip), &json!(held)));
+    }
+    serving.wait_for("backlog-bridge sync main --now");
+    assert!(pushed.elapsed() < Duration::from_secs(10));
+    for _ in 0..2 {
+        let line = serving.stdout.recv_timeout(SECOND_LOOK).unwrap();
+        let took = pushed.elapsed();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["outcome"], "published", "{line}");
+        let tip = if line["route"] == "main" { &a } else { &d };
+        assert_eq!(line["commit"], json!(tip), "{line}");
+        println!("{} after {took:.1?}", line["route"]);
+        let minute = Duration::from_mins(1);
+        assert!(minute <= took && took < SECOND_LOOK, "{took:?}");
+    }
+    assert_eq!(serving.stop().0, Some(0));
+}
+
 #[test]
 fn duplicates_make_one_version_and_a_sweep_finds_what_no_event_told_of() {
     let place = Place::new();

@@ -76,6 +76,8 @@ async fn put(s3: &S3, way: Way, archive: &Archive, condition: &Condition) -> Res
         tree: ObjectId::from_hex(id.as_bytes()).unwrap(),
         summary: "Add a film".into(),
         delivery_id: "5d1b9f4e",
+        commit_time: None,
+        previous: None,
     };
     match way {
         Way::AsItComes => s3.put(AT, archive, &label, condition).await,

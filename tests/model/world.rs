@@ -1,6 +1,7 @@
 //! A repository, a bucket and a worker, what can happen to them, and what must be true of them.
 
 use std::{
+    collections::VecDeque,
     fmt::Write as _,
     fs,
     ops::AddAssign,
@@ -11,14 +12,14 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
-    deliver::Bridge,
+    deliver::{Bridge, step::SECOND_LOOK},
     limits::Limits,
-    local::{Fifo, Received},
-    outcome::{Outcome, Report},
+    local::{Fifo, Receipt, Received},
+    outcome::{Outcome, Report, SeenBack},
     progress::Progress,
     queue::Job,
     table::LiveTable,
-    worker::{Attempt, End, Handled, Worker, backoff},
+    worker::{Attempt, End, Handled, Parked, Worker, backoff},
 };
 
 use super::Op;
@@ -111,6 +112,7 @@ impl World {
                     logins: Arc::default(),
                     limits: Limits::default(),
                     replaces_unrouted: true,
+                    tips: Arc::default(),
                 },
             },
             upstream,
@@ -162,6 +164,7 @@ impl World {
                     deleted: false,
                     request_id: "model".into(),
                     swept: false,
+                    recheck: None,
                 });
             }
         }
@@ -178,9 +181,30 @@ impl World {
         loop {
             let (mut received, _) = self.queue.receive(1, None, self.now);
             if let Some(received) = received.pop() {
-                return Some(received);
+                match Parked::of(&received.body, self.now - received.sent) {
+                    None => return Some(received),
+                    Some(parked) => self.wait(parked, received.receipt),
+                }
+                continue;
             }
             self.now = self.queue.next_return(self.now)?;
+        }
+    }
+
+    /// Has a parked job wait on, or its second look be taken.
+    fn wait(&mut self, parked: Parked, receipt: Receipt) {
+        match parked {
+            Parked::Rests(rest) => {
+                let kept = self.queue.change_visibility(receipt, rest, self.now);
+                kept.unwrap();
+            }
+            Parked::Due(job) => {
+                let group = job.group();
+                self.queue.send(*job, group, self.now);
+                self.queue.delete(receipt, self.now).unwrap();
+                // The minute that is over here was none to the process: this is another one, which has seen nothing.
+                self.worker.bridge.tips = Arc::default();
+            }
         }
     }
 
@@ -342,7 +366,9 @@ impl World {
 
     /// I5, while nobody else delivers: what is acknowledged as delivered is what the ref points to.
     fn check(&self, report: &Report, end: End) {
+        // What waits for its second look is not delivered yet.
         if end == End::Done
+            && report.step_back != Some(SeenBack::First)
             && matches!(report.outcome, Outcome::Published | Outcome::AlreadyCurrent)
         {
             let branch = BRANCHES
@@ -374,11 +400,18 @@ impl World {
     pub(crate) async fn conclude(mut self) -> Count {
         self.s3.heal();
         self.time = TIME;
-        for job in self.sweep().await {
+        let mut jobs = VecDeque::from(self.sweep().await);
+        while let Some(job) = jobs.pop_front() {
+            self.worker.bridge.tips = Arc::default();
             let (attempt, progress) = (FIRST, self.progress());
             let handled = self.worker.deliver(&job, attempt, &progress).await;
             assert!(handled.report.error.is_none(), "{:?}", handled.report);
             self.counted(&handled.report);
+            let due = |job: Job| match Parked::of(&job, SECOND_LOOK) {
+                Some(Parked::Due(job)) => *job,
+                other => panic!("{job:?}: {other:?}"),
+            };
+            jobs.extend(handled.more.into_iter().map(due));
         }
         for &(route, branch, key) in TABLES[self.table] {
             let Some(tip) = self.tip(branch) else {

@@ -186,6 +186,7 @@ impl World {
                 deleted: false,
                 request_id: nth.to_string(),
                 swept: false,
+                recheck: None,
             };
             let copies = [0, 1, 1, 1, 1, 1, 1, 2][rng.usize(..8)];
             for _ in 0..copies {

@@ -69,6 +69,7 @@ impl GitServer {
         let ca = Ca::new();
         let state = Arc::new(State {
             backend: Backend::new(root),
+            replica: Mutex::default(),
             login: login.map(|(user, password)| Login {
                 user: user.to_owned(),
                 header: format!(
@@ -165,6 +166,14 @@ impl GitServer {
         });
     }
 
+    /// Has a second machine answer with what stands below a folder, whenever `answers` says so of a request.
+    pub fn replica(&self, root: &Path, answers: impl FnMut(Op) -> bool + Send + 'static) {
+        *lock(&self.state.replica) = Some(Replica {
+            backend: Arc::new(Backend::new(root)),
+            answers: Box::new(answers),
+        });
+    }
+
     /// Ignores that a client asks for protocol v2.
     pub fn speak_v0_only(&self, yes: bool) {
         self.state.v0_only.store(yes, Ordering::Relaxed);
@@ -181,6 +190,9 @@ impl GitServer {
 impl Drop for GitServer {
     fn drop(&mut self) {
         self.state.backend.stop();
+        if let Some(replica) = &*lock(&self.state.replica) {
+            replica.backend.stop();
+        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -189,12 +201,19 @@ impl Drop for GitServer {
 
 struct State {
     backend: Backend,
+    replica: Mutex<Option<Replica>>,
     login: Option<Login>,
     log: Mutex<Vec<Entry>>,
     plans: Plans,
     packs: Mutex<HashMap<PackKey, Bytes>>,
     cache_packs: AtomicBool,
     v0_only: AtomicBool,
+}
+
+/// Another machine of the server, which may be behind.
+struct Replica {
+    backend: Arc<Backend>,
+    answers: Box<dyn FnMut(Op) -> bool + Send>,
 }
 
 /// Path, protocol and request body.
@@ -368,7 +387,13 @@ impl State {
             protocol,
             user: self.login.as_ref().map(|login| login.user.clone()),
         };
-        let reply = self.backend.call(call, body).await?;
+        let replica = lock(&self.replica)
+            .as_mut()
+            .and_then(|replica| (replica.answers)(op).then(|| Arc::clone(&replica.backend)));
+        let reply = match replica {
+            Some(replica) => replica.call(call, body).await?,
+            None => self.backend.call(call, body).await?,
+        };
         let status = StatusCode::from_u16(reply.status).map_err(io::Error::other)?;
         let headers = reply.headers.into_iter().filter_map(|(name, value)| {
             Some((

@@ -92,7 +92,6 @@ impl Upstream {
     }
 
     /// In a folder that stays.
-    #[allow(dead_code, reason = "the benchmark's alone")]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -104,6 +103,15 @@ impl Upstream {
     /// What the server serves.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Another machine's copy of all repositories as they are now.
+    pub fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        let mut cp = std::process::Command::new("cp");
+        cp.arg("-R").arg(self.root.join(".")).arg(copy.path());
+        stdout_of(&mut cp, b"");
+        copy
     }
 
     /// The repository of a name such as `APP/web`; a new one is empty.

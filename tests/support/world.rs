@@ -9,7 +9,10 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
-    deliver::{Bridge, Delivery, Success, step::Hints},
+    deliver::{
+        Bridge, Delivery, Success,
+        step::{Hints, SecondLook},
+    },
     error::chain,
     limits::Limits,
     route::{Destination, Origin, RouteTable},
@@ -29,6 +32,8 @@ pub struct World {
     pub repository: Repository,
     pub s3: TestS3,
     pub bridge: Bridge,
+    /// What a look at the tip is.
+    pub second_look: SecondLook,
     /// Where the bridge reads its table.
     table_file: PathBuf,
     table: RouteTable,
@@ -66,11 +71,13 @@ impl World {
             logins: Arc::default(),
             limits: Limits::default(),
             replaces_unrouted: true,
+            tips: Arc::default(),
         };
         Self {
             upstream,
             repository,
             s3,
+            second_look: SecondLook::Needed,
             bridge,
             table_file,
             table,
@@ -95,6 +102,7 @@ impl World {
             logins: Arc::default(),
             limits: self.bridge.limits,
             replaces_unrouted: true,
+            tips: Arc::default(),
         }
     }
 
@@ -126,7 +134,10 @@ impl World {
 
     pub async fn deliver_hinted(&self, hints: Option<Hints>) -> Delivery {
         let to = self.destination();
-        self.bridge.deliver(&to, hints, &Arc::default()).await
+        let (second_look, progress) = (self.second_look.clone(), Arc::default());
+        self.bridge
+            .deliver(&to, hints, second_look, &progress)
+            .await
     }
 
     /// Delivers, for what is asked about it in the same line.

@@ -7,7 +7,7 @@ use backlog_bridge::{
     bucket::{Current, Holding},
     deliver::{
         holder::Ruling,
-        step::{Action, Saw, Steps},
+        step::{Action, Saw, SecondLook, Steps},
     },
     error::Error,
     plan::{Ignored, Next, NoJobs, heirs, next, plan},
@@ -329,6 +329,7 @@ impl Facts {
                 deleted: false,
                 request_id: String::new(),
                 swept: true,
+                recheck: None,
             })
         }))
     }
@@ -432,7 +433,7 @@ impl Facts {
 
     /// A delivery before its first step.
     pub(super) fn start(&mut self) -> u16 {
-        let mut steps = Steps::new(None);
+        let mut steps = Steps::new(None, SecondLook::Needed);
         let action = steps.start();
         self.number(steps, action)
     }
@@ -453,8 +454,9 @@ impl Facts {
             Sight::Head(etag) => Saw::Head(etag.map(|etag| etag.to_string())),
             Sight::Table(ruling) => Saw::Table(self.rulings[usize::from(ruling)].clone()),
             Sight::Tip(commit) => Saw::Tip(Some(id(commit))),
-            Sight::Built => Saw::Built,
-            Sight::Stored => Saw::Stored,
+            // Nobody pushes back in these searches.
+            Sight::Built => Saw::Built(None),
+            Sight::Stored => Saw::Stored(String::new()),
             Sight::NotStored => Saw::NotStored,
             Sight::Waited => Saw::Waited,
         };
@@ -519,6 +521,8 @@ fn current(commit: Commit) -> Option<Current> {
             repository: repository.into(),
             ref_name: ref_name.into(),
             delivery_id: String::new(),
+            commit_time: None,
+            previous: None,
         }),
     })
 }

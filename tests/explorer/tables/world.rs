@@ -511,6 +511,7 @@ impl World {
                 return (Move::Acknowledge(job), Ok(next));
             }
             Verdict::BranchGone | Verdict::RefNotFound => unreachable!("all refs are there"),
+            Verdict::StepBack { .. } => unreachable!("nobody pushes back"),
         };
         next.workers[slot] = None;
         let what = Move::Acknowledge(job);

@@ -23,6 +23,7 @@ use crate::support::{
     git_server::GitServer,
     lambda::Lambda,
     oracle::{assert_zip_equals, expected_entries},
+    process::{git, stdout_of},
     s3::{ACCESS_KEY, Fault, Op as S3Op, SECRET_KEY, StoredVersion, TestS3},
     secrets::TestSecrets,
     sqs::TestSqs,
@@ -56,7 +57,10 @@ const BRANCHES: [&str; 2] = ["refs/heads/main", "refs/heads/develop"];
 /// Shorter than a worker may stand still, so that a message comes again while its worker lives.
 const VISIBILITY: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// What is parked when the last push was made, and what the sweep parks then, take a minute each.
 const END: Duration = Duration::from_mins(5);
+/// How far a second machine of the Git server may be behind, in milliseconds.
+const LAG: u64 = 3000;
 
 struct World {
     repository: Repository,
@@ -67,7 +71,7 @@ struct World {
     folder: TempDir,
     lambdas: Vec<Lambda>,
     _secrets: TestSecrets,
-    _upstream: Upstream,
+    upstream: Upstream,
 }
 
 impl World {
@@ -107,7 +111,7 @@ impl World {
             folder,
             lambdas,
             _secrets: secrets,
-            _upstream: upstream,
+            upstream,
         };
         world.put_table(&world.table(&ROUTES)).await;
         world
@@ -160,6 +164,32 @@ impl World {
             self.put_table(&self.table(&ROUTES)).await;
             count.edits.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Has a second machine answer half of the requests, which is behind by up to [`LAG`].
+    async fn lag(&self, replica: &Path, mut rng: Rng, over: &AtomicBool, count: &Count) {
+        let mut answers = rng.fork();
+        self.git.replica(replica, move |_| answers.bool());
+        while !over.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(rng.u64(..LAG))).await;
+            self.catch_up(replica).await;
+            count.syncs.fetch_add(1, Relaxed);
+        }
+        self.catch_up(replica).await;
+    }
+
+    /// Brings the second machine's refs to where the first one's are.
+    async fn catch_up(&self, replica: &Path) {
+        let (from, to) = (
+            self.repository.path().to_owned(),
+            replica.join("APP/web.git"),
+        );
+        let fetch = move || {
+            let mut git = git();
+            git.arg("-C").arg(to).args(["fetch", "--quiet", "--prune"]);
+            stdout_of(git.arg(from).arg("+refs/*:refs/*"), b"");
+        };
+        tokio::task::spawn_blocking(fetch).await.unwrap();
     }
 
     /// Pushes something, most of the time with its events.
@@ -284,6 +314,17 @@ struct Count {
     late: AtomicUsize,
     invocations: AtomicUsize,
     edits: AtomicUsize,
+    syncs: AtomicUsize,
+}
+
+/// What else happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// People edit the table.
+    Edits,
+    /// The Git server answers from two machines.
+    Replica,
 }
 
 /// Whether it runs, and no stranger has its number by now.
@@ -352,7 +393,7 @@ fn assert_no_secret(folder: &Path) {
     }
 }
 
-async fn live(seed: u64, pushes: usize, edits: bool) {
+async fn live(seed: u64, pushes: usize, beside: Beside) {
     let started = Instant::now();
     let world = World::new().await;
     let (count, over, calm) = (
@@ -361,7 +402,8 @@ async fn live(seed: u64, pushes: usize, edits: bool) {
         AtomicBool::new(false),
     );
     let mut rng = Rng::with_seed(seed);
-    let (trouble, edit) = (rng.fork(), rng.fork());
+    let (trouble, edit, lag) = (rng.fork(), rng.fork(), rng.fork());
+    let replica = world.upstream.copy();
     let story = async {
         let pushing = async {
             for nth in 0..pushes {
@@ -372,12 +414,14 @@ async fn live(seed: u64, pushes: usize, edits: bool) {
             }
             calm.store(true, Relaxed);
         };
-        let editing = async {
-            if edits {
-                world.edit(edit, &calm, &count).await;
+        let besides = async {
+            match beside {
+                Beside::Nothing => {}
+                Beside::Edits => world.edit(edit, &calm, &count).await,
+                Beside::Replica => world.lag(replica.path(), lag, &calm, &count).await,
             }
         };
-        tokio::join!(pushing, world.trouble(trouble, &calm, &count), editing);
+        tokio::join!(pushing, world.trouble(trouble, &calm, &count), besides);
         world.s3.heal();
         world.empty_queue().await;
         // The schedule sends this to a group of its own.
@@ -397,12 +441,13 @@ async fn live(seed: u64, pushes: usize, edits: bool) {
     let versions = conclude(&world);
     let starts: usize = world.lambdas.iter().map(Lambda::starts).sum();
     println!(
-        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {} late writes, {} edits, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
+        "seed {seed}: {pushes} pushes, {} kills, {} stops, {} faults, {} late writes, {} edits, {} times level, {starts} processes, {} invocations, {versions:?} versions, 0 violations, {:.0?}",
         count.kills.load(Relaxed),
         count.stops.load(Relaxed),
         count.faults.load(Relaxed),
         count.late.load(Relaxed),
         count.edits.load(Relaxed),
+        count.syncs.load(Relaxed),
         count.invocations.load(Relaxed),
         started.elapsed()
     );
@@ -444,21 +489,26 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap())
 }
 
-async fn lives(edits: bool) {
+async fn lives(beside: Beside) {
     let first = number("PROCESSES_SEED").unwrap_or(1);
     let long = number("PROCESSES").map(|pushes| usize::try_from(pushes).unwrap());
     for seed in first..first + if long.is_some() { 3 } else { 1 } {
         println!("seed {seed}");
-        live(seed, long.unwrap_or(PUSHES), edits).await;
+        live(seed, long.unwrap_or(PUSHES), beside).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_and_stopped_workers_leave_every_object_at_its_refs_tip() {
-    lives(false).await;
+    lives(Beside::Nothing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn so_they_do_while_people_edit_the_table() {
-    lives(true).await;
+    lives(Beside::Edits).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_they_do_while_the_git_server_answers_from_two_machines() {
+    lives(Beside::Replica).await;
 }

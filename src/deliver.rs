@@ -28,7 +28,7 @@ use crate::{
     progress::{Progress, Stage},
     push::{CommitId, RefName, RepositoryName},
     queue::StepBack,
-    remote::Tip,
+    remote::{Tip, Wanted},
     route::{Destination, DestinationError, Route, RouteTable, Space},
     secrets::Logins,
     table::LiveTable,
@@ -159,11 +159,13 @@ impl Bridge {
         if let Some(exact) = route.pattern().exact() {
             return Ok(vec![route.destination(space, exact)]);
         }
-        let refs = self
-            .refs(space, route.repository(), &[route.pattern().start()], None)
-            .await?;
+        let wanted = wanted([route]);
+        let refs = self.refs(space, route.repository(), wanted, None).await?;
+        if refs.is_cut {
+            return Err(too_many(route.repository()));
+        }
         let mut destinations = Vec::new();
-        for (name, _) in refs {
+        for (name, _) in refs.found {
             if !route.pattern().matches(&name) {
                 continue;
             }
@@ -178,14 +180,14 @@ impl Bridge {
         Ok(destinations)
     }
 
-    /// The refs of a repository whose names begin with one of `prefixes`, and where they point.
+    /// The refs of a repository that are wanted, and where they point.
     pub(crate) async fn refs(
         &self,
         space: &Space,
         repository: &RepositoryName,
-        prefixes: &[&str],
+        wanted: Wanted,
         deadline: Option<Instant>,
-    ) -> Result<Vec<(RefName, Tip)>, Error> {
+    ) -> Result<Refs, Error> {
         let url = repository.url_in(space.url());
         let git = Git::open(
             &self.logins,
@@ -195,8 +197,43 @@ impl Bridge {
             deadline,
         );
         let mut git = Box::pin(git).await?;
-        let refs = git.refs(prefixes).await?;
+        let refs = git.refs(wanted).await?;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
-        Ok(refs.into_iter().filter_map(named).collect())
+        Ok(Refs {
+            found: refs.found.into_iter().filter_map(named).collect(),
+            is_cut: refs.is_cut,
+        })
+    }
+}
+
+/// Refs of a repository.
+pub(crate) struct Refs {
+    /// What they are called, and where they point.
+    pub(crate) found: Vec<(RefName, Tip)>,
+    /// Whether there are so many that some were left out, of those that globs take.
+    pub(crate) is_cut: bool,
+}
+
+/// The refs that routes of one repository may take.
+pub(crate) fn wanted<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Wanted {
+    let mut wanted = Wanted::default();
+    for route in routes {
+        let pattern = route.pattern();
+        match pattern.exact() {
+            Some(name) => wanted.names.push(name.to_string()),
+            None => wanted.prefixes.push(pattern.start().to_owned()),
+        }
+    }
+    wanted
+}
+
+/// That not every ref was seen that globs take.
+pub(crate) fn too_many(repository: &RepositoryName) -> Error {
+    Error::Fetch {
+        repository: repository.clone(),
+        transient: true,
+        source: "it has more refs that a glob may take than there is room for, 16 MiB of names and ids; delete some, or \
+                 let the glob begin with more than the others"
+            .into(),
     }
 }

@@ -116,6 +116,16 @@ pub enum Error {
         /// What `gix` or the pack reader says.
         source: Source,
     },
+    /// The Git server has shown a commit, and does not give it.
+    #[error(
+        "{repository} does not give a commit that it has just shown; one of its machines may be behind"
+    )]
+    NotGiven {
+        /// The repository.
+        repository: RepositoryName,
+        /// What the server says instead.
+        source: Source,
+    },
     /// The commit needs more than the limits allow.
     #[error("{repository} at {commit} is too large; raise the limit, or keep such files elsewhere")]
     TooLarge {
@@ -271,7 +281,7 @@ impl Error {
             Self::AuthFailed { .. } => "auth_failed",
             Self::RepositoryNotFound { .. } => "repository_not_found",
             Self::RefNotFound { .. } => "ref_not_found",
-            Self::Fetch { .. } => "fetch",
+            Self::Fetch { .. } | Self::NotGiven { .. } => "fetch",
             Self::TooLarge { .. } => "too_large",
             Self::UnsafeTree { .. } => "unsafe_tree",
             Self::Snapshot { .. } => "snapshot",
@@ -295,6 +305,7 @@ impl Error {
             | Self::Fetch { transient, .. }
             | Self::Bucket { transient, .. } => *transient,
             Self::Unreachable { .. }
+            | Self::NotGiven { .. }
             | Self::Disk { .. }
             | Self::Contention { .. }
             | Self::Deadline { .. }

@@ -4,6 +4,7 @@
 
 mod capped;
 mod connection;
+mod wanted;
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ use gix::{
 };
 
 use self::capped::{Allowance, Capped};
-pub use self::connection::Connection;
+pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
     error::Error,
     push::{CommitId, RepositoryName},
@@ -36,9 +37,9 @@ use crate::{
 /// How we call ourselves in the protocol.
 const AGENT: &str = concat!("backlog-bridge/", env!("CARGO_PKG_VERSION"));
 
-/// How long the server may take for the answer to a small question, as a whole. Without this, one that sends a byte now and
-/// then would hold us for ever: the HTTP client limits each read, not their sum.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long the server may take to say hello and to list refs, as a whole. Without this, one that sends a byte now and then
+/// would hold us for ever: the HTTP client limits each read, not their sum.
+const REFS_WITHIN: Duration = Duration::from_mins(2);
 
 /// How long after the deadline a request ends at the latest. Whoever waits for it has gone by then; this is so that its
 /// thread goes too.
@@ -73,6 +74,11 @@ impl Remote {
     ///
     /// [`Error::Unreachable`], [`Error::AuthFailed`], [`Error::RepositoryNotFound`], [`Error::Fetch`].
     pub fn connect(&self) -> Result<Connection, Error> {
+        self.connect_for(&Wanted::default())
+    }
+
+    /// The same, where the refs will be asked for that are wanted: before protocol v2, the server shows all refs at once.
+    pub(crate) fn connect_for(&self, wanted: &Wanted) -> Result<Connection, Error> {
         let fail = |err: gix::Error| self.error(err);
         if let Some(path) = self.url.strip_prefix("file://") {
             // The process that would read it only says that it ended.
@@ -102,8 +108,8 @@ impl Remote {
             ..http::Options::default()
         };
         transport.configure(&options).map_err(fail)?;
-        time_limit.set(Some(self.time_for_an_answer()));
-        allowance.renew();
+        time_limit.set(Some(self.time_for_refs()));
+        allowance.renew_for(wanted);
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::UploadPack,
@@ -120,7 +126,7 @@ impl Remote {
                     source: err.into(),
                 }
             } else {
-                fail(err)
+                self.error_of_refs(err, &allowance)
             }
         })?;
         // Without this, what people read is that some id is too long.
@@ -137,7 +143,7 @@ impl Remote {
             handshake,
             time_limit,
             allowance,
-            is_used: false,
+            shown: Some(wanted.clone()),
         })
     }
 
@@ -162,15 +168,40 @@ impl Remote {
         self.deadline.map(left)
     }
 
-    fn time_for_an_answer(&self) -> Duration {
-        self.time_left()
-            .map_or(ANSWER_WITHIN, |left| left.min(ANSWER_WITHIN))
+    fn time_for_refs(&self) -> Duration {
+        let left = self.time_left();
+        left.map_or(REFS_WITHIN, |left| left.min(REFS_WITHIN))
+    }
+
+    /// Why no refs could be had. Somebody may have made very many of them, and they may go again.
+    fn error_of_refs(&self, source: gix::Error, allowance: &Allowance) -> Error {
+        match self.error_after_hello(source) {
+            Error::Fetch {
+                repository, source, ..
+            } if allowance.is_spent() => Error::Fetch {
+                repository,
+                transient: true,
+                source,
+            },
+            err => err,
+        }
     }
 
     /// An answer to a fetch that is no pack. The server has shown the commit a moment ago: one that says now that it does not
     /// have it, and is not cut off, may have asked another machine, which is behind.
     fn refusal(&self, source: gix::Error) -> Error {
         let is_said = source.downcast_any_ref::<std::io::Error>().is_none();
+        match self.error_after_hello(source) {
+            Error::Fetch {
+                repository, source, ..
+            } if is_said => Error::NotGiven { repository, source },
+            err => err,
+        }
+    }
+
+    /// A web page in the middle of a conversation: the server has said hello, and is being looked after now.
+    fn error_after_hello(&self, source: gix::Error) -> Error {
+        let is_page = source.is_unsupported();
         match self.error(source) {
             Error::Fetch {
                 repository,
@@ -178,7 +209,7 @@ impl Remote {
                 source,
             } => Error::Fetch {
                 repository,
-                transient: transient || is_said,
+                transient: transient || is_page,
                 source,
             },
             err => err,

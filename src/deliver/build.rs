@@ -17,7 +17,7 @@ use crate::{
     pack::{Objects, PackError, Stock},
     progress::{Progress, Stage},
     push::CommitId,
-    remote::{Connection, Remote, Tip},
+    remote::{Connection, Remote, Tip, Wanted},
     snapshot::{Snapshot, SnapshotError},
 };
 
@@ -74,7 +74,7 @@ impl Git<'_> {
         progress: Arc<Progress>,
     ) -> Result<Built, Error> {
         let commit = tip.commit;
-        self.run(move |connection| {
+        self.run(&Wanted::default(), move |connection| {
             let objects = connection
                 .fetch(&tip, None, |wire| {
                     Objects::receive(wire, &limits, &progress)
@@ -105,7 +105,7 @@ impl Git<'_> {
         progress: Arc<Progress>,
     ) -> Result<Result<Built, Useless>, Error> {
         let built = self
-            .run(move |connection| {
+            .run(&Wanted::default(), move |connection| {
                 if !connection.can_fetch_changes() {
                     let why = "the Git server cannot send changes only".into();
                     return Ok(Err(Useless {
@@ -117,7 +117,9 @@ impl Git<'_> {
             })
             .await;
         match built {
-            Err(err @ (Error::Fetch { .. } | Error::Unreachable { .. })) => {
+            Err(
+                err @ (Error::Fetch { .. } | Error::NotGiven { .. } | Error::Unreachable { .. }),
+            ) => {
                 // The connection is gone already.
                 let why = chain(&err);
                 Ok(Err(Useless {

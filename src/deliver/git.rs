@@ -5,10 +5,17 @@ use std::time::Instant;
 use crate::{
     error::Error,
     push::{RefName, RepositoryName},
-    remote::{Connection, Remote, Tip},
+    remote::{Connection, Remote, Tip, Wanted},
     route::CredentialsSource,
     secrets::Logins,
 };
+
+/// What a server lists.
+pub(super) struct Refs {
+    pub(super) found: Vec<(String, Tip)>,
+    /// Whether some were left out, since there are so many.
+    pub(super) is_cut: bool,
+}
 
 /// A repository's server, with the login that it takes. The connection goes to a blocking thread and back for each use.
 pub(super) struct Git<'a> {
@@ -43,21 +50,26 @@ impl<'a> Git<'a> {
 
     /// Where the ref points.
     pub(super) async fn tip(&mut self, ref_name: &RefName) -> Result<Option<Tip>, Error> {
-        let ref_name = ref_name.clone();
-        self.ask(move |connection| connection.tip(&ref_name)).await
+        let refs = self.refs(Wanted::name(ref_name.as_str())).await?;
+        Ok(refs.found.into_iter().next().map(|(_, tip)| tip))
     }
 
-    /// The refs whose names begin with one of `prefixes`, and where they point.
-    pub(super) async fn refs(&mut self, prefixes: &[&str]) -> Result<Vec<(String, Tip)>, Error> {
-        let prefixes: Vec<_> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
-        self.ask(move |connection| connection.refs(&prefixes)).await
+    /// The refs that are wanted, and where they point.
+    pub(super) async fn refs(&mut self, wanted: Wanted) -> Result<Refs, Error> {
+        let expected = wanted.clone();
+        let list = move |connection: &mut Connection| {
+            let found = connection.refs(&wanted)?;
+            let is_cut = connection.is_cut();
+            Ok(Refs { found, is_cut })
+        };
+        self.ask(&expected, list).await
     }
 
     /// That there is no such ref, and what the repository has instead.
     pub(super) async fn ref_not_found(&mut self, ref_name: &RefName) -> Error {
         const SHOWN: usize = 5;
-        let refs = match self.refs(&["refs/"]).await {
-            Ok(refs) => refs,
+        let refs = match self.refs(Wanted::prefix("refs/")).await {
+            Ok(refs) => refs.found,
             Err(err) => return err,
         };
         let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
@@ -84,11 +96,12 @@ impl<'a> Git<'a> {
     /// one that was used before is replaced once.
     async fn ask<T: Send + 'static>(
         &mut self,
+        wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         let reused = self.connection.is_some();
-        match self.run(work.clone()).await {
-            Err(err) if reused && err.is_transient() => self.run(work).await,
+        match self.run(wanted, work.clone()).await {
+            Err(err) if reused && err.is_transient() => self.run(wanted, work).await,
             result => result,
         }
     }
@@ -96,10 +109,11 @@ impl<'a> Git<'a> {
     /// Does `work`; once more if the login was refused and has been changed since it was read.
     pub(super) async fn run<T: Send + 'static>(
         &mut self,
+        wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         loop {
-            let result = self.attempt(work.clone()).await;
+            let result = self.attempt(wanted, work.clone()).await;
             if result.is_ok() {
                 self.logins.accepted(self.credentials);
             }
@@ -124,13 +138,15 @@ impl<'a> Git<'a> {
 
     async fn attempt<T: Send + 'static>(
         &mut self,
+        wanted: &Wanted,
         work: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (remote, connection) = (self.remote.clone(), self.connection.take());
+        let wanted = wanted.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = match connection {
                 Some(connection) => connection,
-                None => remote.connect()?,
+                None => remote.connect_for(&wanted)?,
             };
             let result = work(&mut connection)?;
             Ok::<_, Error>((connection, result))

@@ -297,16 +297,14 @@ impl<'a> Run<'a> {
     /// fetch cannot be had, and is not what anybody wants any more. If it is still the tip, another machine of the server
     /// may have answered, which does not have it yet.
     async fn not_built(&mut self, commit: CommitId, err: Error) -> Result<Saw, Error> {
-        let Error::Fetch { transient, .. } = err else {
-            return Err(err);
+        let again = match err {
+            Error::Fetch { .. } => false,
+            Error::NotGiven { .. } => self.steps.rounds() < REFUSED_FETCHES,
+            _ => return Err(err),
         };
         match self.git.tip(&self.to.ref_name).await {
-            Ok(Some(tip)) if tip.commit == commit => {
-                let again = transient && self.steps.rounds() < REFUSED_FETCHES;
-                if again { Ok(Saw::NotBuilt) } else { Err(err) }
-            }
-            Ok(_) => Ok(Saw::NotBuilt),
-            Err(_) => Err(err),
+            Ok(tip) if again || tip.is_none_or(|tip| tip.commit != commit) => Ok(Saw::NotBuilt),
+            _ => Err(err),
         }
     }
 

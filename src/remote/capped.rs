@@ -4,8 +4,8 @@ use std::{
     any::Any,
     io::{self, BufRead, Read},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -13,34 +13,65 @@ use gix::protocol::transport::client::blocking_io::http::{
     GetResponse, Http, PostBodyDataKind, PostResponse, reqwest,
 };
 
-/// How long an answer may be, in bytes, without any of it being of use: refs, which are kept in memory, or words between the
-/// pieces of a pack. Room for 200,000 refs.
+use super::wanted::{Filter, Wanted};
+
+/// How long an answer may be, in bytes, without any of it being of use: words between the pieces of a pack.
 const ANSWER_BYTES: u64 = 16 << 20;
 
-/// What may still come, in bytes.
+/// How long a list of refs may be, in bytes, most of which nobody asked for.
+const REFS_BYTES: u64 = 256 << 20;
+
+/// What may still come, in bytes; and which refs are kept of it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Allowance(Arc<AtomicU64>);
+pub(super) struct Allowance {
+    left: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+    wanted: Arc<Mutex<Option<Wanted>>>,
+    is_cut: Arc<AtomicBool>,
+}
 
 impl Allowance {
-    /// Begins a new answer.
+    /// Begins a new answer, a pack.
     pub(super) fn renew(&self) {
-        self.0.store(ANSWER_BYTES, Relaxed);
+        self.begin(ANSWER_BYTES);
+    }
+
+    /// Begins a new answer, a list of refs.
+    pub(super) fn renew_for(&self, wanted: &Wanted) {
+        self.begin(REFS_BYTES);
+        self.is_cut.store(false, Relaxed);
+        *self.wanted() = Some(wanted.clone());
+    }
+
+    fn begin(&self, bytes: u64) {
+        self.left.store(bytes, Relaxed);
+        self.most.store(bytes, Relaxed);
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Option<Wanted>> {
+        self.wanted.lock().expect("nothing panics while it is held")
+    }
+
+    /// Whether refs were left out of the last list for which there was no room.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Relaxed)
     }
 
     /// A pack may be as long as its reader likes: so many bytes of it came, and about as many may come with them.
     fn earn(&self, bytes: usize) {
         let more = 2 * bytes as u64;
-        let left = self.0.load(Relaxed).saturating_add(more);
-        self.0.store(left, Relaxed);
+        let left = self.left.load(Relaxed).saturating_add(more);
+        self.left.store(left, Relaxed);
     }
 
     fn spend(&self, bytes: usize) {
-        let left = self.0.load(Relaxed).saturating_sub(bytes as u64);
-        self.0.store(left, Relaxed);
+        let left = self.left.load(Relaxed).saturating_sub(bytes as u64);
+        self.left.store(left, Relaxed);
     }
 
-    fn is_spent(&self) -> bool {
-        self.0.load(Relaxed) == 0
+    /// Whether the last answer was longer than it may be.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left.load(Relaxed) == 0
     }
 }
 
@@ -73,9 +104,11 @@ impl Capped {
     }
 
     fn body(&self, body: Plain) -> Body {
+        let allowance = self.allowance.clone();
+        let filter = allowance.wanted().take().map(Filter::new);
         Body {
-            body,
-            allowance: self.allowance.clone(),
+            wire: Wire { body, allowance },
+            filter,
         }
     }
 }
@@ -129,6 +162,12 @@ impl Http for Capped {
 
 /// An answer's body.
 pub(super) struct Body {
+    wire: Wire,
+    filter: Option<Filter>,
+}
+
+/// The body as it comes.
+struct Wire {
     body: Plain,
     allowance: Allowance,
 }
@@ -143,8 +182,37 @@ impl Read for Body {
 
 impl BufRead for Body {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let Some(filter) = &mut self.filter else {
+            return self.wire.fill_buf();
+        };
+        let is_cut = Arc::clone(&self.wire.allowance.is_cut);
+        filter.fill(&mut self.wire)?;
+        is_cut.fetch_or(filter.is_cut(), Relaxed);
+        // Nothing more is read for what is there.
+        filter.fill(&mut self.wire)
+    }
+
+    fn consume(&mut self, n: usize) {
+        match &mut self.filter {
+            Some(filter) => filter.consume(n, &mut self.wire),
+            None => self.wire.consume(n),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Wire {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.allowance.is_spent() {
-            let why = format!("the answer goes on after {ANSWER_BYTES} bytes that are of no use");
+            let most = self.allowance.most.load(Relaxed);
+            let why = format!("the answer goes on after {most} bytes that are of no use");
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         self.body.fill_buf()

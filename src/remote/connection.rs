@@ -24,6 +24,7 @@ use gix::{
 use super::{
     AGENT, Remote, TimeLimit, Tip,
     capped::{Allowance, Pack},
+    wanted::Wanted,
 };
 use crate::{
     error::Error,
@@ -40,8 +41,8 @@ pub struct Connection {
     pub(super) handshake: Handshake,
     pub(super) time_limit: TimeLimit,
     pub(super) allowance: Allowance,
-    /// Whether it was asked for refs before.
-    pub(super) is_used: bool,
+    /// The refs that the handshake showed, where it shows any: before protocol v2.
+    pub(super) shown: Option<Wanted>,
 }
 
 impl Connection {
@@ -57,37 +58,34 @@ impl Connection {
     ///
     /// [`Error`] if the server cannot be asked, or the ref leads to no commit.
     pub fn tip(&mut self, name: &RefName) -> Result<Option<Tip>, Error> {
-        let refs = self.refs(&[name.as_str().to_owned()])?;
-        Ok(refs
-            .into_iter()
-            .find(|(found, _)| found == name.as_str())
-            .map(|(_, tip)| tip))
+        let refs = self.refs(&Wanted::name(name.as_str()))?;
+        Ok(refs.into_iter().next().map(|(_, tip)| tip))
     }
 
-    /// All refs whose full names begin with one of `wanted`. Names that are not UTF-8 cannot be routed and are left out.
+    /// The refs that are wanted. Names that are not UTF-8 cannot be routed and are left out.
     ///
     /// # Errors
     ///
     /// [`Error`] if the server cannot be asked.
-    pub fn refs(&mut self, wanted: &[String]) -> Result<Vec<(String, Tip)>, Error> {
+    pub fn refs(&mut self, wanted: &Wanted) -> Result<Vec<(String, Tip)>, Error> {
         // A process at the other end of a pipe goes on seeing the refs as it saw them first.
         let is_stale = self
             .transport
             .connection_persists_across_multiple_requests()
             || self.handshake.server_protocol_version != Protocol::V2;
-        if self.is_used && is_stale {
-            *self = self.remote.connect()?;
+        if is_stale && self.shown.as_ref() != Some(wanted) {
+            *self = self.remote.connect_for(wanted)?;
         }
-        self.is_used = true;
-        self.time_limit.set(Some(self.remote.time_for_an_answer()));
-        self.allowance.renew();
+        self.shown = None;
         let refs = if self.handshake.server_protocol_version == Protocol::V2 {
+            self.time_limit.set(Some(self.remote.time_for_refs()));
+            self.allowance.renew_for(wanted);
             let mut prefixes = RefPrefixes::new();
-            prefixes.extend(wanted.iter().map(|prefix| prefix.as_str().into()));
+            prefixes.extend(wanted.starts().map(Into::into));
             let agent = ("agent", Some(AGENT.into()));
             LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
                 .invoke_blocking(&mut self.transport, &mut Discard, false)
-                .map_err(|err| self.remote.error(err))?
+                .map_err(|err| self.remote.error_of_refs(err, &self.allowance))?
         } else {
             self.handshake.refs.take().unwrap_or_default()
         };
@@ -112,7 +110,7 @@ impl Connection {
             };
             let name = String::from_utf8(name.into())
                 .ok()
-                .filter(|name| wanted.iter().any(|prefix| name.starts_with(prefix)))?;
+                .filter(|name| wanted.has(name.as_bytes()))?;
             Some((
                 name,
                 Tip {
@@ -122,6 +120,12 @@ impl Connection {
             ))
         };
         Ok(refs.into_iter().filter_map(tip).collect())
+    }
+
+    /// Whether the last list of refs was so long that some of those were left out whose names begin as was wanted.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.allowance.is_cut()
     }
 
     /// Whether the server can leave out of a pack what is in a commit that we have without its history.
@@ -178,7 +182,7 @@ impl Connection {
         self.allowance.renew();
         let mut reader = arguments
             .send(&mut self.transport, true)
-            .map_err(|err| fail(gix::Error::from_error(err)))?;
+            .map_err(|err| remote.error_after_hello(gix::Error::from_error(err)))?;
         let response = Response::from_line_reader(version, &mut reader, true, false);
         let response = response.map_err(|err| remote.refusal(err))?;
         if !response.has_pack() {

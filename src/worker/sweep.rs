@@ -12,7 +12,7 @@ use super::Worker;
 use crate::{
     bucket::Current,
     deadline::within,
-    deliver::{Bridge, holder::Holder},
+    deliver::{Bridge, Refs, holder::Holder, too_many, wanted},
     error::Error,
     outcome::{Report, millis},
     progress::Stage,
@@ -139,11 +139,22 @@ impl Swept {
         deadline: Option<Instant>,
         enqueue: impl AsyncFn(Destination) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let starts = group.routes.iter().map(|route| route.pattern().start());
-        let starts: Vec<_> = starts.collect();
-        let mut refs = bridge
-            .refs(group.space, group.repository, &starts, deadline)
-            .await?;
+        let wanted = wanted(group.routes.iter().copied());
+        let refs = bridge.refs(group.space, group.repository, wanted, deadline);
+        let Refs {
+            found: mut refs,
+            is_cut,
+        } = refs.await?;
+        if is_cut {
+            // What exact routes name is there all the same.
+            self.failed(
+                None,
+                Some(group.repository),
+                None,
+                &too_many(group.repository),
+            );
+            self.not_reached += 1;
+        }
         fastrand::shuffle(&mut refs);
         for &route in &group.routes {
             let taken = |(name, _): &&(RefName, _)| route.pattern().matches(name);

@@ -1,6 +1,8 @@
 //! A Git server that lies, all the way: each lie ends in its kind and its class, soon and in little memory, and nothing is
 //! written.
 
+use std::fmt::Write;
+
 use backlog_bridge::{
     deliver::{Delivery, Success},
     error::chain,
@@ -410,20 +412,33 @@ fn a_server_that_never_stops_talking_is_cut_off() {
                 b"0000",
                 &line("version 2\n"),
             ];
-            for (case, op, start, again, transient) in [
+            let of_no_use = "goes on after 16777216 bytes";
+            let foreign = format!("{id} refs/heads/main/{}\n", "x".repeat(60_000));
+            for (case, op, start, again, transient, words) in [
                 (
                     "capabilities",
                     Op::Handshake,
                     hello.concat(),
                     line("agent=git/2\n"),
                     PERMANENT,
+                    "more than 16777216 bytes that are no refs",
                 ),
+                // Whoever may push can make as many, and delete them again.
                 (
-                    "refs",
+                    "refs that nobody asked for",
                     Op::LsRefs,
                     Vec::new(),
-                    line(&format!("{id} refs/heads/main/x\n")),
+                    line(&foreign),
+                    TRANSIENT,
+                    "goes on after 268435456 bytes",
+                ),
+                (
+                    "the same ref again and again",
+                    Op::LsRefs,
+                    Vec::new(),
+                    line(&format!("{id} {MAIN}\n")),
                     PERMANENT,
+                    "more than 16777216 bytes that are no refs",
                 ),
                 (
                     "commits without history",
@@ -431,6 +446,7 @@ fn a_server_that_never_stops_talking_is_cut_off() {
                     line("shallow-info\n"),
                     line(&format!("shallow {id}\n")),
                     PERMANENT,
+                    of_no_use,
                 ),
                 (
                     "progress",
@@ -438,6 +454,7 @@ fn a_server_that_never_stops_talking_is_cut_off() {
                     line("packfile\n"),
                     bands(2, b"Counting objects: 100%\r"),
                     TRANSIENT,
+                    of_no_use,
                 ),
                 (
                     "pieces of nothing",
@@ -445,12 +462,44 @@ fn a_server_that_never_stops_talking_is_cut_off() {
                     line("packfile\n"),
                     b"0005\x01".to_vec(),
                     TRANSIENT,
+                    of_no_use,
                 ),
             ] {
                 liar.server.fault(op, Fault::Endless(start, again));
-                liar.expect(case, "fetch", transient, "goes on after 16777216 bytes");
+                liar.expect(case, "fetch", transient, words);
             }
         });
+    });
+}
+
+#[test]
+fn refs_whose_names_begin_alike_cost_nothing() {
+    trusting(|| {
+        let mut cases = Cases::new("refs that begin as ours does");
+        for v0 in [false, true] {
+            World::on_a_server(async |world, server| {
+                server.speak_v0_only(v0);
+                let commit = world.repository.commit_on(MAIN, &[("a", "a".into())]);
+                let long = "a".repeat(240);
+                let name = format!("{long}/{long}/{long}/{long}");
+                let mut packed = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
+                for n in 0..17_000 {
+                    writeln!(packed, "{commit} {MAIN}-{n:05}/{name}").unwrap();
+                }
+                std::fs::write(world.repository.path().join("packed-refs"), packed).unwrap();
+                let case = if v0 {
+                    "17,000 refs, v0"
+                } else {
+                    "17,000 refs, v2"
+                };
+                let delivery = cases.run(case, || {
+                    (block(world.deliver()), "accepted", "published".into())
+                });
+                let result = delivery.result.map_err(|err| chain(&err));
+                assert_eq!(result, Ok(Success::Published), "{case}");
+                world.assert_newest_is_the_tip(case);
+            });
+        }
     });
 }
 

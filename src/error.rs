@@ -12,6 +12,17 @@ use crate::{
 /// A cause from another crate, kept whole for the chain that is printed.
 pub type Source = Box<dyn StdError + Send + Sync>;
 
+/// What a Git server refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The login: a status of 401.
+    Login,
+    /// Access to this repository, to a user that it knows: a status of 403.
+    Access,
+    /// Nothing now: it was not asked, since it refused the login a short while ago.
+    NotAsked,
+}
+
 /// Why something failed on the way from webhook to object. The text says what was being done and what to do; the source says why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -83,6 +94,8 @@ pub enum Error {
         repository: RepositoryName,
         /// What to do.
         advice: &'static str,
+        /// What was refused.
+        refused: Refused,
         /// What `gix` says.
         source: Source,
     },
@@ -304,6 +317,7 @@ impl Error {
             | Self::Queue { transient, .. }
             | Self::Fetch { transient, .. }
             | Self::Bucket { transient, .. } => *transient,
+            Self::AuthFailed { refused, .. } => *refused == Refused::NotAsked,
             Self::Unreachable { .. }
             | Self::NotGiven { .. }
             | Self::Disk { .. }
@@ -313,7 +327,6 @@ impl Error {
             Self::ObjectKey { .. }
             | Self::Job { .. }
             | Self::NoTime { .. }
-            | Self::AuthFailed { .. }
             | Self::RepositoryNotFound { .. }
             | Self::RefNotFound { .. }
             | Self::TooLarge { .. }

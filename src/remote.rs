@@ -29,7 +29,7 @@ use gix::{
 use self::capped::{Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
-    error::Error,
+    error::{Error, Refused},
     push::{CommitId, RepositoryName},
     secrets::Login,
 };
@@ -221,6 +221,11 @@ impl Remote {
         let status = http.and_then(reqwest::Error::status);
         let (url, repository) = (self.url.clone(), self.repository.clone());
         if source.is_unauthenticated() || source.is_permission_denied() {
+            let refused = if source.is_permission_denied() {
+                Refused::Access
+            } else {
+                Refused::Login
+            };
             let advice = match self.login {
                 Some(_) => {
                     "check the user name and password of the space's credentials (an account with two-factor \
@@ -231,6 +236,7 @@ impl Remote {
             Error::AuthFailed {
                 repository,
                 advice,
+                refused,
                 source: source.into(),
             }
         } else if status == Some(reqwest::StatusCode::NOT_FOUND) {

@@ -117,18 +117,19 @@ impl<'a> Git<'a> {
             if result.is_ok() {
                 self.logins.accepted(self.credentials);
             }
-            if !matches!(result, Err(Error::AuthFailed { .. })) {
+            let Err(Error::AuthFailed { refused, .. }) = &result else {
                 return result;
-            }
+            };
             let Remote {
                 repository,
                 url,
                 login,
                 ..
             } = &self.remote;
+            let (login, refused) = (login.clone(), *refused);
             let changed =
                 self.logins
-                    .after_refusal(self.credentials, repository, url, login.clone());
+                    .after_refusal(self.credentials, repository, url, login, refused);
             match changed.await? {
                 Some(login) => self.remote.login = Some(login),
                 None => return result,

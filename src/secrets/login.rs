@@ -1,7 +1,7 @@
 //! Logins of Git servers: read once, read again after a refusal, and then not tried over and over.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -10,7 +10,11 @@ use std::{
 use serde::Deserialize;
 
 use super::{Password, SecretError, Vault, Version};
-use crate::{error::Error, push::RepositoryName, route::CredentialsSource};
+use crate::{
+    error::{Error, Refused},
+    push::RepositoryName,
+    route::CredentialsSource,
+};
 
 /// How long a server that refused a login is not asked again with the same one.
 const QUIET: Duration = Duration::from_mins(5);
@@ -47,27 +51,26 @@ pub struct Logins {
 struct State {
     /// Secrets by name. They are kept until a server refuses them.
     known: HashMap<String, Login>,
-    /// Sources whose login was the last that a server was content with.
-    accepted: HashSet<CredentialsSource>,
-    refused: HashMap<Place, Refusal>,
+    /// Repositories that refused a login, by their URLs. One that the user may not read must not stop the others.
+    refused: HashMap<String, Refusal>,
+    /// Repositories that took a login for a wrong one since a server was last content with it.
+    doubted: HashMap<CredentialsSource, HashMap<String, Refusal>>,
 }
 
-/// How far a refusal reaches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
-    /// The login seems to be wrong. Trying it with every repository of a space could lock the account.
-    Everywhere(CredentialsSource),
-    /// The login is good elsewhere: one repository that the user may not read must not stop the others.
-    Repository(String),
-}
+/// How many repositories it takes before a login is given up: one alone may be broken itself. More could lock the account.
+const DOUBTS: usize = 2;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Refusal {
     login: Option<Login>,
     at: Instant,
 }
 
 impl Refusal {
+    fn counts_for(&self, login: Option<&Login>) -> bool {
+        self.at.elapsed() < QUIET && self.is_of(login)
+    }
+
     fn is_of(&self, login: Option<&Login>) -> bool {
         match (&self.login, login) {
             (Some(refused), Some(login)) => refused.is(login),
@@ -78,16 +81,27 @@ impl Refusal {
 }
 
 impl State {
-    /// A refusal that still counts, for the repository or for all of them.
-    fn refusal(&self, source: &CredentialsSource, url: &str) -> Option<&Refusal> {
-        let places = [
-            Place::Repository(url.to_owned()),
-            Place::Everywhere(source.clone()),
-        ];
-        let refusals = places.iter().filter_map(|place| self.refused.get(place));
-        refusals
-            .into_iter()
-            .find(|refusal| refusal.at.elapsed() < QUIET)
+    /// The refusal of a login that still counts for a repository, or for all of them.
+    fn refusal(
+        &self,
+        source: &CredentialsSource,
+        url: &str,
+        login: Option<&Login>,
+    ) -> Option<&Refusal> {
+        let own = self.refused.get(url);
+        own.filter(|refusal| refusal.counts_for(login)).or_else(|| {
+            let doubts = self.doubted.get(source)?.values();
+            let doubts: Vec<_> = doubts.filter(|doubt| doubt.counts_for(login)).collect();
+            let last = doubts.iter().max_by_key(|doubt| doubt.at)?;
+            (doubts.len() >= DOUBTS).then_some(*last)
+        })
+    }
+
+    /// Whether anybody refused any login of this source lately.
+    fn is_in_doubt(&self, source: &CredentialsSource, url: &str) -> bool {
+        let is_young = |refusal: &Refusal| refusal.at.elapsed() < QUIET;
+        self.refused.get(url).is_some_and(is_young)
+            || (self.doubted.get(source)).is_some_and(|doubts| doubts.values().any(is_young))
     }
 }
 
@@ -104,23 +118,23 @@ impl Logins {
     /// # Errors
     ///
     /// [`Error::Credentials`] if it cannot be had, and names everything that is missing. [`Error::AuthFailed`] if it was
-    /// refused in the last five minutes: somebody has to change the login or the user's rights first.
+    /// refused in the last five minutes; that is transient, since nobody was asked.
     pub async fn login(
         &self,
         source: &CredentialsSource,
         repository: &RepositoryName,
         url: &str,
     ) -> Result<Option<Login>, Error> {
-        let is_refused = self.state().refusal(source, url).is_some();
+        let is_refused = self.state().is_in_doubt(source, url);
         // Reading a secret does not trouble the Git server, and notices that somebody has mended it.
         let login = self.read(source, repository, !is_refused).await?;
         let state = self.state();
-        let refusal = state.refusal(source, url);
-        match refusal.filter(|refusal| refusal.is_of(login.as_ref())) {
+        match state.refusal(source, url, login.as_ref()) {
             Some(refusal) => Err(Error::AuthFailed {
                 repository: repository.clone(),
-                advice: "it refused this login a short while ago and is not asked again for five minutes; change the \
-                         secret, or the user's rights",
+                advice: "it, or two others, refused this login a short while ago and is not asked again for five minutes; \
+                         change the secret, or the user's rights",
+                refused: Refused::NotAsked,
                 source: format!("refused {} s ago", refusal.at.elapsed().as_secs()).into(),
             }),
             None => Ok(login),
@@ -129,11 +143,7 @@ impl Logins {
 
     /// Takes note that a server was content with what [`Logins::login`] gave for `source`.
     pub fn accepted(&self, source: &CredentialsSource) {
-        let mut state = self.state();
-        if !state.accepted.contains(source) {
-            state.accepted.insert(source.clone());
-            state.refused.remove(&Place::Everywhere(source.clone()));
-        }
+        self.state().doubted.remove(source);
     }
 
     /// After the repository at `url` refused `login`: another one that has taken its place, to be tried. `None` if there is
@@ -148,17 +158,22 @@ impl Logins {
         repository: &RepositoryName,
         url: &str,
         login: Option<Login>,
+        refused: Refused,
     ) -> Result<Option<Login>, Error> {
         {
             let mut state = self.state();
-            // The next repository that refuses it too shows that it is the login and not the repository.
-            let place = if state.accepted.remove(source) {
-                Place::Repository(url.to_owned())
-            } else {
-                Place::Everywhere(source.clone())
-            };
             let at = Instant::now();
-            state.refused.insert(place, Refusal { login, at });
+            let refusal = Refusal { login, at };
+            // Who is known and may not read says nothing about the login.
+            if refused == Refused::Login {
+                let doubts = state.doubted.entry(source.clone()).or_default();
+                doubts.retain(|_, doubt| doubt.at.elapsed() < QUIET);
+                doubts.insert(url.to_owned(), refusal.clone());
+            }
+            state
+                .refused
+                .retain(|_, refusal| refusal.at.elapsed() < QUIET);
+            state.refused.insert(url.to_owned(), refusal);
         }
         let login = match self.read(source, repository, false).await {
             Err(err) if err.is_transient() => return Err(err),
@@ -166,9 +181,7 @@ impl Logins {
             login => login.ok().flatten(),
         };
         let state = self.state();
-        let is_refused = state
-            .refusal(source, url)
-            .is_some_and(|refusal| refusal.is_of(login.as_ref()));
+        let is_refused = state.refusal(source, url, login.as_ref()).is_some();
         Ok(login.filter(|_| !is_refused))
     }
 
@@ -255,34 +268,43 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_refusal_reaches_as_far_as_the_login_seems_to_be_wrong() {
+    async fn a_login_is_given_up_when_two_repositories_take_it_for_a_wrong_one() {
         let logins = Logins::default();
         let nobody = CredentialsSource::Anonymous;
         let repository = "APP/web".parse().unwrap();
-        let may_ask = async |url: &str| logins.login(&nobody, &repository, url).await.is_ok();
-        let refuse = async |url: &str| {
-            let again = logins.after_refusal(&nobody, &repository, url, None);
+        let may_ask = async |url: &str| match logins.login(&nobody, &repository, url).await {
+            Ok(_) => true,
+            Err(err) => {
+                assert_eq!((err.kind(), err.is_transient()), ("auth_failed", true));
+                false
+            }
+        };
+        let refuse = async |url: &str, refused| {
+            let again = logins.after_refusal(&nobody, &repository, url, None, refused);
             assert!(again.await.unwrap().is_none());
         };
 
-        // The login was good a moment ago, so it is this repository.
-        logins.accepted(&nobody);
-        refuse("a").await;
+        // Who may not read one may read others, however many those are.
+        for url in ["a", "b", "c"] {
+            refuse(url, Refused::Access).await;
+        }
         assert!(!may_ask("a").await);
-        assert!(may_ask("b").await);
-        logins.accepted(&nobody);
-        refuse("b").await;
-        assert!(may_ask("c").await);
-        // Nobody was content with it since.
-        refuse("c").await;
+        assert!(may_ask("d").await);
+        // One alone may be broken.
+        refuse("d", Refused::Login).await;
+        refuse("d", Refused::Login).await;
         assert!(!may_ask("d").await);
+        assert!(may_ask("e").await);
+        // Two are a wrong login.
+        refuse("e", Refused::Login).await;
+        assert!(!may_ask("f").await);
         // Another space has another login.
         let other = CredentialsSource::Env { prefix: "X".into() };
-        let err = logins.login(&other, &repository, "e").await.unwrap_err();
+        let err = logins.login(&other, &repository, "g").await.unwrap_err();
         assert_eq!(err.kind(), "credentials");
         // Somebody got in, such as a delivery that was under way.
         logins.accepted(&nobody);
-        assert!(may_ask("d").await);
-        assert!(!may_ask("a").await);
+        assert!(may_ask("f").await);
+        assert!(!may_ask("e").await);
     }
 }

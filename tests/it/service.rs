@@ -979,13 +979,15 @@ async fn a_refused_login_is_read_again_once_and_then_the_server_is_left_alone() 
     let asked = service.git.requests().len();
     assert_eq!(service.sqs.dead_letters().len(), 1);
 
-    // Each event more is refused without a word to the server, which might lock the account.
-    for _ in 0..3 {
-        service.push(MAIN, &[&commit]).await;
-    }
-    service.drain().await;
-    assert_eq!(kinds(&service), ["auth_failed"; 4]);
+    // Each event more is told without a word to the server, which might lock the account; and it comes again.
+    service.push(MAIN, &[&commit]).await;
+    let messages = service.sqs.receive(1);
+    let invocation = service.deliver.invoke(&service.sqs.event(&messages)).await;
+    let failures = &invocation.result.unwrap()["batchItemFailures"];
+    assert_eq!(failures.as_array().unwrap().len(), 1);
+    assert_eq!(kinds(&service), ["auth_failed"; 2]);
     assert_eq!(service.git.requests().len(), asked);
+    assert_eq!(service.sqs.dead_letters().len(), 1);
 
     // Somebody mends it.
     service.secrets.put(GIT_SECRET, &login(LOGIN.1));

@@ -7,7 +7,11 @@ mod folders;
 use gix::{
     ObjectId,
     bstr::{BStr, BString, ByteSlice},
-    objs::{CommitRef, TreeRef, tree::EntryRef},
+    objs::{
+        CommitRefIter, TreeRef,
+        commit::{MessageRef, ref_iter::Token},
+        tree::EntryRef,
+    },
     validate::path::{self, component},
 };
 
@@ -162,12 +166,14 @@ impl Snapshot {
         let bytes = objects
             .commit(&id)
             .ok_or(SnapshotError::Missing { what: "commit", id })?;
-        let parsed = CommitRef::from_bytes(bytes, gix::hash::Kind::Sha1).map_err(|source| {
-            SnapshotError::Malformed {
-                what: "commit",
-                id,
-                source,
-            }
+        let Head {
+            tree,
+            time,
+            summary,
+        } = Head::of(bytes).map_err(|source| SnapshotError::Malformed {
+            what: "commit",
+            id,
+            source,
         })?;
         let mut walk = Walk {
             objects,
@@ -179,15 +185,48 @@ impl Snapshot {
             lfs_pointers: 0,
             windows_hostile: Examples::default(),
         };
-        walk.walk(parsed.tree())?;
+        walk.walk(tree)?;
         Ok(Self {
             commit,
-            tree: parsed.tree(),
-            summary: parsed.message_summary().into_owned(),
-            time: parsed.time().ok().map(|time| time.seconds),
+            tree,
+            summary,
+            time,
             warnings: walk.warnings(),
             entries: walk.entries,
         })
+    }
+}
+
+/// What is wanted of a commit.
+struct Head {
+    tree: ObjectId,
+    time: Option<i64>,
+    summary: BString,
+}
+
+impl Head {
+    /// Reads the lines that every commit begins with, and goes on where the message begins. What is in between is of no use,
+    /// and may be millions of lines.
+    fn of(bytes: &[u8]) -> Result<Self, gix::Error> {
+        let (mut tree, mut time) = (None, None);
+        for token in CommitRefIter::from_bytes(bytes, gix::hash::Kind::Sha1) {
+            match token? {
+                Token::Tree { id } => tree = Some(id),
+                Token::Committer { signature } => {
+                    time = signature.time().ok().map(|time| time.seconds);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        match (tree, bytes.split_once_str("\n\n")) {
+            (Some(tree), Some((_, message))) => Ok(Self {
+                tree,
+                time,
+                summary: MessageRef::from_bytes(message).summary().into_owned(),
+            }),
+            _ => Err(gix::error::message("it has no tree, or no message").into()),
+        }
     }
 }
 

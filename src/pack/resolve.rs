@@ -3,15 +3,15 @@
 //!
 //! A family is a whole object and all deltas that stand on it, directly or not. Families know nothing of each other, so
 //! threads take one after the other. Within a family the walk is depth first, and a base is dropped as soon as its last
-//! delta is applied. Where a family branches, bases wait for their other deltas; more than [`WAITING_BYTES`] of them are
-//! dropped and made again when it is their turn.
+//! delta is applied. Where a family branches, bases wait for their other deltas. If those take too much memory, the oldest
+//! are dropped and read again when it is their turn: by then, more than their own bytes have been made.
 
 use std::{
     collections::HashMap,
     fs::File,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
 };
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// Bases that may wait in memory for their other deltas, in bytes a thread.
+/// How much memory a family may take beside its largest base and its largest result, in bytes a thread.
 const WAITING_BYTES: usize = 8 << 20;
 
 /// Families with an object above this size are worked on one at a time, so that memory holds one large base and one
@@ -51,22 +51,22 @@ pub(super) fn resolve(
         whole,
         deltas,
     } = received;
-    let mut by_offset: HashMap<u64, Vec<usize>> = HashMap::new();
-    let mut by_id: HashMap<ObjectId, Vec<usize>> = HashMap::new();
+    let mut children = Children::default();
     for (n, delta) in deltas.iter().enumerate() {
         match delta.base {
-            Base::Offset(offset) => by_offset.entry(offset).or_default().push(n),
-            Base::Id(id) => by_id.entry(id).or_default().push(n),
+            Base::Offset(offset) => children.by_offset.entry(offset).or_default().push(n),
+            Base::Id(id) => children.by_id.entry(id).or_default().push(n),
         }
     }
     let in_stock = |id: &ObjectId| stock.as_ref().is_some_and(|stock| stock.get(id).is_some());
-    let outside = by_id
+    let outside = children
+        .by_id
         .keys()
         .filter(|id| !index.contains_key(*id) && in_stock(id));
     let outside: Vec<_> = outside.map(|id| (None, *id)).collect();
     let roots: Vec<(Option<u64>, ObjectId)> = whole
         .into_iter()
-        .filter(|(offset, id)| by_offset.contains_key(offset) || by_id.contains_key(id))
+        .filter(|(offset, id)| children.are_of(*offset, id))
         .map(|(offset, id)| (Some(offset), id))
         .chain(outside)
         .collect();
@@ -84,13 +84,12 @@ pub(super) fn resolve(
         stock: stock.as_ref(),
         index: &index,
         deltas: &deltas,
-        by_offset,
-        by_id,
+        children: Mutex::new(children),
         roots,
         next_root: AtomicUsize::new(0),
         poor,
         next_poor: AtomicUsize::new(0),
-        applied: deltas.iter().map(|_| AtomicBool::new(false)).collect(),
+        applied: AtomicUsize::new(0),
         large: Mutex::new(()),
         budget,
         progress,
@@ -110,11 +109,7 @@ pub(super) fn resolve(
             .map(|worker| worker.join().expect("a resolver does not panic"))
             .collect()
     });
-    let missing = work
-        .applied
-        .iter()
-        .filter(|applied| !applied.load(Relaxed))
-        .count();
+    let missing = deltas.len() - work.applied.load(Relaxed);
     drop(work);
 
     let mut spools = Vec::new();
@@ -145,17 +140,14 @@ struct Work<'a> {
     stock: Option<&'a Stock>,
     index: &'a HashMap<ObjectId, Object>,
     deltas: &'a [Delta],
-    /// Deltas by their base.
-    by_offset: HashMap<u64, Vec<usize>>,
-    by_id: HashMap<ObjectId, Vec<usize>>,
+    children: Mutex<Children>,
     /// Objects that are somebody's base and no delta themselves: their offset in the pack, unless they are in the stock.
     roots: Vec<(Option<u64>, ObjectId)>,
     next_root: AtomicUsize,
     /// Blobs whose streams are no smaller than what they hold.
     poor: Vec<ObjectId>,
     next_poor: AtomicUsize,
-    /// A pack that holds an object twice names its deltas twice.
-    applied: Vec<AtomicBool>,
+    applied: AtomicUsize,
     large: Mutex<()>,
     budget: &'a Budget<'a>,
     progress: &'a Progress,
@@ -169,11 +161,29 @@ impl Work<'_> {
         root.expect("roots were found there")
     }
 
-    fn children(&self, offset: Option<u64>, id: &ObjectId) -> Vec<usize> {
-        let at = |found: Option<&Vec<usize>>| found.cloned().unwrap_or_default();
-        let mut children = at(offset.and_then(|offset| self.by_offset.get(&offset)));
-        children.extend(at(self.by_id.get(id)));
-        children
+    /// The deltas on an object that nobody has taken yet. A pack may hold an object twice; its deltas are applied once.
+    fn take_children(&self, offset: Option<u64>, id: &ObjectId) -> Vec<usize> {
+        let mut children = self
+            .children
+            .lock()
+            .expect("nothing panics while it is held");
+        let by_offset = offset.and_then(|offset| children.by_offset.remove(&offset));
+        let mut taken = by_offset.unwrap_or_default();
+        taken.extend(children.by_id.remove(id).unwrap_or_default());
+        taken
+    }
+}
+
+/// Deltas by their base. Each is in one list, and goes with it.
+#[derive(Default)]
+struct Children {
+    by_offset: HashMap<u64, Vec<usize>>,
+    by_id: HashMap<ObjectId, Vec<usize>>,
+}
+
+impl Children {
+    fn are_of(&self, offset: u64, id: &ObjectId) -> bool {
+        self.by_offset.contains_key(&offset) || self.by_id.contains_key(id)
     }
 }
 
@@ -185,13 +195,70 @@ struct Resolver<'a> {
     objects: Resolved,
 }
 
-/// An object of the family on the way from the root to where the walk is.
+/// The way of the walk, from the root of a family to where it is.
+#[derive(Default)]
+struct Way {
+    ancestors: Vec<Ancestor>,
+    /// The bytes that they hold together, and the first one that may hold any.
+    held: usize,
+    first: usize,
+    /// The size of the largest object of the family so far.
+    largest: usize,
+}
+
 struct Ancestor {
-    /// `None` for the root.
-    delta: Option<usize>,
+    /// Where it is among what this thread has made; `None` for the root.
+    made: Option<usize>,
     /// `None` if it was dropped to save memory, or since no delta needs it again.
     bytes: Option<Vec<u8>>,
     waiting: Vec<usize>,
+}
+
+impl Way {
+    fn push(&mut self, made: Option<usize>, bytes: Option<Vec<u8>>, waiting: Vec<usize>) {
+        self.held += bytes.as_ref().map_or(0, Vec::len);
+        self.ancestors.push(Ancestor {
+            made,
+            bytes,
+            waiting,
+        });
+    }
+
+    /// Goes back by one.
+    fn pop(&mut self) {
+        let last = self.ancestors.pop().expect("one to go back from");
+        self.held -= last.bytes.map_or(0, |bytes| bytes.len());
+        self.first = self.first.min(self.ancestors.len());
+    }
+
+    fn last(&mut self) -> &mut Ancestor {
+        self.ancestors.last_mut().expect("the walk is somewhere")
+    }
+
+    /// Makes room for a result of `size` bytes beside the last base.
+    fn make_room(&mut self, size: usize) {
+        self.largest = self.largest.max(size);
+        let last = self.ancestors.len() - 1;
+        while self.first < last && self.held + size > WAITING_BYTES + 2 * self.largest {
+            let dropped = self.ancestors[self.first].bytes.take();
+            self.held -= dropped.map_or(0, |bytes| bytes.len());
+            self.first += 1;
+        }
+    }
+
+    /// Gives the last base its bytes back.
+    fn restore(&mut self, bytes: Vec<u8>) {
+        self.held += bytes.len();
+        self.largest = self.largest.max(bytes.len());
+        self.first = self.first.min(self.ancestors.len() - 1);
+        self.last().bytes = Some(bytes);
+    }
+
+    /// Drops the last base, which no delta needs any more.
+    fn drop_last(&mut self) {
+        let dropped = self.last().bytes.take();
+        self.held -= dropped.map_or(0, |bytes| bytes.len());
+    }
 }
 
 impl<'a> Resolver<'a> {
@@ -210,6 +277,9 @@ impl<'a> Resolver<'a> {
             .roots
             .get(self.work.next_root.fetch_add(1, Relaxed))
         {
+            if self.work.progress.is_stopped() {
+                return Err(PackError::Stopped);
+            }
             self.family(offset, id)?;
         }
         while let Some(id) = self
@@ -229,53 +299,40 @@ impl<'a> Resolver<'a> {
             Object::Plain(kind, bytes) => (*kind, bytes.len() as u64),
             Object::Blob(blob) => (Kind::Blob, blob.size),
         };
-        let mut path = vec![Ancestor {
-            delta: None,
-            bytes: None,
-            waiting: work.children(offset, &root),
-        }];
-        while let Some(parent) = path.last_mut() {
+        let mut way = Way::default();
+        way.push(None, None, work.take_children(offset, &root));
+        while let Some(parent) = way.ancestors.last_mut() {
             let Some(child) = parent.waiting.pop() else {
-                path.pop();
+                way.pop();
                 continue;
             };
-            if work.applied[child].swap(true, Relaxed) {
-                continue;
-            }
             if work.progress.is_stopped() {
                 return Err(PackError::Stopped);
             }
+            let (is_last, made) = (parent.waiting.is_empty(), parent.made);
             let delta = &work.deltas[child];
             if delta.result_size.max(root_size) > LARGE && one_at_a_time.is_none() {
                 one_at_a_time = Some(work.large.lock().expect("no holder panics"));
             }
-            let is_last = parent.waiting.is_empty();
-            let base = self.bytes_of(&mut path, root)?;
-            let bytes = self.apply(&base, delta)?;
+            if way.last().bytes.is_none() {
+                let bytes = match made {
+                    None => self.whole(root)?,
+                    Some(made) => self.made(made)?,
+                };
+                way.restore(bytes);
+            }
+            way.make_room(usize::try_from(delta.result_size).map_err(PackError::damaged)?);
+            let base = way.last().bytes.as_deref().expect("it was restored");
+            let bytes = self.apply(base, delta)?;
             if is_last {
-                drop(base);
-            } else {
-                path.last_mut().expect("the parent").bytes = Some(base);
+                way.drop_last();
             }
             let id = self.accept(kind, &bytes)?;
+            work.applied.fetch_add(1, Relaxed);
             work.progress.add_object();
-            let waiting = work.children(Some(delta.offset), &id);
+            let waiting = work.take_children(Some(delta.offset), &id);
             if !waiting.is_empty() {
-                let held: usize = path
-                    .iter()
-                    .filter_map(|a| a.bytes.as_ref())
-                    .map(Vec::len)
-                    .sum();
-                if held > WAITING_BYTES {
-                    for ancestor in &mut path {
-                        ancestor.bytes = None;
-                    }
-                }
-                path.push(Ancestor {
-                    delta: Some(child),
-                    bytes: Some(bytes),
-                    waiting,
-                });
+                way.push(Some(self.objects.len() - 1), Some(bytes), waiting);
             }
         }
         Ok(())
@@ -295,7 +352,7 @@ impl<'a> Resolver<'a> {
         if blob.stream.len <= most_deflated(blob.size) && !self.compresses(&bytes)? {
             return Ok(());
         }
-        let stream = self.spool.deflate(&bytes).map_err(PackError::Disk)?;
+        let stream = self.spool.deflate(&bytes, self.work.progress)?;
         drop(one_at_a_time);
         self.objects
             .push((id, Object::Blob(Blob { stream, ..*blob })));
@@ -309,29 +366,16 @@ impl<'a> Resolver<'a> {
         Ok(deflated < sample.len() / 10 * 9)
     }
 
-    /// Takes the bytes of the last ancestor. If they were dropped, so were those of all before it: they are made again
-    /// from the root on, and what fits of the last ones stays for their own waiting deltas.
-    fn bytes_of(&mut self, path: &mut [Ancestor], root: ObjectId) -> Result<Vec<u8>, PackError> {
-        if let Some(bytes) = path.last_mut().and_then(|last| last.bytes.take()) {
-            return Ok(bytes);
-        }
-        let mut bytes = self.whole(root)?;
-        let (mut first, mut held) = (0, 0);
-        for n in 1..path.len() {
-            let delta = path[n].delta.expect("only the root is none");
-            let next = self.apply(&bytes, &self.work.deltas[delta])?;
-            let base = std::mem::replace(&mut bytes, next);
-            if path[n - 1].waiting.is_empty() {
-                continue;
-            }
-            held += base.len();
-            path[n - 1].bytes = Some(base);
-            while held > WAITING_BYTES {
-                held -= path[first].bytes.take().map_or(0, |bytes| bytes.len());
-                first += 1;
+    /// Reads an object again that this thread has made.
+    fn made(&mut self, made: usize) -> Result<Vec<u8>, PackError> {
+        match &self.objects[made].1 {
+            Object::Plain(_, bytes) => Ok(bytes.to_vec()),
+            Object::Blob(blob) => {
+                let (stream, size) = (blob.stream, blob.size);
+                let file = self.spool.file().map_err(PackError::Disk)?;
+                self.reader.inflate(file, stream, size)
             }
         }
-        Ok(bytes)
     }
 
     fn whole(&mut self, id: ObjectId) -> Result<Vec<u8>, PackError> {
@@ -364,7 +408,7 @@ impl<'a> Resolver<'a> {
         let mut digest = Digest::new(kind, bytes.len() as u64);
         digest.update(bytes);
         let (id, object) = if kind == Kind::Blob {
-            let (id, blob) = digest.finish(self.spool.deflate(bytes).map_err(PackError::Disk)?)?;
+            let (id, blob) = digest.finish(self.spool.deflate(bytes, self.work.progress)?)?;
             (id, Object::Blob(blob))
         } else {
             self.work.budget.keep(bytes.len() as u64)?;

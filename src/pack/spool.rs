@@ -11,6 +11,7 @@ use super::{
     CHUNK, PackError,
     stream::{Place, Stream},
 };
+use crate::progress::Progress;
 
 /// How much of a blob is deflated to see whether it is worth it, in bytes. Fits into [`CHUNK`] however badly it goes.
 pub(super) const SAMPLE_BYTES: usize = CHUNK / 2;
@@ -39,18 +40,27 @@ impl Spool {
         })
     }
 
-    pub(super) fn deflate(&mut self, bytes: &[u8]) -> io::Result<Stream> {
+    pub(super) fn deflate(
+        &mut self,
+        bytes: &[u8],
+        progress: &Progress,
+    ) -> Result<Stream, PackError> {
         self.deflater.reset();
         loop {
+            if progress.is_stopped() {
+                return Err(PackError::Stopped);
+            }
             let consumed =
                 usize::try_from(self.deflater.total_in()).expect("at most the length of bytes");
             let before = self.deflater.total_out();
-            let status =
-                self.deflater
-                    .compress(&bytes[consumed..], &mut self.out, FlushCompress::Finish)?;
+            let status = self
+                .deflater
+                .compress(&bytes[consumed..], &mut self.out, FlushCompress::Finish)
+                .map_err(PackError::damaged)?;
             let produced = usize::try_from(self.deflater.total_out() - before)
                 .expect("at most the buffer's length");
-            self.writer.write_all(&self.out[..produced])?;
+            let written = self.writer.write_all(&self.out[..produced]);
+            written.map_err(PackError::Disk)?;
             if status == Status::StreamEnd {
                 break;
             }
@@ -71,6 +81,12 @@ impl Spool {
         self.deflater
             .compress(bytes, &mut self.out, FlushCompress::Finish)?;
         Ok(usize::try_from(self.deflater.total_out()).unwrap_or(usize::MAX))
+    }
+
+    /// What was put there up to now.
+    pub(super) fn file(&mut self) -> io::Result<&File> {
+        self.writer.flush()?;
+        Ok(self.writer.get_ref())
     }
 
     pub(super) fn finish(self) -> Result<File, PackError> {

@@ -1,11 +1,18 @@
 //! A Git server that lies, all the way: each lie ends in its kind and its class, soon and in little memory, and nothing is
 //! written.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use backlog_bridge::{
     deliver::{Delivery, Success},
     error::chain,
+    limits::Limits,
+    pack::Objects,
+    progress::Progress,
+    snapshot::Snapshot,
 };
 use gix::{ObjectId, objs::Kind};
 use tokio::runtime::Handle;
@@ -470,6 +477,118 @@ fn a_server_that_never_stops_talking_is_cut_off() {
             }
         });
     });
+}
+
+/// What memory and time N, 2N and 4N of something take.
+fn costs(cases: &mut Cases, what: &str, n: usize, pack: impl Fn(usize) -> Vec<u8>) {
+    let times = [n, 2 * n, 4 * n].map(|n| {
+        let pack = pack(n);
+        let case = format!("{what}, {n}, {} KB", pack.len() / 1000);
+        let started = Instant::now();
+        cases.run(&case, || {
+            let (limits, progress) = (Limits::default(), Progress::default());
+            let objects = Objects::receive(&mut &*pack, &limits, &progress);
+            assert!(objects.is_ok(), "{case}: {:?}", objects.err());
+            ((), "accepted", String::new())
+        });
+        started.elapsed()
+    });
+    // Four times as much takes four times as long, and a busy machine a little more.
+    let most = times[0] * 10 + Duration::from_millis(500);
+    assert!(times[2] < most, "{what}: {times:?}");
+}
+
+#[test]
+fn deltas_cost_what_they_bring() {
+    let mut cases = Cases::new("deltas");
+    let same = delta(1, 1, &[Step::Copy(0, 1)]);
+    costs(&mut cases, "deltas that make their own base", 5_000, |n| {
+        let mut pack = PackBuilder::new();
+        let (_, base) = pack.blob(b"a");
+        for _ in 0..n {
+            pack.ref_delta(base, &same);
+        }
+        pack.finish()
+    });
+    costs(&mut cases, "and the base as often", 5_000, |n| {
+        let mut pack = PackBuilder::new();
+        let mut base = NOBODY.into();
+        for _ in 0..n {
+            base = pack.blob(b"a").1;
+        }
+        for _ in 0..n {
+            pack.ref_delta(base, &same);
+        }
+        pack.finish()
+    });
+    costs(&mut cases, "a chain", 5_000, |n| {
+        let mut pack = PackBuilder::new();
+        let (mut base, _) = pack.blob(b"a");
+        for n in 1..=n as u64 {
+            let longer = delta(n, n + 1, &[Step::Copy(0, n), Step::Insert(b"a")]);
+            base = pack.ofs_delta(base, &longer);
+        }
+        pack.finish()
+    });
+    // Each has another delta that waits for it, and of 64 KiB each only a few may wait in memory.
+    costs(
+        &mut cases,
+        "a chain with a branch at each link",
+        1_000,
+        |n| {
+            const SIZE: u64 = 1 << 16;
+            let mut pack = PackBuilder::new();
+            let (mut base, _) = pack.blob(&vec![0; 1 << 16]);
+            for n in 0..n {
+                let number = n.to_be_bytes();
+                let other = [Step::Insert(&number), Step::Copy(8, SIZE - 8)];
+                let next = pack.ofs_delta(base, &delta(SIZE, SIZE, &other));
+                pack.ofs_delta(base, &delta(SIZE, 8, &[Step::Copy(0, 8)]));
+                base = next;
+            }
+            pack.finish()
+        },
+    );
+    // One large base waits while small ones branch below it.
+    costs(&mut cases, "branches on a large base", 500, |n| {
+        const SIZE: u64 = 20 << 20;
+        let mut pack = PackBuilder::new();
+        let (base, _) = pack.blob(&vec![0; 20 << 20]);
+        for n in 0..n {
+            let number = n.to_be_bytes();
+            let branch = [Step::Copy(0, 64), Step::Insert(&number)];
+            let branch = pack.ofs_delta(base, &delta(SIZE, 72, &branch));
+            pack.ofs_delta(branch, &delta(72, 8, &[Step::Copy(64, 8)]));
+        }
+        pack.finish()
+    });
+}
+
+#[test]
+fn a_commit_of_headers_costs_its_bytes() {
+    let mut cases = Cases::new("commits");
+    let (limits, progress) = (Limits::default(), Progress::default());
+    let mut pack = PackBuilder::new();
+    let (_, blob) = pack.blob(b"content");
+    let tree = pack.tree(&[(FILE, "a.txt", blob)]);
+    let who = "A <a@example.com> 1700000000 +0000";
+    let start = format!("tree {tree}\nauthor {who}\ncommitter {who}\n");
+    let headers = "x \n".repeat(19_700_000);
+    let commit = pack.whole(
+        Kind::Commit,
+        (start + &headers + "\nA message\n").as_bytes(),
+    );
+    let pack = pack.finish();
+    drop(headers);
+    let case = format!("19,700,000 headers in {} KB", pack.len() / 1000);
+    let snapshot = cases.run(&case, || {
+        let objects = Objects::receive(&mut &*pack, &limits, &progress).unwrap();
+        let commit = commit.into();
+        let snapshot = Snapshot::of(commit, &objects, &limits).unwrap();
+        (snapshot, "accepted", String::new())
+    });
+    assert_eq!(snapshot.summary, "A message");
+    assert_eq!(snapshot.time, Some(1_700_000_000));
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Config {
     pub webhook_token: Option<Arc<Tokens>>,
     /// How large a repository may be.
     pub limits: Limits,
+    /// `DELIVERY_SECONDS`: how long a whole delivery of `sync` and `invoke` may take, in seconds. Default: 3,600.
+    pub delivery_time: Duration,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`. Default: `info`. There is no `trace`, at which the AWS SDK prints
     /// keys.
     pub log_level: Level,
@@ -118,6 +120,10 @@ impl Config {
             source_bucket: vars.read("SOURCE_BUCKET", bucket),
             webhook_token: vars.read("WEBHOOK_TOKEN", tokens).map(Arc::new),
             limits: vars.limits(),
+            delivery_time: Duration::from_secs(
+                vars.count::<u32>("DELIVERY_SECONDS", 3_600, "seconds")
+                    .into(),
+            ),
             log_level: vars.log_level(),
         };
         vars.finish(Some(config))
@@ -227,6 +233,10 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
             tree_bytes: self.count("MAX_TREE_BYTES", default.tree_bytes, "bytes"),
             blob_bytes: self.count("MAX_BLOB_BYTES", default.blob_bytes, "bytes"),
             pack_bytes: self.count("MAX_PACK_BYTES", default.pack_bytes, "bytes"),
+            low_speed_bytes: self.count("LOW_SPEED_BYTES", default.low_speed_bytes, "bytes"),
+            low_speed_seconds: self
+                .read("LOW_SPEED_SECONDS", whole_number)
+                .unwrap_or(default.low_speed_seconds),
         }
     }
 
@@ -256,6 +266,11 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
         })
         .unwrap_or(default)
     }
+}
+
+fn whole_number(text: &str) -> Result<u32, String> {
+    let wrong = |_| format!("{text:?} is not a whole number of seconds");
+    text.parse().map_err(wrong)
 }
 
 fn bucket(text: &str) -> Result<String, String> {
@@ -327,6 +342,8 @@ mod tests {
             tree_bytes: 2_147_483_648,
             blob_bytes: 134_217_728,
             pack_bytes: 1_073_741_824,
+            low_speed_bytes: 1_000,
+            low_speed_seconds: 60,
         };
         assert_eq!(config.limits, limits);
     }
@@ -354,6 +371,7 @@ mod tests {
             tree_bytes: 2,
             blob_bytes: 3,
             pack_bytes: 4,
+            ..Limits::default()
         };
         let config = Config::from_vars(vars(&set)).unwrap();
         assert_eq!(config.source_bucket.as_deref(), Some("sources"));

@@ -1,6 +1,6 @@
-//! How large a repository may be.
+//! How large a repository may be, and how slow its server.
 
-/// How large a repository may be. What is larger is refused before it takes memory or disk.
+/// How large a repository may be: what is larger is refused before it takes memory or disk. And how slow its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// `MAX_ENTRIES`: how many files, links and submodules one commit's tree may hold. Default: 200,000.
@@ -11,6 +11,10 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// `MAX_PACK_BYTES`: how much the Git server may send in one fetch, in bytes. Default: 1 GiB.
     pub pack_bytes: u64,
+    /// `LOW_SPEED_BYTES`: how many bytes a second of a pack the Git server must send from the first one on. Default: 1,000.
+    pub low_speed_bytes: u64,
+    /// `LOW_SPEED_SECONDS`: for how long it may send fewer, in seconds; 0: as long as it likes. Default: 60.
+    pub low_speed_seconds: u32,
 }
 
 impl Default for Limits {
@@ -21,6 +25,8 @@ impl Default for Limits {
             tree_bytes: 2 * 1024 * MIB,
             blob_bytes: 128 * MIB,
             pack_bytes: 1024 * MIB,
+            low_speed_bytes: 1_000,
+            low_speed_seconds: 60,
         }
     }
 }

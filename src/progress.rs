@@ -80,6 +80,8 @@ pub struct Progress {
     stage: AtomicU8,
     bytes: AtomicU64,
     objects: AtomicU64,
+    wire: AtomicU64,
+    received: AtomicBool,
     stopped: AtomicBool,
     deadline: Option<Instant>,
 }
@@ -116,12 +118,32 @@ impl Progress {
     pub fn begin(&self, stage: Stage) {
         self.bytes.store(0, Relaxed);
         self.objects.store(0, Relaxed);
+        self.wire.store(0, Relaxed);
+        self.received.store(false, Relaxed);
         self.stage.store(stage as u8, Relaxed);
     }
 
     /// Counts `bytes` more bytes.
     pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Takes note that all bytes have come.
+    pub fn received(&self) {
+        self.received.store(true, Relaxed);
+    }
+
+    /// Counts `bytes` more bytes that came over the network, whether they are of use or not.
+    pub(crate) fn add_wire(&self, bytes: u64) {
+        self.wire.fetch_add(bytes, Relaxed);
+    }
+
+    /// While a pack is expected: the bytes of it that have come, and those that have come over the network at all.
+    pub(crate) fn receiving(&self) -> Option<(u64, u64)> {
+        let is_receiving = self.stage() == Stage::Fetch && !self.received.load(Relaxed);
+        let [pack, wire] = [&self.bytes, &self.wire].map(|count| count.load(Relaxed));
+        // A repository on this machine has no network.
+        is_receiving.then_some((pack, wire.max(pack)))
     }
 
     /// Counts one more object.

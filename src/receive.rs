@@ -163,24 +163,38 @@ impl Receiver {
 
     /// Why the request is refused, if it is.
     async fn admit(&self, request: &Request<'_>) -> Result<Option<&'static str>, Error> {
-        let password;
-        let candidate = match request.path.strip_prefix(HOOKS) {
-            _ if request.method != "POST" => return Ok(Some("no POST")),
-            Some("") => {
-                password = request.authorization.and_then(basic_password);
-                password.as_deref()
+        match self.candidate(request) {
+            Ok(candidate) => {
+                let admitted = self.tokens.admit(&candidate).await?;
+                Ok((!admitted).then_some("a wrong token"))
             }
-            Some(rest) => rest.strip_prefix('/'),
-            None => return Ok(Some("another path")),
-        };
-        let Some(candidate) = candidate else {
-            return Ok(Some("no token"));
-        };
-        if !self.may_post(request.source_ip) {
-            return Ok(Some("the address is not in ALLOWED_IPS"));
+            Err(why) => {
+                // While nobody's token can be told from a wrong one, the answer is the same everywhere, so that none shows
+                // where the hook is.
+                self.tokens.are_known().await?;
+                Ok(Some(why))
+            }
         }
-        let admitted = self.tokens.admit(candidate).await?;
-        Ok((!admitted).then_some("a wrong token"))
+    }
+
+    /// What may be the token; or why there is none.
+    fn candidate<'a>(&self, request: &Request<'a>) -> Result<Cow<'a, str>, &'static str> {
+        if request.method != "POST" {
+            return Err("no POST");
+        }
+        let rest = request.path.strip_prefix(HOOKS).ok_or("another path")?;
+        let candidate = if rest.is_empty() {
+            let password = request.authorization.and_then(basic_password);
+            password.map(Cow::Owned)
+        } else {
+            rest.strip_prefix('/').map(Cow::Borrowed)
+        };
+        let candidate = candidate.ok_or("no token")?;
+        if self.may_post(request.source_ip) {
+            Ok(candidate)
+        } else {
+            Err("the address is not in ALLOWED_IPS")
+        }
     }
 
     fn may_post(&self, ip: Option<IpAddr>) -> bool {

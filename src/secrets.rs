@@ -4,7 +4,7 @@
 mod login;
 mod token;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_sdk_secretsmanager::{
     Client,
@@ -12,6 +12,7 @@ use aws_sdk_secretsmanager::{
 };
 use subtle::ConstantTimeEq;
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 pub use self::{
     login::{Login, Logins},
@@ -23,12 +24,13 @@ use crate::{
 };
 
 /// A text that cannot be printed.
+/// A clone is the same text, which is wiped when the last one goes.
 #[derive(Clone)]
-pub struct Password(String);
+pub struct Password(Arc<Zeroizing<String>>);
 
 impl From<String> for Password {
     fn from(text: String) -> Self {
-        Self(text)
+        Self(Arc::new(text.into()))
     }
 }
 

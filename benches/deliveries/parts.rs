@@ -68,7 +68,10 @@ fn fetch_and_archive(url: &str) {
     let (mut connection, tip) = connect(url);
     let (limits, progress) = (Limits::default(), Progress::default());
     let receive = |wire: &mut dyn Read| Objects::receive(wire, &limits, &progress);
-    let objects = connection.fetch(&tip, None, receive).unwrap().unwrap();
+    let objects = connection
+        .fetch(&tip, None, &std::sync::Arc::default(), receive)
+        .unwrap()
+        .unwrap();
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
     let archive = Archive::write(snapshot.commit, snapshot.entries, objects, &progress).unwrap();
     assert!(archive.entries > 0);
@@ -78,7 +81,10 @@ fn save_pack(url: &str, file: &str) {
     let (mut connection, tip) = connect(url);
     let mut file = File::create(file).unwrap();
     let save = |wire: &mut dyn Read| io::copy(wire, &mut file);
-    connection.fetch(&tip, None, save).unwrap().unwrap();
+    connection
+        .fetch(&tip, None, &std::sync::Arc::default(), save)
+        .unwrap()
+        .unwrap();
 }
 
 /// What nobody can leave out who verifies a pack and keeps it: inflate, SHA-1 (the one that detects collisions, as git's
@@ -231,7 +237,10 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
             None => Objects::receive(&mut wire, &limits, &progress),
         }
     };
-    let objects = connection.fetch(&tip, base, receive).unwrap().unwrap();
+    let objects = connection
+        .fetch(&tip, base, &std::sync::Arc::default(), receive)
+        .unwrap()
+        .unwrap();
     let wait = first_byte.unwrap_or_default();
     watch.split("wait for the pack", wait, "receive, verify");
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();

@@ -1,11 +1,12 @@
 //! `invoke`: one event, handled as the bridge would.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Instant};
 
 use backlog_bridge::{
     config::Config,
     outcome::Report,
     plan::{NoJobs, plan},
+    progress::Progress,
     queue::{Job, Message},
     receive::Envelope,
     table::Reading,
@@ -58,7 +59,7 @@ pub(super) async fn run(
     };
     let mut jobs = VecDeque::from(jobs);
     while let Some(job) = jobs.pop_front() {
-        let progress = Arc::default();
+        let progress = Arc::new(Progress::until(Instant::now() + config.delivery_time));
         let handled = worker.deliver(&job, Attempt::ONLY, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);

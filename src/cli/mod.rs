@@ -39,7 +39,7 @@ use clap::{Args, Parser, Subcommand};
 #[command(
     after_help = "Exit status: 0 nothing failed, 1 something failed, 2 wrong usage or configuration.\n\
     stdout: one JSON line for each object. stderr: progress and a summary for people.\n\
-    Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOG_LEVEL."
+    Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), LOG_LEVEL."
 )]
 struct Cli {
     #[command(flatten)]

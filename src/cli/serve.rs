@@ -126,8 +126,21 @@ pub(super) async fn run(
             queue.running()
         );
     }
+    // Whoever pressed Ctrl-C waits at a terminal.
+    let is_interrupted = stop.is_interrupted;
+    let impatient = async {
+        if is_interrupted {
+            tokio::time::sleep(INTERRUPTED_WITHIN).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
     let left = tokio::select! {
         left = queue.stop() => left,
+        () = impatient => {
+            note!("stopped while deliveries were running; start again, or use sync, to make up for them");
+            return Ok(Ended::WithFailures);
+        }
         () = stop.asked() => {
             note!("stopped while deliveries were running; start again, or use sync, to make up for them");
             return Ok(Ended::WithFailures);
@@ -164,10 +177,15 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
     }
 }
 
+/// How long deliveries that run have to end after Ctrl-C. With the requests that are under way, it is ten seconds.
+const INTERRUPTED_WITHIN: Duration = Duration::from_secs(4);
+
 /// The wish of somebody that this ends: Ctrl-C, or SIGTERM as service managers send it.
 struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Whether it was Ctrl-C.
+    is_interrupted: bool,
 }
 
 impl Stop {
@@ -176,13 +194,14 @@ impl Stop {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            is_interrupted: false,
         })
     }
 
     async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.interrupt.recv() => self.is_interrupted = true,
         }
     }
 }

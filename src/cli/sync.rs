@@ -6,6 +6,7 @@ use backlog_bridge::{
     config::Config,
     deliver::{Bridge, step::SecondLook},
     outcome::Report,
+    progress::Progress,
     route::{Destination, Route, Sweep},
 };
 
@@ -77,7 +78,10 @@ pub(super) async fn run(
         }
         for destination in destinations {
             let report = match destination {
-                Ok(to) => deliver(bridge, &to, options.now).await,
+                Ok(to) => {
+                    let progress = Progress::until(Instant::now() + config.delivery_time);
+                    deliver(bridge, &to, options.now, progress).await
+                }
                 Err(err) => {
                     let ref_name = err.ref_name.clone();
                     let repository = Some(route.repository());
@@ -91,9 +95,9 @@ pub(super) async fn run(
     Ok(ended)
 }
 
-async fn deliver(bridge: &Bridge, to: &Destination, now: bool) -> Report {
+async fn deliver(bridge: &Bridge, to: &Destination, now: bool, progress: Progress) -> Report {
     let started = Instant::now();
-    let progress = Arc::default();
+    let progress = Arc::new(progress);
     let second_look = if now {
         SecondLook::Waived
     } else {

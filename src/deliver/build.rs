@@ -76,7 +76,7 @@ impl Git<'_> {
         let commit = tip.commit;
         self.run(&Wanted::default(), move |connection| {
             let objects = connection
-                .fetch(&tip, None, |wire| {
+                .fetch(&tip, None, &progress, |wire| {
                     Objects::receive(wire, &limits, &progress)
                 })?
                 .map_err(|err| pack_error(err, connection.remote(), commit))?;
@@ -141,13 +141,13 @@ fn build_on(
     base: &Base,
     tip: &Tip,
     limits: &Limits,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Result<Built, Useless>, Error> {
     let commit = tip.commit;
     let receive =
         |wire: &mut dyn Read| Objects::receive_onto(|| base.stock(), wire, limits, progress);
     let useless = |why, fetched_bytes| Useless { why, fetched_bytes };
-    let objects = match connection.fetch(tip, Some(base.commit), receive)? {
+    let objects = match connection.fetch(tip, Some(base.commit), progress, receive)? {
         Ok(Ok(objects)) => objects,
         Ok(Err(why)) => return Ok(Err(useless(why, 0))),
         // Maybe the server sent what nobody asked for. If the commit is too large, a fetch of everything says so.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bucket::{Address, Condition, Current, Label, Put},
-    deadline::in_time,
+    deadline::{flowing, in_time},
     error::Error,
     progress::{Progress, Stage},
     push::CommitId,
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
                 self.delivery.tip = tip;
                 Ok(Saw::Tip(tip))
             }
-            Action::Build(commit) => match self.build(commit).await {
+            Action::Build(commit) => match self.build_in_time(commit).await {
                 Ok(time) => Ok(Saw::Built(time)),
                 Err(err) => self.not_built(commit, err).await,
             },
@@ -240,6 +240,13 @@ impl<'a> Run<'a> {
         self.is_nameless = current.version_id.is_none();
         self.delivery.version_id = current.version_id;
         Ok(())
+    }
+
+    /// The same, while the pack comes fast enough.
+    async fn build_in_time(&mut self, commit: CommitId) -> Result<Option<i64>, Error> {
+        let (progress, limits) = (self.progress, self.bridge.limits);
+        let repository = &self.to.repository;
+        flowing(progress, &limits, repository, Box::pin(self.build(commit))).await
     }
 
     /// Builds the archive, and says when the commit was made.

@@ -16,7 +16,10 @@ use hyper::{
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{queue::LocalQueue, server::serve};
+use super::{
+    queue::LocalQueue,
+    server::{Patience, serve},
+};
 use crate::{
     queue::Job,
     receive::{self, Received, Receiver},
@@ -25,6 +28,12 @@ use crate::{
 
 /// How long a body may take to arrive, as behind API Gateway.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Anybody may connect, and say nothing. A proxy or a webhook needs few connections, and says at once what it wants.
+const PATIENCE: Patience = Patience {
+    connections: 64,
+    head: Duration::from_secs(10),
+};
 
 /// Takes webhooks on `listener` until `stop` is ready, and puts their jobs on `queue`. `tell` is told what became of each,
 /// and how long it took.
@@ -48,7 +57,7 @@ pub async fn serve_hooks(
                 .body(Full::<Bytes>::from(answer.body))
         }
     });
-    serve(listener, service, stop).await;
+    serve(listener, service, PATIENCE, stop).await;
 }
 
 async fn receive(receiver: &Receiver, queue: &LocalQueue, request: Request<Incoming>) -> Received {

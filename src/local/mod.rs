@@ -29,7 +29,7 @@ pub use self::{
     fifo::{Expired, Fifo, Receipt, Received},
     hooks::serve_hooks,
     queue::{LocalQueue, Told},
-    server::{EmbeddedS3, serve, service},
+    server::{EmbeddedS3, Patience, serve, service},
     store::{Condition, Store},
     version::{Content, Version},
 };

@@ -1,12 +1,23 @@
 //! The HTTP in front of the embedded S3: on loopback, on any free port, with keys that are made up at every start.
 
-use std::{error::Error, future::Future, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    future::Future,
+    net::Ipv4Addr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hyper::{
     Request, Response,
     body::{Body, Incoming},
     server::conn::http1,
-    service::Service,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::{
@@ -16,7 +27,7 @@ use s3s::{
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::timeout,
 };
 use uuid::Uuid;
@@ -63,7 +74,7 @@ impl EmbeddedS3 {
             access_key,
             secret_key,
             stop,
-            server: tokio::spawn(serve(listener, service, stopped)),
+            server: tokio::spawn(serve(listener, service, Patience::OWN, stopped)),
         })
     }
 
@@ -101,11 +112,32 @@ pub fn service(store: Arc<Store>, access_key: &str, secret_key: &str) -> S3Servi
     builder.build()
 }
 
+/// How many connections a listener keeps at most that do not ask for anything now, and how long a request's head may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Connections. For one more, the oldest goes.
+    pub connections: usize,
+    /// From the connection's start, or from the end of the last request, to the end of the next request's head.
+    pub head: Duration,
+}
+
+impl Patience {
+    /// Of a listener on loopback that nobody else is told of.
+    pub const OWN: Self = Self {
+        connections: usize::MAX,
+        head: Duration::from_mins(1),
+    };
+}
+
 /// Serves `service` on `listener` until `stop` is ready; then as [`EmbeddedS3::stop`].
 ///
 /// An error of the service cuts the connection: its client sees no answer.
-pub async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Future<Output = ()>)
-where
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    patience: Patience,
+    stop: impl Future<Output = ()>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -115,6 +147,7 @@ where
 {
     let (closing, close) = watch::channel(());
     let mut connections = JoinSet::new();
+    let mut known: VecDeque<Known> = VecDeque::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -128,11 +161,25 @@ where
                 // Or the end of an answer waits for 40 ms until the client has acknowledged what came before. A stream that
                 // does not take this is gone, which shows soon enough.
                 stream.set_nodelay(true).ok();
-                let service = service.clone();
+                if connections.len() >= patience.connections {
+                    make_room(&mut known);
+                }
+                let asked = Arc::new(AtomicUsize::new(0));
+                let (service, running) = (service.clone(), Arc::clone(&asked));
+                let service = service_fn(move |request| {
+                    let turn = Turn::begin(&running);
+                    let answer = service.call(request);
+                    async move {
+                        let answer = answer.await;
+                        drop(turn);
+                        answer
+                    }
+                });
                 let mut close = close.clone();
-                connections.spawn(async move {
+                let task = connections.spawn(async move {
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
+                        .header_read_timeout(patience.head)
                         .serve_connection(TokioIo::new(stream), service);
                     let mut connection = std::pin::pin!(connection);
                     // Whether a client went away or the service cut the connection: there is nobody left to tell.
@@ -144,6 +191,9 @@ where
                         }
                     };
                 });
+                if patience.connections < usize::MAX {
+                    known.push_back(Known { task, asked });
+                }
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -153,5 +203,38 @@ where
     let ended = async { while connections.join_next().await.is_some() {} };
     if timeout(STOP_WITHIN, ended).await.is_err() {
         connections.shutdown().await;
+    }
+}
+
+/// A connection, and how many requests it has under way.
+struct Known {
+    task: AbortHandle,
+    asked: Arc<AtomicUsize>,
+}
+
+/// Ends the oldest connection that does not ask for anything now.
+fn make_room(known: &mut VecDeque<Known>) {
+    known.retain(|connection| !connection.task.is_finished());
+    let idle = known
+        .iter()
+        .position(|connection| connection.asked.load(Relaxed) == 0);
+    if let Some(oldest) = idle.and_then(|index| known.remove(index)) {
+        oldest.task.abort();
+    }
+}
+
+/// A request under way, however it ends.
+struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    fn begin(asked: &Arc<AtomicUsize>) -> Self {
+        asked.fetch_add(1, Relaxed);
+        Self(Arc::clone(asked))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }

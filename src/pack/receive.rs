@@ -131,6 +131,7 @@ pub(super) fn receive(
         });
     }
     received.pack_bytes = input.trailer()?;
+    progress.received();
     Ok(received)
 }
 

@@ -14,6 +14,7 @@ use gix::protocol::transport::client::blocking_io::http::{
 };
 
 use super::wanted::{Filter, Wanted};
+use crate::progress::Progress;
 
 /// How long an answer may be, in bytes, without any of it being of use: words between the pieces of a pack.
 const ANSWER_BYTES: u64 = 16 << 20;
@@ -28,11 +29,14 @@ pub(super) struct Allowance {
     most: Arc<AtomicU64>,
     wanted: Arc<Mutex<Option<Wanted>>>,
     is_cut: Arc<AtomicBool>,
+    /// Who is told how many bytes come.
+    told: Arc<Mutex<Option<Arc<Progress>>>>,
 }
 
 impl Allowance {
-    /// Begins a new answer, a pack.
-    pub(super) fn renew(&self) {
+    /// Begins a new answer, a pack, of which `progress` is told.
+    pub(super) fn renew(&self, progress: &Arc<Progress>) {
+        *self.told() = Some(Arc::clone(progress));
         self.begin(ANSWER_BYTES);
     }
 
@@ -41,6 +45,7 @@ impl Allowance {
         self.begin(REFS_BYTES);
         self.is_cut.store(false, Relaxed);
         *self.wanted() = Some(wanted.clone());
+        *self.told() = None;
     }
 
     fn begin(&self, bytes: u64) {
@@ -50,6 +55,10 @@ impl Allowance {
 
     fn wanted(&self) -> MutexGuard<'_, Option<Wanted>> {
         self.wanted.lock().expect("nothing panics while it is held")
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Arc<Progress>>> {
+        self.told.lock().expect("nothing panics while it is held")
     }
 
     /// Whether refs were left out of the last list for which there was no room.
@@ -65,6 +74,9 @@ impl Allowance {
     }
 
     fn spend(&self, bytes: usize) {
+        if let Some(progress) = &*self.told() {
+            progress.add_wire(bytes as u64);
+        }
         let left = self.left.load(Relaxed).saturating_sub(bytes as u64);
         self.left.store(left, Relaxed);
     }

@@ -1,6 +1,9 @@
 //! A conversation with a Git server: where its refs point, and what a commit holds.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use gix::{
     progress::Discard,
@@ -28,6 +31,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    progress::Progress,
     push::{CommitId, RefName},
 };
 
@@ -147,7 +151,7 @@ impl Connection {
         features
     }
 
-    /// Fetches `tip` without its history, and hands the pack to `receive` as it comes.
+    /// Fetches `tip` without its history, and hands the pack to `receive` as it comes. `progress` is told of each byte.
     ///
     /// With `have`, a commit that we have without its history, the pack leaves out what is in that one, and its deltas may
     /// stand on it. A server that does not know the commit sends everything. Only where
@@ -160,6 +164,7 @@ impl Connection {
         &mut self,
         tip: &Tip,
         have: Option<CommitId>,
+        progress: &Arc<Progress>,
         receive: impl FnOnce(&mut dyn Read) -> T,
     ) -> Result<T, Error> {
         let remote = self.remote.clone();
@@ -179,7 +184,7 @@ impl Connection {
             arguments.deepen(1);
         }
         self.time_limit.set(remote.time_left());
-        self.allowance.renew();
+        self.allowance.renew(progress);
         let mut reader = arguments
             .send(&mut self.transport, true)
             .map_err(|err| remote.error_after_hello(gix::Error::from_error(err)))?;

@@ -91,6 +91,22 @@ impl Tokens {
         })
     }
 
+    /// Makes sure that tokens are known, whether they were good or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::admit`].
+    pub async fn are_known(&self) -> Result<(), Error> {
+        let is_known = match &self.0 {
+            Source::Fixed(_) => true,
+            Source::Secret { known, .. } => known.lock().await.is_some(),
+        };
+        if is_known {
+            return Ok(());
+        }
+        self.admit("").await.map(drop)
+    }
+
     /// Whether `candidate` is a valid token. Takes the same time for any that is not, but for one read of the secret.
     ///
     /// # Errors

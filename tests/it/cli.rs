@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use backlog_bridge::local::Store;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     MAIN,
-    git_server::GitServer,
+    git_server::{Fault as GitFault, GitServer, Op as GitOp},
     oracle::{assert_zip_file_equals, expected_entries},
     process::run_within,
     upstream::{Repository, Upstream},
@@ -384,6 +385,47 @@ fn names_reach_the_object_as_they_are() {
     ] {
         assert_delivered_once(case, repository, ref_name, object, key);
     }
+}
+
+#[test]
+fn a_pack_that_drips_is_given_up() {
+    let place = Place::new();
+    // More than one piece of a pack.
+    let noise = crate::support::generate::noise(40_000, 1);
+    place.repository.commit_on(MAIN, &[("a", noise.into())]);
+    let server = GitServer::start(place.upstream.root(), None);
+    place.routes(&format!(
+        "[[space]]\nurl = \"{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"a.zip\"\n",
+        server.space_url()
+    ));
+    let ca = server.ca_file();
+    let trust = ("SSL_CERT_FILE", ca.to_str().unwrap());
+    let drip = GitFault::Drip(Duration::from_millis(1));
+    server.fault_once(GitOp::Fetch, drip);
+    let least = [
+        trust,
+        ("LOW_SPEED_SECONDS", "2"),
+        ("LOW_SPEED_BYTES", "5000"),
+    ];
+    let ran = place.run(&["sync"], &least);
+    let line = ran.only_line();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(
+        (&line["error"]["kind"], &line["error"]["transient"]),
+        (&"fetch".into(), &true.into())
+    );
+    assert!(
+        ran.stderr
+            .contains("fewer than 5000 bytes a second came for 2 s"),
+        "{ran:?}"
+    );
+    // And however slow it may be, a delivery has an end.
+    let drip = GitFault::Drip(Duration::from_millis(1));
+    server.fault_once(GitOp::Fetch, drip);
+    let slow = [trust, ("LOW_SPEED_SECONDS", "0"), ("DELIVERY_SECONDS", "3")];
+    let ran = place.run(&["sync"], &slow);
+    assert_eq!(ran.only_line()["error"]["kind"], "deadline", "{ran:?}");
+    assert_eq!(place.run(&["sync"], &[trust]).code, Some(0));
 }
 
 /// Delivers over TLS and from disk, twice each: one version of one object, whose key is this one.

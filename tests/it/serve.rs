@@ -411,6 +411,30 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
     assert_eq!(code, Some(1), "{text}");
 }
 
+#[test]
+fn whoever_connects_and_says_nothing_keeps_no_webhook_out() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    let url: reqwest::Url = serving.hooks.parse().unwrap();
+    let address = (url.host_str().unwrap(), url.port().unwrap());
+    let silent: Vec<_> = (0..300)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    let commit = place.repository.commit_on(MAIN, &[("a", "b".into())]);
+    let started = Instant::now();
+    assert_eq!(serving.push(&commit).0, 202);
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!(serving.line()["outcome"], "published");
+    let open = fs::read_dir(format!("/proc/{}/fd", serving.child.id()));
+    if let Ok(open) = open {
+        let open = open.count();
+        assert!(open < 150, "{open} files are open");
+    }
+    drop(silent);
+}
+
 /// The three that take webhooks ask one function what a webhook asks for.
 #[test]
 fn receive_serve_and_invoke_give_the_same_reasons() {

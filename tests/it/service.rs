@@ -270,6 +270,27 @@ async fn accepted_means_that_the_queue_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_token_cannot_be_read_no_answer_shows_where_the_hook_is() {
+    let service = Service::start().await;
+    service.secrets.fail_always(500);
+    let push = project_push("update", MAIN, &[]);
+    let mut answers = HashSet::new();
+    for (method, path) in [
+        ("POST", format!("/hooks/{TOKEN}")),
+        ("POST", "/hooks/another-token-of-this-length".to_owned()),
+        ("POST", "/hooks".into()),
+        ("POST", "/".into()),
+        ("GET", "/favicon.ico".into()),
+    ] {
+        let event = request(method, &path, &push);
+        let result = service.receive.invoke(&event).await.result.unwrap();
+        assert_eq!(result["statusCode"], 503, "{method} {path}");
+        answers.insert(result.to_string());
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_know_the_token_finds_nothing() {
     let service = Service::start().await;
     let push = project_push("update", MAIN, &[]);

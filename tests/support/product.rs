@@ -76,7 +76,9 @@ pub fn try_build(remote: &Remote, ref_name: &str, limits: &Limits) -> Result<Bui
     let tip = connection.tip(&ref_name.parse().unwrap()).unwrap();
     let tip = tip.unwrap_or_else(|| panic!("{ref_name} is not there"));
     let receive = |wire: &mut dyn Read| Objects::receive(wire, limits, &Progress::default());
-    let objects = connection.fetch(&tip, None, receive).unwrap();
+    let objects = connection
+        .fetch(&tip, None, &std::sync::Arc::default(), receive)
+        .unwrap();
     archive(tip.commit, objects.map_err(Refusal::Pack)?, limits)
 }
 

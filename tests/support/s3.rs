@@ -14,7 +14,7 @@ use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region, retry::RetryConfig},
 };
-use backlog_bridge::local::{Store, serve, service};
+use backlog_bridge::local::{Patience, Store, serve, service};
 use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response,
@@ -118,7 +118,7 @@ impl TestS3 {
         let shared = Arc::clone(&plan);
         let faulty = service_fn(move |request| answer(s3.clone(), Arc::clone(&shared), request));
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(serve(listener, faulty, async {
+        tokio::spawn(serve(listener, faulty, Patience::OWN, async {
             let _ = stopped.await;
         }));
         Self {

@@ -59,6 +59,8 @@ mod aws;
 
 mod chain;
 
+pub mod plain;
+
 pub mod progress;
 
 pub mod push;

@@ -29,7 +29,8 @@ use gix::{
 use self::capped::{Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
-    error::{Error, Refused},
+    error::{Error, Refused, Source, chain},
+    plain,
     push::{CommitId, RepositoryName},
     secrets::Login,
 };
@@ -123,7 +124,7 @@ impl Remote {
                 let url = self.url.clone();
                 Error::RepositoryNotFound {
                     url,
-                    source: err.into(),
+                    source: words(err),
                 }
             } else {
                 self.error_of_refs(err, &allowance)
@@ -237,26 +238,32 @@ impl Remote {
                 repository,
                 advice,
                 refused,
-                source: source.into(),
+                source: words(source),
             }
         } else if status == Some(reqwest::StatusCode::NOT_FOUND) {
             Error::RepositoryNotFound {
                 url,
-                source: source.into(),
+                source: words(source),
             }
         } else if http.is_some_and(is_unreachable) {
             Error::Unreachable {
                 url,
-                source: source.into(),
+                source: words(source),
             }
         } else {
             Error::Fetch {
                 repository,
                 transient: source.can_retry_lenient() || http.is_some_and(may_pass),
-                source: source.into(),
+                source: words(source),
             }
         }
     }
+}
+
+/// What `gix` says, and through it the server.
+fn words(source: gix::Error) -> Source {
+    let source = Source::from(source);
+    plain::foreign(&chain(source.as_ref())).into()
 }
 
 /// How long the next request may take as a whole, told to the HTTP client as each request begins.

@@ -12,7 +12,10 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::Level;
 
-use crate::error::{Error, chain};
+use crate::{
+    error::{Error, chain},
+    plain,
+};
 
 /// Where metrics are found in CloudWatch.
 const NAMESPACE: &str = "BacklogBridge";
@@ -93,6 +96,8 @@ fn filter(level: Level) -> tracing_subscriber::EnvFilter {
 /// metrics would be missing.
 pub fn record(level: Level, message: &str, fields: &impl Serialize, metrics: &[Metric]) {
     let line = line(OffsetDateTime::now_utc(), level, message, fields, metrics);
+    // It may be read at a terminal.
+    let line = plain::json(&line.to_string());
     // With stdout gone there is nobody left to tell.
     writeln!(std::io::stdout().lock(), "{line}").ok();
 }

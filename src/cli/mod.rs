@@ -14,7 +14,8 @@ macro_rules! say {
 macro_rules! note {
     ($($text:tt)*) => {{
         use std::io::Write;
-        writeln!(std::io::stderr(), $($text)*).ok();
+        let text = backlog_bridge::plain::lines(&format!($($text)*));
+        writeln!(std::io::stderr(), "{text}").ok();
     }};
 }
 

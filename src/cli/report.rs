@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use backlog_bridge::{
     outcome::{Outcome, Report, SeenBack},
+    plain,
     progress::{Progress, Stage},
 };
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -36,7 +37,8 @@ pub(super) async fn watch<T>(
 
 /// The line on stdout, and the summary on stderr.
 pub(super) fn print(report: &Report) {
-    say!("{}", serde_json::to_string(report).expect("plain data"));
+    let line = serde_json::to_string(report).expect("plain data");
+    say!("{}", plain::json(&line));
     summarize(report);
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::{
     error::Error,
+    plain,
     push::{RefName, RepositoryName},
     remote::{Connection, Remote, Tip, Wanted},
     route::CredentialsSource,
@@ -72,7 +73,7 @@ impl<'a> Git<'a> {
             Ok(refs) => refs.found,
             Err(err) => return err,
         };
-        let mut names: Vec<_> = refs.into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<_> = refs.iter().map(|(name, _)| plain::foreign(name)).collect();
         let hint = if names.is_empty() {
             "the repository is empty, push a commit first".into()
         } else {

@@ -19,6 +19,7 @@ use crate::{
     bucket::{Address, Condition, Current, Label, Put},
     deadline::{flowing, in_time},
     error::Error,
+    plain,
     progress::{Progress, Stage},
     push::CommitId,
     remote::Tip,
@@ -220,12 +221,13 @@ impl<'a> Run<'a> {
                 })),
                 _,
             ) => {
+                let (repository, ref_name) = (plain::foreign(repository), plain::foreign(ref_name));
                 if !self.bridge.replaces_unrouted {
                     return Err(Error::Unrouted {
                         bucket: self.at.bucket.into(),
                         key: self.at.key.into(),
-                        repository: repository.clone(),
-                        ref_name: ref_name.clone(),
+                        repository,
+                        ref_name,
                     });
                 }
                 self.replaces = Some(format!(
@@ -404,8 +406,8 @@ impl<'a> Run<'a> {
             } => Err(Error::KeyConflict {
                 bucket: self.at.bucket.into(),
                 key: self.at.key.into(),
-                repository,
-                ref_name,
+                repository: plain::foreign(&repository),
+                ref_name: plain::foreign(&ref_name),
             }),
             Verdict::Contention => Err(self.failed_put.take().unwrap_or(Error::Contention {
                 rounds: self.steps.rounds(),

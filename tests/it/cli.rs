@@ -388,6 +388,28 @@ fn names_reach_the_object_as_they_are() {
 }
 
 #[test]
+fn names_that_a_terminal_would_carry_out_are_shown_as_escapes() {
+    let place = Place::new();
+    let branch = "refs/heads/a\u{9b}31m\u{202e}b";
+    place.repository.commit_on(branch, &[("a", "a".into())]);
+    let hidden = |text: &str| text.contains(['\u{9b}', '\u{202e}', '\u{1b}']);
+    // As a branch that there is, where another one is missing.
+    let ran = place.run(&["sync"], &[]);
+    assert_eq!(ran.only_line()["error"]["kind"], "ref_not_found");
+    assert!(ran.stderr.contains("a\\u{9b}31m\\u{202e}b"), "{ran:?}");
+    assert!(!hidden(&ran.stderr) && !hidden(&ran.stdout), "{ran:?}");
+    // As the ref that is delivered: programs get it as it is.
+    place.routes(&format!(
+        "[[space]]\nurl = \"file://{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/*\"\n\
+         object = \"{{ref}}.zip\"\nname = \"all\"\n",
+        place.upstream.root().display()
+    ));
+    let ran = place.run(&["sync", "all"], &[]);
+    assert_eq!(ran.only_line()["ref"], branch, "{ran:?}");
+    assert!(!hidden(&ran.stderr) && !hidden(&ran.stdout), "{ran:?}");
+}
+
+#[test]
 fn a_pack_that_drips_is_given_up() {
     let place = Place::new();
     // More than one piece of a pack.

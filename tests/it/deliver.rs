@@ -170,6 +170,24 @@ async fn a_missing_ref_is_an_error_that_says_what_is_there() {
 }
 
 #[tokio::test]
+async fn what_metadata_say_is_shown_in_one_line() {
+    let world = World::new().await;
+    commit(&world, "a");
+    world.deliver().await;
+    let claim = |version: &mut crate::support::s3::StoredVersion| {
+        let name = "APP/%1B%5B31mX%0AFAKE".to_owned();
+        version.metadata.insert("git-repository".into(), name);
+    };
+    world.tamper(claim).await;
+    commit(&world, "b");
+    let delivery = world.deliver().await;
+    assert_eq!(outcome(&delivery), Success::Published);
+    let warning = &delivery.warnings[0];
+    assert!(warning.contains("APP/\\u{1b}[31mX\\nFAKE"), "{warning}");
+    assert!(!warning.contains(char::is_control), "{warning:?}");
+}
+
+#[tokio::test]
 async fn a_foreign_object_is_replaced_and_it_is_said() {
     let world = World::new().await;
     put_by_hand(&world).await;

@@ -305,6 +305,27 @@ fn names_that_windows_refuses_are_delivered_with_a_warning() {
 }
 
 #[test]
+fn a_backslash_is_a_letter_unless_it_leads_out() {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/web");
+    let names = ["a\\b.txt", "docs\\", "x\\.\\y", "x\\\\z"];
+    let commit = repository.commit_orphan_on(MAIN, &names.map(|name| (name, "1".into())));
+    let built = deliver(&repository, &commit);
+    assert_eq!(built.snapshot.entries.len(), names.len());
+    let warning = &built.snapshot.warnings[0];
+    assert!(
+        warning.starts_with("4 names cannot be extracted on Windows"),
+        "{warning}"
+    );
+    let zip = read_zip(&built.zip).unwrap();
+    let mut found: Vec<_> = zip.members.iter().map(|m| m.name.clone()).collect();
+    found.sort_unstable();
+    let mut expected = names.map(|name| name.as_bytes().to_vec());
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn large_files_are_archived_whether_they_compress_or_not() {
     let upstream = Upstream::new();
     let repository = upstream.repository("APP/web");

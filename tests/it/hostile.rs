@@ -119,7 +119,7 @@ fn a_tree_that_is_not_safe_is_never_delivered() {
                 ("a path upwards", FILE, "../../etc/passwd"),
                 ("an absolute path", "120000", "/etc/passwd"),
                 ("a backslash", FILE, "..\\a"),
-                ("control characters", FILE, "\u{1b}[2J\n\r\\"),
+                ("control characters", FILE, "..\\\u{1b}[2J\n\r"),
                 ("a name of 256 bytes", FILE, &long),
                 (
                     "a link that submodules are read from",

@@ -41,6 +41,52 @@ fn a_bomb_of_one_large_file_at_many_paths_is_refused() {
 }
 
 #[test]
+fn names_that_a_common_reader_takes_for_one_are_refused() {
+    for (case, one, other, is_refused) in [
+        (
+            "letters of an old PC",
+            &b"\x82.txt"[..],
+            "é.txt".as_bytes(),
+            true,
+        ),
+        (
+            "the same in capitals",
+            b"\x90.txt",
+            "É.txt".as_bytes(),
+            true,
+        ),
+        ("other letters", b"\x82.txt", "è.txt".as_bytes(), false),
+        ("no UTF-8, both", b"\x82.txt", b"\x83.txt", false),
+        ("a backslash", b"a\\b", b"a/b", true),
+        ("a backslash, elsewhere", b"a\\b", b"a/c", false),
+        // Told, and not refused: these are two names, but on some disks.
+        ("capitals", b"readme", b"README", false),
+    ] {
+        let mut pack = PackBuilder::new();
+        let (_, blob) = pack.blob(b"content");
+        let mut entries = vec![(FILE, one.to_vec(), blob)];
+        match other.iter().position(|byte| *byte == b'/') {
+            Some(end) => {
+                let folder = pack.tree(&[(FILE, &other[end + 1..], blob)]);
+                entries.push((FOLDER, other[..end].to_vec(), folder));
+            }
+            None => entries.push((FILE, other.to_vec(), blob)),
+        }
+        entries.sort_by(|a, b| a.1.cmp(&b.1));
+        let tree = pack.tree(&entries);
+        let commit = pack.commit(tree);
+        let built = build_pack(&pack.finish(), commit, &Limits::default());
+        match built {
+            Ok(_) => assert!(!is_refused, "{case}: an archive was made"),
+            Err(refusal) => {
+                assert!(is_refused, "{case}: {}", refusal.text());
+                assert!(refusal.text().contains("reads another path"), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
 fn names_that_are_not_safe_to_extract_are_refused() {
     let long = "n".repeat(256);
     let longer = "n".repeat(4_097);
@@ -64,8 +110,13 @@ fn names_that_are_not_safe_to_extract_are_refused() {
         ("a path upwards", b"../a"),
         ("only a slash", b"/"),
         ("no name", b""),
-        ("a path on Windows", b"a\\b"),
         ("a path upwards on Windows", b"..\\a"),
+        ("a path upwards on Windows, later", b"a\\..\\..\\b"),
+        ("an absolute path on Windows", b"\\Windows\\a"),
+        ("a drive's path on Windows", b"C:\\a"),
+        ("git's own folder on Windows", b".git\\config"),
+        ("the same in disguise", b"a\\GIT~1\\config"),
+        ("the same in another disguise", b"a\\.git \\config"),
         ("256 bytes", long.as_bytes()),
         ("4,097 bytes", longer.as_bytes()),
     ] {
@@ -509,14 +560,18 @@ fn a_path_over_256_folders_deep_is_refused_and_one_of_256_is_not() {
 #[test]
 fn a_refused_path_is_shown_in_plain_characters_and_not_at_length() {
     for (case, name, shown) in [
-        ("a line", "a\n[ERROR] b\\", r#""a\n[ERROR] b\\""#),
-        ("a terminal's colours", "\u{1b}[31m\\", r#""\x1b[31m\\""#),
+        ("a line", "a\n[ERROR] b\\..", r#""a\n[ERROR] b\\..""#),
+        (
+            "a terminal's colours",
+            "\u{1b}[31m\\..",
+            r#""\x1b[31m\\..""#,
+        ),
         (
             "text that runs backwards",
-            "\u{202e}gpj.\\",
-            r#""\u{202e}gpj.\\""#,
+            "\u{202e}gpj.\\..",
+            r#""\u{202e}gpj.\\..""#,
         ),
-        ("Japanese", "日本\\", r#""日本\\""#),
+        ("Japanese", "日本\\..", r#""日本\\..""#),
     ] {
         let (pack, commit) = commit_of(&[(FILE, name)]);
         let text = refusal(case, &pack.finish(), commit).text();

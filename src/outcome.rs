@@ -11,6 +11,7 @@ use tracing::Level;
 use crate::{
     deliver::{Delivery, Success},
     error::{Error, chain},
+    plain,
     progress::Stage,
     push::{RefName, RepositoryName},
     route::Destination,
@@ -169,7 +170,7 @@ impl From<&Error> for Fault {
     fn from(err: &Error) -> Self {
         Self {
             kind: err.kind(),
-            message: chain(err),
+            message: plain::message(chain(err)),
             transient: err.is_transient(),
         }
     }
@@ -309,8 +310,8 @@ impl Report {
             stages_ms: serde_json::Map<String, serde_json::Value>,
             #[serde(skip_serializing_if = "Option::is_none")]
             full_fetch: Option<&'a str>,
-            #[serde(skip_serializing_if = "<[String]>::is_empty")]
-            warnings: &'a [String],
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            warnings: Vec<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             further_warnings: Option<usize>,
         }
@@ -324,7 +325,10 @@ impl Report {
                 .map(|(stage, time)| (stage.name().to_owned(), millis(time).into()))
                 .collect(),
             full_fetch: self.full_fetch.as_deref(),
-            warnings: &self.warnings[..shown],
+            warnings: self.warnings[..shown]
+                .iter()
+                .map(|text| plain::foreign(text))
+                .collect(),
             further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
         };
         let (level, message) = self.level_and_message();

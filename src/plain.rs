@@ -5,6 +5,9 @@ use std::fmt::Write;
 /// How much of a foreign text is shown in a message, in bytes.
 const SHOWN_BYTES: usize = 512;
 
+/// How long a message may be in a log, in bytes. A line holds it twice, and has to stay far below the 256 KiB of CloudWatch.
+const MESSAGE_BYTES: usize = 8 * 1024;
+
 /// Whether a terminal would not show the character as what it is: controls (C0, C1), marks that turn the direction of
 /// writing, separators of lines, and what takes no place at all.
 fn is_hidden(c: char) -> bool {
@@ -32,6 +35,16 @@ pub fn foreign(text: &str) -> String {
         push(&mut shown, c, false);
     }
     shown
+}
+
+/// A message for a log: the beginning of one that is too long.
+#[must_use]
+pub fn message(text: String) -> String {
+    if text.len() <= MESSAGE_BYTES {
+        return text;
+    }
+    let end = text.floor_char_boundary(MESSAGE_BYTES);
+    format!("{}… ({} bytes in all)", &text[..end], text.len())
 }
 
 /// Lines for a terminal, in which foreign text may stand.
@@ -95,6 +108,12 @@ mod tests {
             "{}",
             shown.len()
         );
+        let cut = message("名".repeat(10_000));
+        assert!(
+            cut.len() < MESSAGE_BYTES + 40 && cut.ends_with("… (30000 bytes in all)"),
+            "{cut}"
+        );
+        assert_eq!(message("short".into()), "short");
         assert_eq!(lines("a\n\tb\u{9b}c\r\n"), "a\n\tb\\u{9b}c\\r\n");
     }
 

@@ -105,10 +105,10 @@ pub fn record(level: Level, message: &str, fields: &impl Serialize, metrics: &[M
 /// Tells of something that goes on working and that somebody should look at. `metric` is what the alarm watches.
 pub fn alarm(metric: &'static str, message: &str, err: &Error) {
     if FUNCTION.get().is_none() {
-        tracing::warn!("{message}: {}", chain(err));
+        tracing::warn!("{message}: {}", plain::message(chain(err)));
         return;
     }
-    let fields = json!({"error": {"kind": err.kind(), "message": chain(err), "transient": err.is_transient()}});
+    let fields = json!({"error": {"kind": err.kind(), "message": plain::message(chain(err)), "transient": err.is_transient()}});
     let count = Metric {
         name: metric,
         count: 1,

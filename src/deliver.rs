@@ -3,6 +3,8 @@
 
 mod build;
 mod git;
+mod hints;
+mod history;
 pub mod holder;
 mod previous;
 mod run;

@@ -17,6 +17,7 @@ mod resolve;
 mod spool;
 mod stock;
 mod stream;
+mod way;
 
 use std::{
     collections::HashMap,

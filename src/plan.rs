@@ -114,17 +114,13 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
 #[must_use]
 pub fn heirs(job: &Job, bucket: &str, key: &str, table: &RouteTable) -> Vec<Job> {
     let heirs = table.claimants(bucket, key).into_iter();
-    let heirs = heirs.map(|(route, ref_name)| Job {
-        route: route.name().to_owned(),
-        repository: route.repository().clone(),
-        ref_name,
-        hints: Vec::new(),
-        before: None,
-        deleted: false,
-        request_id: job.request_id.clone(),
-        // Nobody pushed there, and the sweep would find it too.
-        swept: true,
-        recheck: None,
+    let heirs = heirs.map(|(route, ref_name)| {
+        let (name, repository) = (route.name().to_owned(), route.repository().clone());
+        Job {
+            // Nobody pushed there, and the sweep would find it too.
+            swept: true,
+            ..Job::unhinted(name, repository, ref_name, &job.request_id)
+        }
     });
     // A route may keep its name and ref, and so the group, and take another repository.
     let is_other = |heir: &Job| {

@@ -107,12 +107,28 @@ impl Job {
     /// The job that a push makes for one route.
     #[must_use]
     pub fn new(route: String, push: &PushEvent, request_id: &str) -> Self {
+        let (repository, ref_name) = (push.repository.clone(), push.ref_name.clone());
         Self {
-            route,
-            repository: push.repository.clone(),
-            ref_name: push.ref_name.clone(),
             hints: push.commits.clone(),
             before: push.before,
+            ..Self::unhinted(route, repository, ref_name, request_id)
+        }
+    }
+
+    /// A job of which nothing is known but what to look at.
+    #[must_use]
+    pub fn unhinted(
+        route: String,
+        repository: RepositoryName,
+        ref_name: RefName,
+        request_id: &str,
+    ) -> Self {
+        Self {
+            route,
+            repository,
+            ref_name,
+            hints: Vec::new(),
+            before: None,
             deleted: false,
             request_id: request_id.to_owned(),
             swept: false,

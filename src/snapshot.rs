@@ -3,8 +3,7 @@
 //! Nothing is expanded before it is known to be allowed: a dozen objects can name ten thousand million paths.
 
 mod folders;
-
-use std::collections::HashSet;
+mod names;
 
 use gix::{
     ObjectId,
@@ -18,6 +17,7 @@ use gix::{
 };
 
 pub use self::folders::Folders;
+use self::names::{check_aliases, check_name, join};
 use crate::{
     limits::{Exceeded, Limits, within},
     pack::Objects,
@@ -26,9 +26,6 @@ use crate::{
 
 /// The longest path in bytes, as Linux has it.
 pub const MAX_PATH_BYTES: usize = 4096;
-
-/// The longest name of a file or folder in bytes, as Linux has it.
-const MAX_NAME_BYTES: usize = 255;
 
 /// How many folders may stand in each other.
 const MAX_DEPTH: usize = 256;
@@ -40,14 +37,6 @@ const PATH_BYTES_PER_ENTRY: u64 = 200;
 
 /// How much of a refused path is shown, in bytes: a tree can hold a name of megabytes, and errors are logged.
 const SHOWN_BYTES: usize = 512;
-
-/// What Git itself refuses to check out on any system. Names that only Windows refuses (`aux.c`, `a:b.png`) are ordinary
-/// elsewhere.
-const PROTECTION: component::Options = component::Options {
-    protect_windows: false,
-    protect_hfs: true,
-    protect_ntfs: true,
-};
 
 /// Why a commit's tree cannot become an archive.
 #[derive(Debug, thiserror::Error)]
@@ -386,89 +375,4 @@ impl<'a> Walk<'a> {
         }
         warnings
     }
-}
-
-fn check_name(entry: &EntryRef<'_>, folder: &BStr) -> Result<(), SnapshotError> {
-    let mode = entry.mode.is_link().then_some(component::Mode::Symlink);
-    let why = match path::component(entry.filename, mode, PROTECTION) {
-        Ok(name) if name.len() > MAX_NAME_BYTES => {
-            format!("a name in it is longer than {MAX_NAME_BYTES} bytes")
-        }
-        Ok(name) => match climbs_on_windows(name) {
-            None => return Ok(()),
-            Some(part) => format!("where a backslash separates names, it holds {part:?}"),
-        },
-        Err(err) => err.to_string(),
-    };
-    Err(SnapshotError::path(join(folder, entry.filename), why))
-}
-
-/// The part of a name with backslashes that would lead out of the folder, or into Git's own, for whoever takes those for
-/// separators: Windows, and some extractors elsewhere.
-fn climbs_on_windows(name: &BStr) -> Option<&BStr> {
-    if !name.contains(&b'\\') {
-        return None;
-    }
-    let mut parts = name.split(|byte| *byte == b'\\').map(ByteSlice::as_bstr);
-    let first = parts
-        .clone()
-        .next()
-        .filter(|first| first.is_empty() || first.ends_with(b":"));
-    let is_refused = |part: &&BStr| {
-        let is_here = part.is_empty() || *part == ".";
-        !is_here && path::component(part, None, PROTECTION).is_err()
-    };
-    first.or_else(|| parts.find(is_refused))
-}
-
-/// What a reader makes of a name that is not UTF-8: the letters of the first IBM PC.
-///
-/// Source: APPNOTE.TXT of PKWARE, appendix D
-fn as_code_page_437(name: &[u8]) -> String {
-    const HIGH: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
-    let high: Vec<char> = HIGH.chars().collect();
-    let letter = |byte: &u8| match byte.checked_sub(0x80) {
-        Some(nth) => high[usize::from(nth)],
-        None => char::from(*byte),
-    };
-    name.iter().map(letter).collect()
-}
-
-/// Refuses a path that a common reader takes for another one of the tree.
-fn check_aliases(entries: &[Entry]) -> Result<(), SnapshotError> {
-    // What the reader takes it for, and why.
-    let alias = |path: &BString| {
-        if std::str::from_utf8(path).is_err() {
-            Some((
-                as_code_page_437(path).into_bytes(),
-                "whoever takes it for letters of an old PC",
-            ))
-        } else if path.contains(&b'\\') {
-            Some((
-                path.replace("\\", "/"),
-                "Windows, where a backslash separates names,",
-            ))
-        } else {
-            None
-        }
-    };
-    let aliases: Vec<_> = entries
-        .iter()
-        .filter_map(|entry| Some((entry, alias(&entry.path)?)))
-        .collect();
-    if aliases.is_empty() {
-        return Ok(());
-    }
-    let mut known: HashSet<&[u8]> = entries.iter().map(|entry| &**entry.path).collect();
-    for (entry, (alias, who)) in &aliases {
-        if !known.insert(alias) {
-            let why = format!("{who} reads another path of the tree in it");
-            return Err(SnapshotError::path(entry.path.clone(), why));
-        }
-    }
-    Ok(())
-}
-
-fn join(folder: &BStr, name: &BStr) -> BString {
-    [folder.as_bytes(), name.as_bytes()].concat().into()
 }

@@ -283,6 +283,17 @@ mod tests {
     use super::*;
     use crate::queue::StepBack;
 
+    fn job(swept: bool) -> Job {
+        let (repository, ref_name) = (
+            "APP/web".parse().unwrap(),
+            "refs/heads/main".parse().unwrap(),
+        );
+        Job {
+            swept,
+            ..Job::unhinted("r".into(), repository, ref_name, "")
+        }
+    }
+
     #[test]
     fn the_failure_the_job_and_the_attempt_decide() {
         let passing = || Error::Contention { rounds: 8 };
@@ -345,34 +356,14 @@ mod tests {
                 End::Done,
             ),
         ] {
-            let job = Job {
-                route: "r".into(),
-                repository: "APP/web".parse().unwrap(),
-                ref_name: "refs/heads/main".parse().unwrap(),
-                hints: Vec::new(),
-                before: None,
-                deleted: false,
-                request_id: String::new(),
-                swept,
-                recheck: None,
-            };
+            let job = job(swept);
             assert_eq!(End::of(error.as_ref(), &job, attempt), expected, "{case}");
         }
     }
 
     #[test]
     fn what_is_parked_rests_for_a_minute() {
-        let job = Job {
-            route: "r".into(),
-            repository: "APP/web".parse().unwrap(),
-            ref_name: "refs/heads/main".parse().unwrap(),
-            hints: Vec::new(),
-            before: None,
-            deleted: false,
-            request_id: String::new(),
-            swept: false,
-            recheck: None,
-        };
+        let job = job(false);
         let seen = StepBack {
             held: "d".into(),
             tip: "1".repeat(40).parse().unwrap(),

@@ -307,6 +307,8 @@ impl<'a> Run<'a> {
     /// may have answered, which does not have it yet.
     async fn not_built(&mut self, commit: CommitId, err: Error) -> Result<Saw, Error> {
         let again = match err {
+            // It was given up: nothing that is built now would come to its end.
+            _ if self.progress.is_stopped() => return Err(err),
             Error::Fetch { .. } => false,
             Error::NotGiven { .. } => self.steps.rounds() < REFUSED_FETCHES,
             _ => return Err(err),

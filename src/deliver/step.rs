@@ -19,7 +19,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::holder::{Held, Holder, Ruling};
+pub use super::{
+    hints::Hints,
+    history::{SECOND_LOOK, SecondLook},
+};
+use super::{
+    history::History,
+    holder::{Held, Holder, Ruling},
+};
 use crate::{bucket::Condition, push::CommitId, queue::StepBack};
 
 /// Rounds before the delivery gives up.
@@ -29,51 +36,6 @@ pub const MAX_ROUNDS: u32 = 8;
 ///
 /// Source: a bridge in production waits 5 seconds.
 pub const SETTLE_WAITS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
-
-/// How long after the first look a second one confirms a step back.
-///
-/// It is longer than the machines of a Git server should ever differ. Nulab does not say how long that is; other bridges wait
-/// 5 to 30 seconds for a server that lags.
-pub const SECOND_LOOK: Duration = Duration::from_mins(1);
-
-/// Whether a step back is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub enum SecondLook {
-    /// Not before a second look.
-    #[default]
-    Needed,
-    /// This is the one for what was first seen so long ago.
-    Due {
-        /// What was seen.
-        seen: StepBack,
-        /// Since when nothing else may have been seen.
-        since: Instant,
-    },
-    /// Any: a person says so.
-    Waived,
-}
-
-/// What an event said of the push.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Hints {
-    /// Commits that the push brought.
-    pub commits: Vec<CommitId>,
-    /// The commit that the ref pointed to before the push.
-    pub before: Option<CommitId>,
-}
-
-impl Hints {
-    /// Whether the tip looks like a time before the event. Never more than a reason to look again.
-    fn disagree_with(&self, tip: Option<CommitId>) -> bool {
-        match tip {
-            None => true,
-            Some(tip) => {
-                self.before == Some(tip)
-                    || (!self.commits.is_empty() && !self.commits.contains(&tip))
-            }
-        }
-    }
-}
 
 /// What was seen when an action was carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -161,15 +123,13 @@ pub enum Verdict {
 pub struct Steps {
     /// `None` if nobody pushed: a person or the sweep asked.
     hints: Option<Hints>,
-    second_look: SecondLook,
+    history: History,
     state: State,
     rounds: u32,
     /// How many of [`SETTLE_WAITS`] are over. They count for the whole delivery, not for each round.
     waits: usize,
     /// The commit that this delivery stored last.
     stored: Option<CommitId>,
-    /// Commits of the ref that the object held before, as far as this delivery has seen.
-    past: Vec<CommitId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -227,12 +187,11 @@ impl Steps {
     pub fn new(hints: Option<Hints>, second_look: SecondLook) -> Self {
         Self {
             hints,
-            second_look,
+            history: History::new(second_look),
             state: State::Starting,
             rounds: 0,
             waits: 0,
             stored: None,
-            past: Vec::new(),
         }
     }
 
@@ -255,7 +214,7 @@ impl Steps {
     /// If `saw` does not answer the last action.
     pub fn next(&mut self, saw: Saw) -> Action {
         if let Saw::Tip(tip) = saw {
-            self.looked(tip);
+            self.history.looked(tip);
         }
         match (std::mem::replace(&mut self.state, State::Starting), saw) {
             (State::Starting, Saw::Waited) => self.start(),
@@ -267,7 +226,8 @@ impl Steps {
             (State::Judging { .. }, Saw::Table(Ruling::Moved)) => self.moved(),
             (State::Judging { condition }, Saw::Table(ruling)) => {
                 if let Ruling::Go(Some(Holder::Us(held))) = &ruling {
-                    self.past(held.previous.into_iter().chain([held.commit]));
+                    self.history
+                        .held(held.previous.into_iter().chain([held.commit]));
                 }
                 self.state = State::Asking { condition, ruling };
                 Action::Tip
@@ -303,7 +263,9 @@ impl Steps {
                 },
                 Saw::Built(time),
             ) => match held {
-                Some(held) if time < held.time && time.is_some() && !self.passed(&held, tip) => {
+                Some(held)
+                    if time < held.time && time.is_some() && !self.history.passed(&held, tip) =>
+                {
                     self.step_back(held.commit, held.delivery_id, tip)
                 }
                 _ => {
@@ -313,7 +275,7 @@ impl Steps {
             },
             (State::Putting { tip }, Saw::Stored(delivery_id)) => {
                 self.stored = Some(tip);
-                self.past([tip]);
+                self.history.held([tip]);
                 self.state = State::Verifying { tip, delivery_id };
                 Action::Tip
             }
@@ -363,33 +325,24 @@ impl Steps {
     /// What the first look was at, and when, if this is the second.
     #[must_use]
     pub fn first_look(&self) -> Option<(CommitId, Instant)> {
-        match &self.second_look {
-            SecondLook::Due { seen, since } => Some((seen.tip, *since)),
-            SecondLook::Needed | SecondLook::Waived => None,
-        }
+        self.history.first_look()
     }
 
     /// Takes note that something else was seen since the first look, so that this is a first one again.
     pub fn take_back(&mut self) {
-        self.second_look = SecondLook::Needed;
+        self.history.take_back();
+    }
+
+    /// Takes note that `tag`, which the hints may name, leads to `commit`.
+    pub fn peeled(&mut self, tag: CommitId, commit: CommitId) {
+        if let Some(hints) = &mut self.hints {
+            hints.peeled(tag, commit);
+        }
     }
 
     /// Takes note that the object's current version was written by this delivery, though no answer said so.
     pub fn found_own_write(&mut self, commit: CommitId) {
         self.stored = Some(commit);
-    }
-
-    /// Takes note that `tag`, which the hints may name, leads to `commit`. Events about annotated tags name the tag itself.
-    pub fn peeled(&mut self, tag: CommitId, commit: CommitId) {
-        let Some(hints) = self.hints.as_mut().filter(|_| tag != commit) else {
-            return;
-        };
-        if hints.commits.contains(&tag) {
-            hints.commits.push(commit);
-        }
-        if hints.before == Some(tag) {
-            hints.before = Some(commit);
-        }
     }
 
     fn moved(&self) -> Action {
@@ -409,7 +362,7 @@ impl Steps {
     fn compare(&mut self, condition: Condition, held: Held, tip: CommitId) -> Action {
         if held.commit == tip {
             self.settle(Then::Done(self.current(tip)), Some(tip))
-        } else if self.is_back(tip) && !self.passed(&held, tip) {
+        } else if self.is_back(tip) && !self.history.passed(&held, tip) {
             self.step_back(held.commit, held.delivery_id, tip)
         } else {
             self.build(condition, Some(held), tip)
@@ -425,25 +378,10 @@ impl Steps {
         Action::Build(tip)
     }
 
-    /// Takes note of a look: one that shows something else is between the first look and the second.
-    fn looked(&mut self, tip: Option<CommitId>) {
-        if matches!(&self.second_look, SecondLook::Due { seen, .. } if Some(seen.tip) != tip) {
-            self.take_back();
-        }
-    }
-
-    fn past(&mut self, commits: impl IntoIterator<Item = CommitId>) {
-        for commit in commits {
-            if !self.past.contains(&commit) {
-                self.past.push(commit);
-            }
-        }
-    }
-
     /// Whether a tip that the object does not hold is known to be older than what it holds. Its time says more once it is
     /// fetched.
     fn is_back(&self, tip: CommitId) -> bool {
-        self.past.contains(&tip) || self.was_before(tip)
+        self.history.has(tip) || self.was_before(tip)
     }
 
     /// Whether the event says that the ref pointed there before the push.
@@ -451,15 +389,6 @@ impl Steps {
         self.hints
             .as_ref()
             .is_some_and(|hints| hints.before == Some(tip))
-    }
-
-    /// Whether this look at `tip` is the second one.
-    fn passed(&self, held: &Held, tip: CommitId) -> bool {
-        match &self.second_look {
-            SecondLook::Needed => false,
-            SecondLook::Due { seen, .. } => seen.held == held.delivery_id && seen.tip == tip,
-            SecondLook::Waived => true,
-        }
     }
 
     /// Ends with a step back that nothing is done about yet.

@@ -27,11 +27,9 @@ use super::{
     spool::{SAMPLE_BYTES, Spool},
     stock::{Stock, most_deflated},
     stream::{Place, Stream, StreamReader},
+    way::Way,
 };
 use crate::progress::Progress;
-
-/// How much memory a family may take beside its largest base and its largest result, in bytes a thread.
-const WAITING_BYTES: usize = 8 << 20;
 
 /// Families with an object above this size are worked on one at a time, so that memory holds one large base and one
 /// large result, however many threads there are. In bytes.
@@ -193,72 +191,6 @@ struct Resolver<'a> {
     reader: StreamReader,
     spool: Spool,
     objects: Resolved,
-}
-
-/// The way of the walk, from the root of a family to where it is.
-#[derive(Default)]
-struct Way {
-    ancestors: Vec<Ancestor>,
-    /// The bytes that they hold together, and the first one that may hold any.
-    held: usize,
-    first: usize,
-    /// The size of the largest object of the family so far.
-    largest: usize,
-}
-
-struct Ancestor {
-    /// Where it is among what this thread has made; `None` for the root.
-    made: Option<usize>,
-    /// `None` if it was dropped to save memory, or since no delta needs it again.
-    bytes: Option<Vec<u8>>,
-    waiting: Vec<usize>,
-}
-
-impl Way {
-    fn push(&mut self, made: Option<usize>, bytes: Option<Vec<u8>>, waiting: Vec<usize>) {
-        self.held += bytes.as_ref().map_or(0, Vec::len);
-        self.ancestors.push(Ancestor {
-            made,
-            bytes,
-            waiting,
-        });
-    }
-
-    /// Goes back by one.
-    fn pop(&mut self) {
-        let last = self.ancestors.pop().expect("one to go back from");
-        self.held -= last.bytes.map_or(0, |bytes| bytes.len());
-        self.first = self.first.min(self.ancestors.len());
-    }
-
-    fn last(&mut self) -> &mut Ancestor {
-        self.ancestors.last_mut().expect("the walk is somewhere")
-    }
-
-    /// Makes room for a result of `size` bytes beside the last base.
-    fn make_room(&mut self, size: usize) {
-        self.largest = self.largest.max(size);
-        let last = self.ancestors.len() - 1;
-        while self.first < last && self.held + size > WAITING_BYTES + 2 * self.largest {
-            let dropped = self.ancestors[self.first].bytes.take();
-            self.held -= dropped.map_or(0, |bytes| bytes.len());
-            self.first += 1;
-        }
-    }
-
-    /// Gives the last base its bytes back.
-    fn restore(&mut self, bytes: Vec<u8>) {
-        self.held += bytes.len();
-        self.largest = self.largest.max(bytes.len());
-        self.first = self.first.min(self.ancestors.len() - 1);
-        self.last().bytes = Some(bytes);
-    }
-
-    /// Drops the last base, which no delta needs any more.
-    fn drop_last(&mut self) {
-        let dropped = self.last().bytes.take();
-        self.held -= dropped.map_or(0, |bytes| bytes.len());
-    }
 }
 
 impl<'a> Resolver<'a> {

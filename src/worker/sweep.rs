@@ -290,15 +290,8 @@ pub fn differs(
 
 fn job(to: Destination, request_id: &str) -> Job {
     Job {
-        route: to.route,
-        repository: to.repository,
-        ref_name: to.ref_name,
-        hints: Vec::new(),
-        before: None,
-        deleted: false,
-        request_id: request_id.to_owned(),
         swept: true,
-        recheck: None,
+        ..Job::unhinted(to.route, to.repository, to.ref_name, request_id)
     }
 }
 

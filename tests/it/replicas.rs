@@ -110,17 +110,8 @@ impl Machines {
     }
 
     fn parked(&self, delivery: &Delivery) -> Job {
-        let job = Job {
-            route: self.world.destination().route,
-            repository: "APP/web".parse().unwrap(),
-            ref_name: MAIN.parse().unwrap(),
-            hints: Vec::new(),
-            before: None,
-            deleted: false,
-            request_id: String::new(),
-            swept: false,
-            recheck: None,
-        };
+        let to = self.world.destination();
+        let job = Job::unhinted(to.route, to.repository, to.ref_name, "");
         job.parked(delivery.step_back.clone().expect("a step back"))
     }
 }

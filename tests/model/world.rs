@@ -155,17 +155,12 @@ impl World {
     fn tell(&mut self, branch: usize) {
         for &(route, of, _) in TABLES[self.table] {
             if of == branch {
-                self.coming.push(Job {
-                    route: route.into(),
-                    repository: "APP/web".parse().unwrap(),
-                    ref_name: BRANCHES[branch].parse().unwrap(),
-                    hints: Vec::new(),
-                    before: None,
-                    deleted: false,
-                    request_id: "model".into(),
-                    swept: false,
-                    recheck: None,
-                });
+                let (repository, ref_name) = (
+                    "APP/web".parse().unwrap(),
+                    BRANCHES[branch].parse().unwrap(),
+                );
+                self.coming
+                    .push(Job::unhinted(route.into(), repository, ref_name, "model"));
             }
         }
     }

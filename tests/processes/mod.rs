@@ -207,17 +207,8 @@ impl World {
         // An event that names commits and that its branch has left behind makes a delivery wait for longer than a message
         // is invisible here.
         for (route, _, _) in ROUTES.iter().filter(|(_, of, _)| *of == branch) {
-            let job = Job {
-                route: (*route).into(),
-                repository: "APP/web".parse().unwrap(),
-                ref_name: branch.parse().unwrap(),
-                hints: Vec::new(),
-                before: None,
-                deleted: false,
-                request_id: nth.to_string(),
-                swept: false,
-                recheck: None,
-            };
+            let (repository, ref_name) = ("APP/web".parse().unwrap(), branch.parse().unwrap());
+            let job = Job::unhinted((*route).into(), repository, ref_name, &nth.to_string());
             let copies = [0, 1, 1, 1, 1, 1, 1, 2][rng.usize(..8)];
             for _ in 0..copies {
                 self.queue.put(&job.body(), &job.group());

@@ -321,15 +321,8 @@ impl Facts {
         let differs = differs(head.as_ref(), &to, &table, route.sweep(), id(tip));
         Swept::Looked(differs.then(|| {
             self.job(Job {
-                route: route.name().into(),
-                repository,
-                ref_name,
-                hints: Vec::new(),
-                before: None,
-                deleted: false,
-                request_id: String::new(),
                 swept: true,
-                recheck: None,
+                ..Job::unhinted(route.name().into(), repository, ref_name, "")
             })
         }))
     }

@@ -413,7 +413,7 @@ fn names_that_a_terminal_would_carry_out_are_shown_as_escapes() {
 fn a_pack_that_drips_is_given_up() {
     let place = Place::new();
     // More than one piece of a pack.
-    let noise = crate::support::generate::noise(40_000, 1);
+    let noise = crate::support::generate::noise(2_000_000, 1);
     place.repository.commit_on(MAIN, &[("a", noise.into())]);
     let server = GitServer::start(place.upstream.root(), None);
     place.routes(&format!(
@@ -422,12 +422,12 @@ fn a_pack_that_drips_is_given_up() {
     ));
     let ca = server.ca_file();
     let trust = ("SSL_CERT_FILE", ca.to_str().unwrap());
-    let drip = GitFault::Drip(Duration::from_millis(1));
+    let drip = GitFault::Drip(Duration::ZERO);
     server.fault_once(GitOp::Fetch, drip);
     let least = [
         trust,
-        ("LOW_SPEED_SECONDS", "2"),
-        ("LOW_SPEED_BYTES", "5000"),
+        ("LOW_SPEED_SECONDS", "1"),
+        ("LOW_SPEED_BYTES", "1000000000"),
     ];
     let ran = place.run(&["sync"], &least);
     let line = ran.only_line();
@@ -438,7 +438,7 @@ fn a_pack_that_drips_is_given_up() {
     );
     assert!(
         ran.stderr
-            .contains("fewer than 5000 bytes a second came for 2 s"),
+            .contains("fewer than 1000000000 bytes a second came for 1 s"),
         "{ran:?}"
     );
     // And however slow it may be, a delivery has an end.

@@ -6,6 +6,7 @@ mod git;
 mod hints;
 mod history;
 pub mod holder;
+mod listings;
 mod previous;
 mod run;
 pub mod step;
@@ -16,12 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::tips::Tips;
 use self::{
     git::Git,
     run::Run,
     step::{Hints, SecondLook, Steps},
 };
+pub use self::{listings::Listings, tips::Tips};
 use crate::{
     bucket::S3,
     deadline::within,
@@ -63,6 +64,8 @@ pub struct Delivery {
     pub tip: Option<CommitId>,
     /// What a second look has to confirm before it is delivered.
     pub step_back: Option<StepBack>,
+    /// Whether the Git server seemed to lag, and was not given all of its time.
+    pub is_unsettled: bool,
     /// The version id of the object's current version.
     pub version_id: Option<String>,
     /// Entries of the archive that was stored.
@@ -87,6 +90,7 @@ impl Delivery {
             commit: None,
             tip: None,
             step_back: None,
+            is_unsettled: false,
             version_id: None,
             entries: None,
             archive_bytes: None,
@@ -113,6 +117,8 @@ pub struct Bridge {
     pub replaces_unrouted: bool,
     /// What was seen of the refs lately.
     pub tips: Arc<Tips>,
+    /// The refs that repositories had lately.
+    pub listings: Arc<Listings>,
 }
 
 impl Bridge {
@@ -222,7 +228,9 @@ pub(crate) fn wanted<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Wanted 
     for route in routes {
         let pattern = route.pattern();
         match pattern.exact() {
-            Some(name) => wanted.names.push(name.to_string()),
+            Some(name) => {
+                wanted.names.insert(name.to_string());
+            }
             None => wanted.prefixes.push(pattern.start().to_owned()),
         }
     }

@@ -246,6 +246,17 @@ impl Report {
         }
     }
 
+    /// A ref that the Git server did not show at any look.
+    #[must_use]
+    pub fn gone(route: &str, repository: &RepositoryName, ref_name: &RefName) -> Self {
+        Self::new(
+            Outcome::BranchGone,
+            Some(route),
+            Some(repository),
+            Some(ref_name),
+        )
+    }
+
     fn new(
         outcome: Outcome,
         route: Option<&str>,

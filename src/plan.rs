@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     push::{Change, PushEvent},
     queue::Job,
-    route::{Destination, RouteTable},
+    route::{Destination, Route, RouteTable},
     space::SpaceUrl,
     table::Reading,
     webhook::Webhook,
@@ -56,7 +56,10 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
     // A ref that makes no object key is a job too: its failure is then told of where every other is.
     let matching = table.matching(push).into_iter();
     let routes = matching.map(|to| to.map_or_else(|err| err.route, |to| to.route));
-    let jobs = routes.map(|route| Job::new(route, push, request_id));
+    let jobs = routes.map(|route| Job {
+        by_glob: table.route(&route).is_some_and(Route::is_glob),
+        ..Job::new(route, push, request_id)
+    });
     let jobs: Vec<_> = jobs.collect();
     match (jobs.is_empty(), unknown, &push.space_url) {
         (false, ..) => Ok(jobs),
@@ -96,8 +99,7 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
         _ => reading.newest()?,
     };
     if let Some(to) = table.destination(&job.route, &job.repository, &job.ref_name) {
-        let route = table.route(&job.route);
-        let is_glob = route.is_some_and(|route| route.pattern().exact().is_none());
+        let is_glob = table.route(&job.route).is_some_and(Route::is_glob);
         return Ok(Next::Deliver { to: to?, is_glob });
     }
     let table = reading.newest()?;

@@ -6,6 +6,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::watch;
+
 /// A part of the work, those of a delivery in the order in which they come. Its name is what people see and what metrics use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -84,6 +86,7 @@ pub struct Progress {
     received: AtomicBool,
     stopped: AtomicBool,
     deadline: Option<Instant>,
+    hurried: watch::Sender<bool>,
 }
 
 impl Progress {
@@ -100,6 +103,18 @@ impl Progress {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Has the delivery wait no longer for a Git server that seems to lag: others wait for what it holds.
+    pub fn hurry(&self) {
+        self.hurried.send_replace(true);
+    }
+
+    /// Waits until it is to wait no longer.
+    pub(crate) async fn hurried(&self) {
+        // The sender is here, so it does not end.
+        let mut hurried = self.hurried.subscribe();
+        hurried.wait_for(|hurried| *hurried).await.ok();
     }
 
     /// The stage that runs now.

@@ -47,18 +47,43 @@ pub struct Job {
     pub request_id: String,
     /// Whether the sweep made it, and so will make it again.
     pub swept: bool,
-    /// Whether it is a second look.
+    /// Whether a glob takes the ref, so that an event may name any. Not on the wire: whoever reads a message asks the table.
+    pub by_glob: bool,
+    /// What has to be looked at once more, if that is what it is for.
     pub recheck: Option<Recheck>,
 }
 
-/// A second look at a step back. It is parked first, in a group of its own, so that what waits is in the way of no delivery;
-/// then it is a job of its ref like any other.
+/// A later look. It is parked first, so that what waits is in the way of no delivery; then it is a job of its ref like any
+/// other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recheck {
-    /// What the first look saw.
-    pub seen: StepBack,
-    /// How long it was parked; `None` while it is.
-    pub waited: Option<Duration>,
+pub enum Recheck {
+    /// The second look at a step back.
+    StepBack {
+        /// What the first look saw.
+        seen: StepBack,
+        /// How long it was parked; `None` while it is.
+        waited: Option<Duration>,
+    },
+    /// At whether the Git server has the ref by now.
+    Ref {
+        /// How long after the event, at least.
+        after: Duration,
+    },
+}
+
+/// How long after its event a ref is looked for that the Git server did not have.
+pub const LOOKS: [Duration; 3] = [
+    Duration::from_secs(2),
+    Duration::from_secs(7),
+    Duration::from_secs(70),
+];
+
+/// When a ref is looked for again, if it was not there at a look this long after its event.
+#[must_use]
+pub fn next_look(age: Duration) -> Option<Duration> {
+    // A look that comes a little early is that look: clocks differ.
+    let age = age + Duration::from_millis(500);
+    LOOKS.into_iter().find(|look| *look > age)
 }
 
 /// A tip that looks older than what the object holds.
@@ -132,6 +157,7 @@ impl Job {
             deleted: false,
             request_id: request_id.to_owned(),
             swept: false,
+            by_glob: false,
             recheck: None,
         }
     }
@@ -139,21 +165,39 @@ impl Job {
     /// A second look, parked, at the step back that a delivery of this job met.
     #[must_use]
     pub fn parked(&self, seen: StepBack) -> Self {
-        Self {
-            hints: Vec::new(),
-            before: None,
-            recheck: Some(Recheck { seen, waited: None }),
-            ..self.clone()
-        }
+        self.later(Recheck::StepBack { seen, waited: None })
     }
 
     /// The same second look, to be taken now.
     #[must_use]
     pub fn due(&self, waited: Duration) -> Self {
-        let recheck = self.recheck.clone();
-        let waited = Some(waited);
+        let mut due = self.clone();
+        if let Some(Recheck::StepBack { waited: been, .. }) = &mut due.recheck {
+            *been = Some(waited);
+        }
+        due
+    }
+
+    /// A look, parked, at whether the ref is there so long after the event.
+    #[must_use]
+    pub fn awaited(&self, after: Duration) -> Self {
+        self.later(Recheck::Ref { after })
+    }
+
+    /// The job of a ref that is there by now.
+    #[must_use]
+    pub fn found(&self) -> Self {
         Self {
-            recheck: recheck.map(|recheck| Recheck { waited, ..recheck }),
+            recheck: None,
+            ..self.clone()
+        }
+    }
+
+    fn later(&self, recheck: Recheck) -> Self {
+        Self {
+            hints: Vec::new(),
+            before: None,
+            recheck: Some(recheck),
             ..self.clone()
         }
     }
@@ -161,10 +205,10 @@ impl Job {
     /// What it looks for a second time, while it is parked.
     #[must_use]
     pub fn parks(&self) -> Option<&StepBack> {
-        let parked = self.recheck.as_ref();
-        parked
-            .filter(|recheck| recheck.waited.is_none())
-            .map(|recheck| &recheck.seen)
+        match &self.recheck {
+            Some(Recheck::StepBack { seen, waited: None }) => Some(seen),
+            _ => None,
+        }
     }
 
     /// Whether both park the same.
@@ -174,13 +218,15 @@ impl Job {
             == (&other.route, &other.ref_name, other.parks())
     }
 
-    /// What is handled one after the other: the jobs of one route and ref; or what one repository has parked.
+    /// What is handled one after the other: the jobs of one route and ref; what one repository has parked; or the refs of
+    /// one that are awaited, of which anybody who knows the token can name any number.
     #[must_use]
     pub fn group(&self) -> String {
         // No name holds a line break.
-        hash(&match self.parks() {
-            None => format!("{}\n{}", self.route, self.ref_name),
-            Some(_) => format!("\n{}", self.repository),
+        hash(&match &self.recheck {
+            Some(Recheck::Ref { .. }) => format!("\n\n{}", self.repository),
+            Some(Recheck::StepBack { waited: None, .. }) => format!("\n{}", self.repository),
+            _ => format!("{}\n{}", self.route, self.ref_name),
         })
     }
 
@@ -203,8 +249,10 @@ impl Job {
     /// Never: a job is plain data.
     #[must_use]
     pub fn body(&self) -> String {
-        let seen = self.recheck.as_ref().map(|recheck| &recheck.seen);
-        let waited = self.recheck.as_ref().and_then(|recheck| recheck.waited);
+        let (seen, waited) = match &self.recheck {
+            Some(Recheck::StepBack { seen, waited }) => (Some(seen), *waited),
+            _ => (None, None),
+        };
         let wire = Wire {
             route: self.route.clone(),
             repository: self.repository.to_string(),
@@ -243,14 +291,15 @@ impl Message {
         let name = |err: crate::push::InvalidName| wrong(err.to_string());
         let hints = wire.hints.iter().map(|commit| commit.parse());
         let recheck = match (wire.recheck, wire.held, wire.tip) {
-            (true, Some(held), Some(tip)) => Some(Recheck {
+            (false, ..) => None,
+            (true, Some(held), Some(tip)) => Some(Recheck::StepBack {
                 seen: StepBack {
                     held,
                     tip: tip.parse().map_err(name)?,
                 },
                 waited: wire.waited_ms.map(Duration::from_millis),
             }),
-            _ => None,
+            (true, ..) => Some(Recheck::Ref { after: LOOKS[0] }),
         };
         Ok(Self::Deliver(Box::new(Job {
             route: wire.route,
@@ -265,6 +314,7 @@ impl Message {
             deleted: wire.deleted,
             request_id: wire.request_id,
             swept: wire.swept,
+            by_glob: false,
             recheck,
         })))
     }
@@ -424,6 +474,7 @@ mod tests {
             deleted: false,
             request_id: "a-request".into(),
             swept: false,
+            by_glob: false,
             recheck: None,
         }
     }

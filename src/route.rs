@@ -357,6 +357,12 @@ impl Route {
         self.sweep
     }
 
+    /// Whether it may take more than one ref.
+    #[must_use]
+    pub fn is_glob(&self) -> bool {
+        self.pattern.exact().is_none()
+    }
+
     /// Whether the route takes this ref of this repository.
     #[must_use]
     pub fn takes(&self, repository: &RepositoryName, ref_name: &RefName) -> bool {

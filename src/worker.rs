@@ -2,6 +2,7 @@
 //! what becomes of the job, and the sweep makes jobs for what no event told of.
 
 pub mod batch;
+pub mod look;
 mod sweep;
 
 use std::{
@@ -20,7 +21,7 @@ use crate::{
     outcome::{Report, SeenBack},
     plan::{Next, heirs, next},
     progress::{Progress, Stage},
-    queue::{Job, Recheck},
+    queue::{Job, LOOKS, Recheck},
     route::Destination,
     table::Reading,
 };
@@ -32,6 +33,9 @@ const SWEPT_TRIES: u32 = 3;
 /// How often a ref is looked for that an event told of and the Git server does not have. It may lag for long; and nothing is
 /// held up meanwhile, since there is nothing to deliver.
 const MISSING_TRIES: u32 = 3;
+
+/// How long after its event a server that lags had its time.
+const SETTLED: Duration = SETTLE_WAITS[0].saturating_add(SETTLE_WAITS[1]);
 
 /// How a job comes to a worker.
 #[derive(Debug, Clone, Copy)]
@@ -164,7 +168,14 @@ impl Worker {
                 }
             };
             let started = Instant::now();
-            let hints = hints(job, attempt.age);
+            let is_awaited = is_glob && !job.swept && !attempt.is_last;
+            let sent = started.checked_sub(attempt.age).unwrap_or(started);
+            let is_listed = || self.bridge.listings.has(&to.url, &job.ref_name, sent);
+            if is_awaited && is_listed() == Some(false) {
+                more.push(job.awaited(LOOKS[0]));
+                return Ok((look::awaited(job), End::Done));
+            }
+            let hints = hints(job, attempt.age, is_awaited);
             let second_look = second_look(job, attempt.age);
             let delivery = self.bridge.deliver(&to, hints, second_look, progress);
             let mut delivery = Box::pin(delivery).await;
@@ -173,10 +184,17 @@ impl Worker {
                 continue;
             }
             let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
+            if is_awaited && is_missing(&delivery) {
+                more.push(job.awaited(LOOKS[0]));
+                return Ok((look::awaited(job), End::Done));
+            }
             if is_glob && end == End::DeadLetter && is_missing(&delivery) {
                 // It asks for no ref by name, so none is missed.
                 delivery.result = Ok(Success::BranchGone);
                 end = End::Done;
+            }
+            if delivery.is_unsettled {
+                more.push(job.awaited(SETTLED));
             }
             more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));
             let step_back = seen_back(job, &delivery);
@@ -199,8 +217,11 @@ fn seen_back(job: &Job, delivery: &Delivery) -> Option<SeenBack> {
     if delivery.step_back.is_some() {
         return Some(SeenBack::First);
     }
-    let (success, recheck) = (delivery.result.as_ref().ok()?, job.recheck.as_ref()?);
-    let is_tip = delivery.commit == Some(recheck.seen.tip);
+    let success = delivery.result.as_ref().ok()?;
+    let Some(Recheck::StepBack { seen, .. }) = &job.recheck else {
+        return None;
+    };
+    let is_tip = delivery.commit == Some(seen.tip);
     match success {
         Success::Published if is_tip => Some(SeenBack::Confirmed),
         // Another one was faster.
@@ -211,15 +232,17 @@ fn seen_back(job: &Job, delivery: &Delivery) -> Option<SeenBack> {
 
 /// What a look at the tip is for a job of this age.
 fn second_look(job: &Job, age: Duration) -> SecondLook {
-    let first = |recheck: &Recheck| {
+    let due = || {
+        let Some(Recheck::StepBack { seen, waited }) = &job.recheck else {
+            return None;
+        };
         // A job is sent after the look that it tells of, so that no clock has to agree with another.
-        let ago = age + recheck.waited?;
+        let ago = age + (*waited)?;
         let since = Instant::now().checked_sub(ago)?;
-        let seen = recheck.seen.clone();
+        let seen = seen.clone();
         (ago >= SECOND_LOOK).then_some(SecondLook::Due { seen, since })
     };
-    let due = job.recheck.as_ref().and_then(first);
-    due.unwrap_or_default()
+    due().unwrap_or_default()
 }
 
 /// What becomes of a parked job.
@@ -260,14 +283,15 @@ fn is_missing(delivery: &Delivery) -> bool {
     matches!(delivery.result, Err(Error::RefNotFound { .. }))
 }
 
-fn hints(job: &Job, age: Duration) -> Option<Hints> {
+fn hints(job: &Job, age: Duration, is_awaited: bool) -> Option<Hints> {
     // Nobody pushed what the sweep found; after a deletion there is no commit to wait for; and a server that lags had its
     // time while the job waited.
-    let may_lag = age < SETTLE_WAITS.iter().sum::<Duration>();
+    let may_lag = age < SETTLED;
     let is_push = !job.swept && !job.deleted;
     (is_push && may_lag).then(|| Hints {
         commits: job.hints.clone(),
         before: job.before,
+        is_awaited,
     })
 }
 

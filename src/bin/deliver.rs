@@ -47,6 +47,7 @@ async fn main() -> ExitCode {
             limits: config.limits,
             replaces_unrouted: true,
             tips: Arc::default(),
+            listings: Arc::default(),
         },
     };
     let margin = config.deadline_margin;

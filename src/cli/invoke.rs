@@ -64,7 +64,7 @@ pub(super) async fn run(
         let handled = report::watch(&job.route, &progress, handled).await;
         report::print(&handled.report);
         ended = ended.and(handled.report.is_failed());
-        // A second look would be a minute later; that it is due has been told.
+        // A later look would be a minute later; that it is due has been told.
         let more = handled.more.into_iter();
         jobs.extend(more.filter(|job| job.recheck.is_none()));
     }

@@ -46,6 +46,7 @@ impl Setup {
             limits: self.limits,
             replaces_unrouted: self.replaces_unrouted,
             tips: Arc::default(),
+            listings: Arc::default(),
         }
     }
 

@@ -9,6 +9,8 @@ pub struct Hints {
     pub commits: Vec<CommitId>,
     /// The commit that the ref pointed to before the push.
     pub before: Option<CommitId>,
+    /// Whether somebody looks later for a ref that is not there and has no object, so that nobody waits for it here.
+    pub is_awaited: bool,
 }
 
 impl Hints {

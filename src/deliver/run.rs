@@ -180,7 +180,10 @@ impl<'a> Run<'a> {
                 Ok(Saw::Waited)
             }
             Action::Wait(time) => {
-                tokio::time::sleep(time).await;
+                tokio::select! {
+                    () = tokio::time::sleep(time) => {}
+                    () = self.progress.hurried() => self.delivery.is_unsettled = true,
+                }
                 Ok(Saw::Waited)
             }
             Action::Done(_) => unreachable!("the loop ends with it"),

@@ -235,6 +235,7 @@ impl Steps {
             (State::Asking { ruling, .. }, Saw::Tip(None)) => {
                 let verdict = match ruling {
                     Ruling::Go(Some(Holder::Us(_))) => Verdict::BranchGone,
+                    _ if self.is_awaited() => return Action::Done(Verdict::RefNotFound),
                     _ => Verdict::RefNotFound,
                 };
                 self.settle(Then::Done(verdict), None)
@@ -389,6 +390,10 @@ impl Steps {
         self.hints
             .as_ref()
             .is_some_and(|hints| hints.before == Some(tip))
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.hints.as_ref().is_some_and(|hints| hints.is_awaited)
     }
 
     /// Ends with a step back that nothing is done about yet.
@@ -631,6 +636,7 @@ mod tests {
             Some(Hints {
                 commits: commits.to_vec(),
                 before,
+                is_awaited: false,
             })
         };
         let done = Action::Done(Verdict::AlreadyCurrent(a));
@@ -675,6 +681,7 @@ mod tests {
             Some(Hints {
                 commits: vec![b],
                 before: Some(before),
+                is_awaited: false,
             })
         };
         let seen = StepBack {
@@ -788,6 +795,7 @@ mod tests {
         let hints = Some(Hints {
             commits: vec![b],
             before: Some(a),
+            is_awaited: false,
         });
         let still = [Saw::Waited, Saw::Tip(Some(a))];
         let seen = absent().into_iter().chain([Saw::Tip(Some(a))]);
@@ -815,6 +823,7 @@ mod tests {
         let hints = Some(Hints {
             commits: vec![b],
             before: None,
+            is_awaited: false,
         });
         let still = [Saw::Waited, Saw::Tip(Some(a))];
         let seen = held(us(a)).into_iter().chain([Saw::Tip(Some(a))]);

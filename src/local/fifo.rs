@@ -175,6 +175,15 @@ impl<B: Clone> Fifo<B> {
         held.filter(|until| *until > now).min()
     }
 
+    /// The groups of those that nobody has.
+    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let free = self
+            .messages
+            .iter()
+            .filter(move |stored| !stored.is_held(now));
+        free.map(|stored| stored.group.as_str())
+    }
+
     /// What is in it, the oldest first.
     pub fn bodies(&self) -> impl Iterator<Item = &B> {
         self.messages.iter().map(|stored| &stored.body)

@@ -10,6 +10,7 @@
 //! The ordinary SDK client talks to it, so that the code that delivers is the same here, in the tests, and in Lambda.
 //! It knows what the bridge needs of S3 and answers `NotImplemented` to anything else.
 
+mod awaited;
 mod body;
 mod error;
 mod fifo;

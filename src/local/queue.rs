@@ -1,19 +1,24 @@
 //! The queue of a laptop: in memory, by the rules of SQS, with the workers that Lambda would start.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::fifo::{Fifo, Receipt, Received};
+use super::{
+    awaited::{Awaited, AwaitedRefs},
+    fifo::{Fifo, Receipt, Received},
+};
 use crate::{
     error::Error,
     outcome::Report,
     progress::Progress,
-    queue::Job,
-    worker::{Attempt, End, Parked, Worker, backoff},
+    push::RepositoryName,
+    queue::{Job, Recheck, next_look},
+    worker::{Attempt, End, Parked, Worker, backoff, look::Sight},
 };
 
 /// How long a job may take, as in a Lambda function with the template's timeout.
@@ -28,6 +33,13 @@ const TRIES: u32 = 5;
 /// Jobs that may wait. Whoever posts more than this has a fault.
 const MAX_WAITING: usize = 10_000;
 
+/// Jobs of refs that globs take, of one repository, that may wait without its being known whether it has the refs. A look at
+/// the repository tells it of all others at once.
+const UNSEEN: usize = 2;
+
+/// How long a look for refs may take.
+const LOOK_WITHIN: Duration = Duration::from_mins(1);
+
 /// Deliveries at a time: a sweep may find hundreds of branches at once.
 const AT_A_TIME: usize = 8;
 
@@ -37,13 +49,21 @@ pub struct LocalQueue(Arc<Shared>);
 
 struct Shared {
     worker: Arc<Worker>,
-    jobs: Mutex<Fifo<Job>>,
+    jobs: Mutex<Jobs>,
     told: mpsc::UnboundedSender<Told>,
     /// A job came, or a worker is free.
     changed: Notify,
     stopping: watch::Sender<bool>,
     /// Jobs that have a worker.
     running: watch::Sender<usize>,
+}
+
+struct Jobs {
+    fifo: Fifo<Job>,
+    /// They hold no turn and no group, and are not counted.
+    awaited: AwaitedRefs,
+    /// How far the jobs are that have a worker, by their groups.
+    running: HashMap<String, Arc<Progress>>,
 }
 
 /// What became of a job.
@@ -62,7 +82,11 @@ impl LocalQueue {
         let (told, tales) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             worker,
-            jobs: Mutex::new(Fifo::new(VISIBILITY, Some(TRIES))),
+            jobs: Mutex::new(Jobs {
+                fifo: Fifo::new(VISIBILITY, Some(TRIES)),
+                awaited: AwaitedRefs::default(),
+                running: HashMap::new(),
+            }),
             told,
             changed: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -79,7 +103,7 @@ impl LocalQueue {
     /// [`Error::Queue`] if too many are waiting, or the queue stops.
     pub fn send(&self, jobs: Vec<Job>) -> Result<(), Error> {
         let mut queue = self.0.jobs();
-        let waiting = queue.len();
+        let waiting = queue.fifo.len();
         let full = waiting + jobs.len() > MAX_WAITING;
         if full || *self.0.stopping.borrow() {
             return Err(Error::Queue {
@@ -95,12 +119,7 @@ impl LocalQueue {
         }
         let now = Instant::now();
         for job in jobs {
-            // What is parked already has yet to look.
-            if job.parks().is_some() && queue.bodies().any(|parked| parked.parks_same(&job)) {
-                continue;
-            }
-            let group = job.group();
-            queue.send(job, group, now);
+            queue.take(job, now);
         }
         self.0.changed.notify_one();
         Ok(())
@@ -116,7 +135,8 @@ impl LocalQueue {
         let mut running = self.0.running.subscribe();
         // The sender is here, so it does not end.
         running.wait_for(|running| *running == 0).await.ok();
-        self.0.jobs().len()
+        let jobs = self.0.jobs();
+        jobs.fifo.len() + jobs.awaited.len()
     }
 
     /// How many jobs run now.
@@ -126,8 +146,49 @@ impl LocalQueue {
     }
 }
 
+impl Jobs {
+    fn take(&mut self, job: Job, now: Instant) {
+        // What is parked already has yet to look.
+        let is_parked = || self.fifo.bodies().any(|parked| parked.parks_same(&job));
+        if job.parks().is_some() && is_parked() {
+            return;
+        }
+        if matches!(job.recheck, Some(Recheck::Ref { .. })) || self.may_be_forged(&job) {
+            self.awaited.take(job, now);
+        } else {
+            self.deliver(job, now);
+        }
+    }
+
+    fn deliver(&mut self, job: Job, now: Instant) {
+        let group = job.group();
+        self.fifo.send(job, group, now);
+    }
+
+    /// Whether a job may name a ref that the repository does not have, and too many others may, too.
+    fn may_be_forged(&self, job: &Job) -> bool {
+        let is_unseen = |job: &Job| job.by_glob && !job.swept && job.recheck.is_none();
+        let of_same = |other: &&Job| is_unseen(other) && other.repository == job.repository;
+        let unseen = || self.fifo.bodies().filter(of_same).take(UNSEEN).count();
+        is_unseen(job) && (self.awaited.has(&job.repository) || unseen() == UNSEEN)
+    }
+
+    /// Has deliveries end that only wait for a Git server to catch up, where others wait for what they hold: their group, or
+    /// a turn.
+    fn hurry(&self, now: Instant) {
+        let turns_are_taken = self.running.len() >= AT_A_TIME;
+        for group in self.fifo.waiting(now) {
+            match self.running.get(group) {
+                Some(progress) => progress.hurry(),
+                None if turns_are_taken => self.running.values().for_each(|other| other.hurry()),
+                None => {}
+            }
+        }
+    }
+}
+
 impl Shared {
-    fn jobs(&self) -> MutexGuard<'_, Fifo<Job>> {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().expect("nothing panics while it is held")
     }
 
@@ -154,9 +215,15 @@ impl Shared {
     fn start_ready(self: &Arc<Self>) -> Option<Instant> {
         let mut queue = self.jobs();
         let now = Instant::now();
-        while *self.running.borrow() < AT_A_TIME && !*self.stopping.borrow() {
+        if *self.stopping.borrow() {
+            return None;
+        }
+        for (repository, due) in queue.awaited.due(now) {
+            tokio::spawn(Arc::clone(self).look(repository, due));
+        }
+        while *self.running.borrow() < AT_A_TIME {
             // One by one: of two jobs of a group, the second waits for the first.
-            let (received, given_up) = queue.receive(1, None, now);
+            let (received, given_up) = queue.fifo.receive(1, None, now);
             for job in &given_up {
                 // Each attempt was told of but those that ended with their worker.
                 tracing::error!(route = job.route, "a job was given up after {TRIES} tries");
@@ -164,42 +231,91 @@ impl Shared {
             let Some(received) = received.into_iter().next() else {
                 break;
             };
-            let turn = Turn::begin(Arc::clone(self));
-            tokio::spawn(turn.handle(received));
+            let progress = Arc::new(Progress::until(now + JOB_TIME));
+            let group = received.group.clone();
+            queue.running.insert(group.clone(), Arc::clone(&progress));
+            let turn = Turn::begin(Arc::clone(self), group);
+            tokio::spawn(turn.handle(received, progress));
         }
-        queue.next_return(now)
+        queue.hurry(now);
+        let next_return = queue.fifo.next_return(now).into_iter();
+        next_return.chain(queue.awaited.next_due()).min()
+    }
+
+    /// Looks for refs of one repository.
+    async fn look(self: Arc<Self>, repository: RepositoryName, due: Vec<Awaited>) {
+        let began = Instant::now();
+        let jobs: Vec<_> = due.iter().map(|awaited| &awaited.job).collect();
+        let sights = self.worker.look(&jobs, began, began + LOOK_WITHIN).await;
+        let (mut queue, now) = (self.jobs(), Instant::now());
+        let mut again = Vec::new();
+        for (awaited, sight) in due.into_iter().zip(sights) {
+            let Awaited { job, came, .. } = &awaited;
+            let has_room = queue.fifo.len() < MAX_WAITING / 2;
+            let report = match (sight, next_look(began.duration_since(*came))) {
+                (Sight::There, _) => {
+                    queue.deliver(job.found(), now);
+                    continue;
+                }
+                (_, Some(next)) => {
+                    let due = *came + next;
+                    again.push((awaited, due));
+                    continue;
+                }
+                // A delivery is tried for longer.
+                (Sight::Unknown(_), None) if has_room => {
+                    queue.deliver(job.found(), now);
+                    continue;
+                }
+                (Sight::Unknown(report), None) => report,
+                (Sight::Missing, None) => Report::gone(&job.route, &job.repository, &job.ref_name),
+            };
+            let again = None;
+            self.told.send(Told { report, again }).ok();
+        }
+        queue.awaited.asked(&repository, again);
+        let forgotten = queue.awaited.forgotten();
+        drop(queue);
+        if forgotten > 0 {
+            tracing::warn!(
+                "refs that no repository showed were forgotten, of which too many were looked for: {forgotten}"
+            );
+        }
+        self.changed.notify_one();
     }
 }
 
 /// A worker's turn. However it ends, the next one may begin.
-struct Turn(Arc<Shared>);
+struct Turn {
+    shared: Arc<Shared>,
+    group: String,
+}
 
 impl Turn {
-    fn begin(shared: Arc<Shared>) -> Self {
+    fn begin(shared: Arc<Shared>, group: String) -> Self {
         shared.running.send_modify(|running| *running += 1);
-        Self(shared)
+        Self { shared, group }
     }
 
-    async fn handle(self, received: Received<Job>) {
+    async fn handle(self, received: Received<Job>, progress: Arc<Progress>) {
         if let Some(parked) = Parked::of(&received.body, received.sent.elapsed()) {
             return self.wait(parked, received.receipt);
         }
-        let progress = Arc::new(Progress::until(Instant::now() + JOB_TIME));
         let attempt = Attempt {
             tries: received.receives,
             is_last: received.receives >= TRIES,
             age: received.sent.elapsed(),
         };
-        let worker = &self.0.worker;
+        let worker = &self.shared.worker;
         let handled = worker.deliver(&received.body, attempt, &progress).await;
-        let is_lost =
-            !handled.more.is_empty() && LocalQueue(Arc::clone(&self.0)).send(handled.more).is_err();
+        let queue = LocalQueue(Arc::clone(&self.shared));
+        let is_lost = !handled.more.is_empty() && queue.send(handled.more).is_err();
         let again = (handled.end == End::Again || is_lost)
             .then(|| backoff(received.receives).unwrap_or(VISIBILITY));
-        let (mut queue, now) = (self.0.jobs(), Instant::now());
+        let (mut queue, now) = (self.shared.jobs(), Instant::now());
         let kept = match again {
-            Some(rest) => queue.change_visibility(received.receipt, rest, now),
-            None => queue.delete(received.receipt, now),
+            Some(rest) => queue.fifo.change_visibility(received.receipt, rest, now),
+            None => queue.fifo.delete(received.receipt, now),
         };
         drop(queue);
         if kept.is_err() {
@@ -207,21 +323,20 @@ impl Turn {
         }
         let report = handled.report;
         // With nobody listening there is nothing to tell.
-        self.0.told.send(Told { report, again }).ok();
+        self.shared.told.send(Told { report, again }).ok();
     }
 }
 
 impl Turn {
     /// Has a parked job wait on, or its second look be taken.
     fn wait(self, parked: Parked, receipt: Receipt) {
-        let (mut queue, now) = (self.0.jobs(), Instant::now());
+        let (mut queue, now) = (self.shared.jobs(), Instant::now());
         // It is held for much longer than this takes.
         match parked {
-            Parked::Rests(rest) => queue.change_visibility(receipt, rest, now).ok(),
+            Parked::Rests(rest) => queue.fifo.change_visibility(receipt, rest, now).ok(),
             Parked::Due(job) => {
-                let group = job.group();
-                queue.send(*job, group, now);
-                queue.delete(receipt, now).ok()
+                queue.deliver(*job, now);
+                queue.fifo.delete(receipt, now).ok()
             }
         };
     }
@@ -229,7 +344,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.running.send_modify(|running| *running -= 1);
-        self.0.changed.notify_one();
+        self.shared.jobs().running.remove(&self.group);
+        self.shared.running.send_modify(|running| *running -= 1);
+        self.shared.changed.notify_one();
     }
 }

@@ -2,7 +2,10 @@
 //! A server may show them to whoever asks for one, since names that begin alike come along, and before protocol v2 it shows
 //! all.
 
-use std::io::{self, BufRead};
+use std::{
+    collections::BTreeSet,
+    io::{self, BufRead},
+};
 
 /// How long a packet line may be, with its own length in front. Git itself sends no longer ones.
 const LONGEST_LINE: usize = 65_520;
@@ -14,7 +17,7 @@ pub(super) const KEPT_BYTES: usize = 16 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// By their full names.
-    pub names: Vec<String>,
+    pub names: BTreeSet<String>,
     /// By how their names begin.
     pub prefixes: Vec<String>,
 }
@@ -24,7 +27,7 @@ impl Wanted {
     #[must_use]
     pub fn name(name: &str) -> Self {
         Self {
-            names: vec![name.to_owned()],
+            names: BTreeSet::from([name.to_owned()]),
             prefixes: Vec::new(),
         }
     }
@@ -33,7 +36,7 @@ impl Wanted {
     #[must_use]
     pub fn prefix(prefix: &str) -> Self {
         Self {
-            names: Vec::new(),
+            names: BTreeSet::new(),
             prefixes: vec![prefix.to_owned()],
         }
     }
@@ -44,12 +47,12 @@ impl Wanted {
         all.map(String::as_str)
     }
 
-    pub(super) fn has(&self, name: &[u8]) -> bool {
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
         self.is_named(name) || self.begins(name)
     }
 
     fn is_named(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|wanted| wanted.as_bytes() == name)
+        std::str::from_utf8(name).is_ok_and(|name| self.names.contains(name))
     }
 
     fn begins(&self, name: &[u8]) -> bool {
@@ -254,7 +257,7 @@ mod tests {
         .concat();
         let release = Wanted::prefix("refs/heads/release/");
         let both = Wanted {
-            names: vec!["refs/heads/main".into()],
+            names: ["refs/heads/main".to_owned()].into(),
             ..release.clone()
         };
         for (case, answer, wanted, left_out) in [
@@ -323,7 +326,7 @@ mod tests {
         let many = one.repeat(KEPT_BYTES / one.len() + 2);
         let answer = many + &line(&format!("{ID} refs/heads/z\n"));
         let wanted = Wanted {
-            names: vec!["refs/heads/z".into()],
+            names: ["refs/heads/z".to_owned()].into(),
             prefixes: vec!["refs/heads/".into()],
         };
         let (kept, is_cut) = filtered(&wanted, answer.as_bytes(), 4096);

@@ -10,13 +10,16 @@ use std::{
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use serde::Serialize;
 
-use super::{Attempt, End, Parked, Worker, backoff};
+use super::{
+    Attempt, End, Parked, Worker, backoff,
+    look::{Sight, overdue},
+};
 use crate::{
     deadline::within,
     error::{Error, chain},
     outcome::{Fault, Report},
     progress::{Progress, Stage},
-    queue::{Job, Message, Sqs},
+    queue::{Job, Message, Recheck, Sqs, next_look},
 };
 
 /// How long a request to the queue may take once a message is handled. Two of them fit into the margin before the end.
@@ -154,9 +157,17 @@ impl Worker {
                     return wait(parked, queue, record).await;
                 }
                 context.request_id = &job.request_id;
-                let progress = Arc::new(Progress::until(deadline));
-                let handled = self.deliver(&job, record.attempt, &progress).await;
-                (handled.report, handled.end, handled.more)
+                if let Some(Recheck::Ref { after }) = job.recheck {
+                    let looked = self.look_for(&job, after, queue, record, deadline);
+                    match Box::pin(looked).await {
+                        Ok((report, end)) => (report, end, Vec::new()),
+                        Err(kept) => return kept,
+                    }
+                } else {
+                    let progress = Arc::new(Progress::until(deadline));
+                    let handled = self.deliver(&job, record.attempt, &progress).await;
+                    (handled.report, handled.end, handled.more)
+                }
             }
             Err(err) => {
                 let report = Report::failed(None, None, None, &err);
@@ -174,6 +185,47 @@ impl Worker {
         context.queue_error = queue_error.as_ref().map(Into::into);
         report.log(&context);
         kept
+    }
+}
+
+impl Worker {
+    /// Looks for a ref that is awaited. What becomes of its job; or where that is by now, if nothing is to be said of it.
+    async fn look_for(
+        &self,
+        job: &Job,
+        after: Duration,
+        queue: &Sqs,
+        record: &Record<'_>,
+        deadline: Instant,
+    ) -> Result<(Report, End), Kept> {
+        let age = record.attempt.age;
+        let early = after.saturating_sub(age);
+        if !early.is_zero() {
+            return Err(wait(Parked::Rests(early), queue, record).await);
+        }
+        let now = Instant::now();
+        let due = now.checked_sub(overdue(age)).unwrap_or(now);
+        let sight = self.look(&[job], due, deadline).await.pop();
+        match (sight, next_look(age)) {
+            (Some(Sight::There), _) => {
+                let found = Parked::Due(job.found().into());
+                Err(wait(found, queue, record).await)
+            }
+            (_, Some(next)) => Err(wait(Parked::Rests(next - age), queue, record).await),
+            (Some(Sight::Unknown(report)), None) => {
+                let transient = report.error.as_ref().is_some_and(|fault| fault.transient);
+                let end = if transient {
+                    End::Again
+                } else {
+                    End::DeadLetter
+                };
+                Ok((report, end))
+            }
+            (Some(Sight::Missing) | None, None) => {
+                let gone = Report::gone(&job.route, &job.repository, &job.ref_name);
+                Ok((gone, End::Done))
+            }
+        }
     }
 }
 

@@ -150,6 +150,7 @@ impl World {
                     Hints {
                         commits: vec![id(rules.tip(push))],
                         before: known(rules.tip(push - 1)),
+                        is_awaited: false,
                     }
                 } else {
                     Hints::default()

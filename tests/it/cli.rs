@@ -422,7 +422,7 @@ fn a_pack_that_drips_is_given_up() {
     ));
     let ca = server.ca_file();
     let trust = ("SSL_CERT_FILE", ca.to_str().unwrap());
-    let drip = GitFault::Drip(Duration::ZERO);
+    let drip = GitFault::Drip(4096, Duration::from_millis(10));
     server.fault_once(GitOp::Fetch, drip);
     let least = [
         trust,
@@ -442,7 +442,7 @@ fn a_pack_that_drips_is_given_up() {
         "{ran:?}"
     );
     // And however slow it may be, a delivery has an end.
-    let drip = GitFault::Drip(Duration::from_millis(1));
+    let drip = GitFault::Drip(1001, Duration::from_millis(100));
     server.fault_once(GitOp::Fetch, drip);
     let slow = [trust, ("LOW_SPEED_SECONDS", "0"), ("DELIVERY_SECONDS", "3")];
     let ran = place.run(&["sync"], &slow);

@@ -638,6 +638,7 @@ async fn hints_that_never_come_true_end_after_the_settle_time() {
     let hints = Hints {
         commits: vec![id(&"ab".repeat(20))],
         before: None,
+        is_awaited: false,
     };
     let started = Instant::now();
     assert_eq!(
@@ -688,6 +689,7 @@ fn an_event_that_is_ahead_of_its_server_is_delivered_in_the_same_call() {
             let hints = Hints {
                 commits: vec![id(&new)],
                 before: Some(id(&old)),
+                is_awaited: false,
             };
             assert_eq!(
                 outcome(&world.deliver_hinted(Some(hints)).await),

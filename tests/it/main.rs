@@ -22,6 +22,7 @@ mod layout;
 #[path = "../model/mod.rs"]
 mod model;
 mod names;
+mod neighbours;
 mod network;
 mod packs;
 #[path = "../processes/mod.rs"]

@@ -87,6 +87,7 @@ impl Machines {
         Hints {
             commits: vec![self.b.parse().unwrap()],
             before: Some(self.a.parse().unwrap()),
+            is_awaited: false,
         }
     }
 

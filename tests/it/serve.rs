@@ -26,24 +26,24 @@ use crate::support::{
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// `serve` in a folder of its own.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     /// Where webhooks are posted to, without the token.
     hooks: String,
-    token: String,
+    pub(crate) token: String,
     stdout: Receiver<String>,
     stderr: Arc<Mutex<String>>,
     client: reqwest::blocking::Client,
 }
 
-struct Place {
-    folder: TempDir,
-    upstream: Upstream,
-    repository: Repository,
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    pub(crate) upstream: Upstream,
+    pub(crate) repository: Repository,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let upstream = Upstream::new();
         let repository = upstream.repository("APP/web");
         let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ impl Place {
         fs::write(self.folder.path().join("routes.toml"), text).unwrap();
     }
 
-    fn serve(&self, arguments: &[&str], vars: &[(&str, &str)]) -> Serving {
+    pub(crate) fn serve(&self, arguments: &[&str], vars: &[(&str, &str)]) -> Serving {
         let mut child = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"))
             .current_dir(self.folder.path())
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -133,7 +133,7 @@ impl Place {
 
 impl Serving {
     /// What it wrote for people, once that holds `wanted`.
-    fn wait_for(&self, wanted: &str) -> String {
+    pub(crate) fn wait_for(&self, wanted: &str) -> String {
         let end = Instant::now() + LIMIT;
         loop {
             let text = self.stderr.lock().unwrap().clone();
@@ -146,16 +146,24 @@ impl Serving {
     }
 
     /// The next line for programs.
-    fn line(&self) -> Value {
+    pub(crate) fn line(&self) -> Value {
         let line = self.stdout.recv_timeout(LIMIT);
         let line = line.unwrap_or_else(|_| panic!("{}", self.stderr.lock().unwrap()));
         serde_json::from_str(&line).unwrap()
     }
 
-    fn post(&self, token: &str, body: String) -> (u16, String) {
+    pub(crate) fn post(&self, token: &str, body: String) -> (u16, String) {
         let url = format!("{}/{token}", self.hooks);
-        let answer = self.client.post(url).body(body).send().unwrap();
-        (answer.status().as_u16(), answer.text().unwrap())
+        post(&self.client, &url, body)
+    }
+
+    /// What posts a webhook, from any thread.
+    pub(crate) fn poster(&self) -> impl Fn(String) -> (u16, String) + Send + Sync + use<> {
+        let (client, url) = (
+            self.client.clone(),
+            format!("{}/{}", self.hooks, self.token),
+        );
+        move |body| post(&client, &url, body)
     }
 
     fn push(&self, commit: &str) -> (u16, String) {
@@ -169,13 +177,18 @@ impl Serving {
     }
 
     /// How it ended after a signal, and all that it wrote for people.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         self.signal("-TERM");
         let status = wait_within(&mut self.child, LIMIT).expect("it stops");
         thread::sleep(Duration::from_millis(50));
         let text = self.stderr.lock().unwrap().clone();
         (status.code(), text)
     }
+}
+
+fn post(client: &reqwest::blocking::Client, url: &str, body: String) -> (u16, String) {
+    let answer = client.post(url).body(body).send().unwrap();
+    (answer.status().as_u16(), answer.text().unwrap())
 }
 
 impl Drop for Serving {
@@ -380,12 +393,19 @@ fn what_is_wrong_at_the_start_is_said_and_ends_with_2() {
 #[test]
 fn stopping_waits_for_what_runs_and_says_what_is_left() {
     let place = Place::new();
-    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let routes = place.folder.path().join("routes.toml");
+    let glob =
+        "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/x/*\"\nobject = \"{ref}.zip\"\n";
+    let text = fs::read_to_string(&routes).unwrap();
+    fs::write(&routes, text + glob).unwrap();
     let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
     assert_eq!(serving.line()["outcome"], "published");
     // An event that names another commit: the delivery looks again for 7 seconds.
     assert_eq!(serving.push(&"1".repeat(40)).0, 202);
-    assert_eq!(serving.push(&commit).0, 202);
+    // And one of a ref that is looked for, for longer.
+    let gone = project_push("create", "refs/heads/x/1", &[]);
+    assert_eq!(serving.post(&serving.token, gone).0, 202);
     thread::sleep(Duration::from_millis(500));
     let started = Instant::now();
     let (code, text) = serving.stop();

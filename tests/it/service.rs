@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -562,7 +562,7 @@ async fn a_git_server_that_hangs_or_drips_ends_before_the_deadline() {
         (
             "drips refs",
             GitOp::LsRefs,
-            GitFault::Drip(Duration::from_millis(300)),
+            GitFault::Drip(1, Duration::from_millis(300)),
             "tip",
         ),
         (
@@ -574,7 +574,7 @@ async fn a_git_server_that_hangs_or_drips_ends_before_the_deadline() {
         (
             "drips the pack",
             GitOp::Fetch,
-            GitFault::Drip(Duration::from_millis(300)),
+            GitFault::Drip(1, Duration::from_millis(300)),
             "fetch",
         ),
     ] {
@@ -794,21 +794,17 @@ async fn what_fails_for_good_is_said_once_and_kept_for_a_redrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ref_that_is_not_there_is_looked_for_again_and_missed_only_where_a_route_names_it() {
-    let glob = "refs/heads/release/*";
-    let routes = [(MAIN, KEY, ""), (glob, "{ref}.zip", "")];
-    let service = Service::with(&routes, &[]).await;
+async fn a_ref_that_a_route_names_and_that_is_not_there_is_missed() {
+    let service = Service::start().await;
     service
         .repository
         .commit_on("refs/heads/other", &[("a", "a".into())]);
-    for (ref_name, tries, expected, job) in [
-        ("refs/heads/release/1", "1", "failed", "back_in_queue"),
-        ("refs/heads/release/1", "3", "branch_gone", "acknowledged"),
-        (MAIN, "2", "failed", "back_in_queue"),
-        (MAIN, "3", "failed", "in_dead_letter_queue"),
+    for (tries, expected, job) in [
+        ("2", "failed", "back_in_queue"),
+        ("3", "failed", "in_dead_letter_queue"),
     ] {
         // Without commits, as of a branch that is new; it is waited for within the invocation too.
-        service.push(ref_name, &[]).await;
+        service.push(MAIN, &[]).await;
         let messages = service.sqs.receive(1);
         let mut event = service.sqs.event(&messages);
         event["Records"][0]["attributes"]["ApproximateReceiveCount"] = tries.into();
@@ -817,7 +813,7 @@ async fn a_ref_that_is_not_there_is_looked_for_again_and_missed_only_where_a_rou
         assert_eq!(
             (outcome(&line), &line["job"]),
             (expected, &json!(job)),
-            "{ref_name} {tries}"
+            "{tries}"
         );
         assert_eq!(
             line.get("PermanentFailures").is_some(),
@@ -825,6 +821,91 @@ async fn a_ref_that_is_not_there_is_looked_for_again_and_missed_only_where_a_rou
         );
         service.sqs.delete(&messages[0]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_of_a_glob_that_is_not_there_is_looked_for_in_the_way_of_nobody() {
+    let glob = "refs/heads/release/*";
+    let service = Service::with(&[(glob, "{ref}.zip", "")], &[]).await;
+    let commit = service
+        .repository
+        .commit_on("refs/heads/other", &[("a", "a".into())]);
+    let (late, never) = ("refs/heads/release/late", "refs/heads/release/never");
+    service.push(late, &[&commit]).await;
+    let message = service.sqs.receive(1);
+    // Handles a message so long after it was sent, and says whether it is acknowledged.
+    let handle = async |body: &str, seconds: u64| {
+        let mut event = service.sqs.event(&message);
+        let sent = SystemTime::now() - Duration::from_secs(seconds);
+        let sent = sent.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        event["Records"][0]["attributes"]["SentTimestamp"] = sent.to_string().into();
+        event["Records"][0]["body"] = body.into();
+        is_clean(&service.deliver.invoke(&event).await)
+    };
+    let sent = || service.sqs.sent().pop().unwrap();
+    let mut awaited = Vec::new();
+    for name in [late, never] {
+        let body = sent()
+            .body
+            .replace(late, name)
+            .replace(",\"recheck\":true", "");
+        let started = Instant::now();
+        assert!(handle(&body, 0).await);
+        // It was not waited for.
+        assert!(started.elapsed() < Duration::from_secs(2));
+        let line = service.outcomes().pop().unwrap();
+        assert_eq!(
+            (outcome(&line), &line["job"]),
+            ("ignored", &json!("acknowledged"))
+        );
+        let body: Value = serde_json::from_str(&sent().body).unwrap();
+        assert_eq!(
+            (&body["ref"], &body["recheck"]),
+            (&json!(name), &json!(true))
+        );
+        awaited.push(sent());
+    }
+    // What one repository has of them is one group, and not that of a push.
+    assert_eq!(awaited[0].group, awaited[1].group);
+    assert_ne!(awaited[0].group, service.sqs.sent()[0].group);
+
+    let [late_body, never_body] = [0, 1].map(|n: usize| awaited[n].body.clone());
+    for seconds in [0, 2] {
+        assert!(!handle(&late_body, seconds).await, "{seconds}");
+    }
+    service.repository.set_ref(late, &commit);
+    assert!(handle(&late_body, 7).await);
+    assert_eq!(service.outcomes().len(), 2, "a look is no outcome");
+    let found = sent();
+    assert!(!found.body.contains("recheck"), "{}", found.body);
+    assert_eq!(found.group, service.sqs.sent()[0].group);
+    assert!(handle(&found.body, 0).await);
+    assert_eq!(outcome(&service.outcomes().pop().unwrap()), "published");
+    assert!(service.s3.newest("sources", "release/late.zip").is_some());
+
+    assert!(!handle(&never_body, 69).await);
+    // The Git server cannot be asked: the last look is not lost.
+    service
+        .git
+        .fault_once(GitOp::Handshake, GitFault::Status(503));
+    assert!(!handle(&never_body, 70).await);
+    assert_eq!(outcome(&service.outcomes().pop().unwrap()), "failed");
+    assert!(handle(&never_body, 70).await);
+    let line = service.outcomes().pop().unwrap();
+    assert_eq!(
+        (outcome(&line), &line["ref"]),
+        ("branch_gone", &json!(never))
+    );
+    // Of another one that came before that, it is known by now.
+    let asked = service.git.ops().len();
+    let other = never_body.replace("never", "neither");
+    assert!(handle(&other, 600).await);
+    assert_eq!(outcome(&service.outcomes().pop().unwrap()), "branch_gone");
+    let push = sent().body.replace("late", "nor");
+    assert!(handle(&push, 500).await);
+    assert_eq!(outcome(&service.outcomes().pop().unwrap()), "ignored");
+    assert_eq!(service.git.ops().len(), asked);
+    assert!(service.sqs.dead_letters().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

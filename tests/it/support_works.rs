@@ -137,7 +137,7 @@ fn answers_go_wrong_as_told_and_come_right_again() {
     assert!(!whole || !text.ends_with("0\r\n\r\n"), "{text}");
 
     let started = Instant::now();
-    let (text, _) = answer(Fault::Drip(Duration::from_millis(2)));
+    let (text, _) = answer(Fault::Drip(1, Duration::from_millis(2)));
     let bytes = server.requests().pop().unwrap().response_bytes;
     assert!(started.elapsed() >= Duration::from_millis(2) * u32::try_from(bytes).unwrap());
     assert!(

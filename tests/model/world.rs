@@ -113,6 +113,7 @@ impl World {
                     limits: Limits::default(),
                     replaces_unrouted: true,
                     tips: Arc::default(),
+                    listings: Arc::default(),
                 },
             },
             upstream,

@@ -30,8 +30,8 @@ pub enum Fault {
     Hang,
     /// A late answer.
     Delay(Duration),
-    /// One byte of the body, a pause, and so on.
-    Drip(Duration),
+    /// So many bytes of the body, a pause, and so on.
+    Drip(usize, Duration),
     /// The connection ends after so many bytes of the body.
     CutAfter(usize),
     /// A body that begins like this and then says the same for ever.
@@ -83,7 +83,7 @@ impl fmt::Debug for Fault {
             Self::Redirect(base) => write!(f, "Redirect({base})"),
             Self::Hang => write!(f, "Hang"),
             Self::Delay(time) => write!(f, "Delay({time:?})"),
-            Self::Drip(pause) => write!(f, "Drip({pause:?})"),
+            Self::Drip(bytes, pause) => write!(f, "Drip({bytes}, {pause:?})"),
             Self::CutAfter(bytes) => write!(f, "CutAfter({bytes})"),
             Self::Endless(..) => write!(f, "Endless(..)"),
             Self::Response(_) => write!(f, "Response(..)"),

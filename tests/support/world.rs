@@ -72,6 +72,7 @@ impl World {
             limits: Limits::default(),
             replaces_unrouted: true,
             tips: Arc::default(),
+            listings: Arc::default(),
         };
         Self {
             upstream,
@@ -103,6 +104,7 @@ impl World {
             limits: self.bridge.limits,
             replaces_unrouted: true,
             tips: Arc::default(),
+            listings: Arc::default(),
         }
     }
 

@@ -93,7 +93,7 @@ pub(super) fn altered(body: Stream, fault: Fault) -> Stream {
     tokio::spawn(async move {
         // An error means that the client is gone.
         match fault {
-            Fault::Drip(pause) => drip(body, pause, sender).await.ok(),
+            Fault::Drip(bytes, pause) => drip(body, bytes, pause, sender).await.ok(),
             Fault::CutAfter(bytes) => cut(body, bytes, sender).await.ok(),
             Fault::Endless(start, again) => endless(start, &again, sender).await.ok(),
             Fault::Response(alter) => {
@@ -109,10 +109,11 @@ pub(super) fn altered(body: Stream, fault: Fault) -> Stream {
 type Sender = mpsc::Sender<io::Result<Bytes>>;
 type Sent = Result<(), mpsc::error::SendError<io::Result<Bytes>>>;
 
-async fn drip(mut body: Stream, pause: Duration, sender: Sender) -> Sent {
+async fn drip(mut body: Stream, most: usize, pause: Duration, sender: Sender) -> Sent {
     while let Some(Ok(mut bytes)) = body.recv().await {
         while !bytes.is_empty() {
-            sender.send(Ok(bytes.split_to(1))).await?;
+            let piece = bytes.split_to(most.min(bytes.len()));
+            sender.send(Ok(piece)).await?;
             tokio::time::sleep(pause).await;
         }
     }

@@ -1,0 +1,97 @@
+//! The refs that repositories had lately. One listing answers everybody who asked before it began: an event may name any ref
+//! that a glob takes, and whoever knows the token can post thousands of them.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Mutex,
+    time::Instant,
+};
+
+use super::{Bridge, Refs};
+use crate::{
+    error::Error,
+    push::{RefName, RepositoryName},
+    remote::Wanted,
+    route::Space,
+};
+
+/// How many repositories are remembered. Each may have megabytes of refs.
+const KEPT: usize = 4;
+
+/// The last listings.
+#[derive(Debug, Default)]
+pub struct Listings(Mutex<VecDeque<Listing>>);
+
+#[derive(Debug)]
+struct Listing {
+    /// The repository's address.
+    url: String,
+    wanted: Wanted,
+    began: Instant,
+    refs: HashSet<RefName>,
+}
+
+impl Listings {
+    /// Whether the repository has the ref, by a listing that began after `since`.
+    pub(crate) fn has(&self, url: &str, name: &RefName, since: Instant) -> Option<bool> {
+        let listings = self.0.lock().expect("nothing panics while it is held");
+        let mut listings = listings.iter();
+        let listing = listings.find(|listing| listing.url == url && listing.began >= since)?;
+        let is_listed = listing.wanted.has(name.as_str().as_bytes());
+        is_listed.then(|| listing.refs.contains(name))
+    }
+
+    fn learn(&self, listing: Listing) {
+        let mut listings = self.0.lock().expect("nothing panics while it is held");
+        listings.retain(|other| other.url != listing.url);
+        listings.truncate(KEPT - 1);
+        listings.push_front(listing);
+    }
+}
+
+impl Bridge {
+    /// Which of `names` a repository has, by a listing of what its routes want that began after `since`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the Git server cannot be asked.
+    pub(crate) async fn which_are_there(
+        &self,
+        (space, repository): (&Space, &RepositoryName),
+        wanted: Wanted,
+        names: &[&RefName],
+        since: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<bool>, Error> {
+        let url = repository.url_in(space.url());
+        let mut known = names
+            .iter()
+            .map(|name| self.listings.has(&url, name, since));
+        if let Some(known) = known.by_ref().collect() {
+            return Ok(known);
+        }
+        let began = Instant::now();
+        let listing = self.refs(space, repository, wanted.clone(), deadline);
+        let Refs { found, is_cut } = Box::pin(listing).await?;
+        let mut refs: HashSet<_> = found.into_iter().map(|(name, _)| name).collect();
+        if is_cut {
+            // Those that were left out may be among these.
+            let wanted = Wanted {
+                names: names.iter().map(ToString::to_string).collect(),
+                ..Wanted::default()
+            };
+            let named = Box::pin(self.refs(space, repository, wanted, deadline)).await?;
+            refs = named.found.into_iter().map(|(name, _)| name).collect();
+        }
+        let there = names.iter().map(|name| refs.contains(name)).collect();
+        if !is_cut {
+            self.listings.learn(Listing {
+                url,
+                wanted,
+                began,
+                refs,
+            });
+        }
+        Ok(there)
+    }
+}

@@ -169,9 +169,11 @@ impl Worker {
             };
             let started = Instant::now();
             let is_awaited = is_glob && !job.swept && !attempt.is_last;
-            let sent = started.checked_sub(attempt.age).unwrap_or(started);
-            let is_listed = || self.bridge.listings.has(&to.url, &job.ref_name, sent);
-            if is_awaited && is_listed() == Some(false) {
+            if is_awaited
+                && self
+                    .is_listed_missing(job, &to, attempt.age, progress)
+                    .await
+            {
                 more.push(job.awaited(LOOKS[0]));
                 return Ok((look::awaited(job), End::Done));
             }
@@ -185,6 +187,7 @@ impl Worker {
             }
             let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
             if is_awaited && is_missing(&delivery) {
+                self.bridge.listings.missed(&to.url, Instant::now());
                 more.push(job.awaited(LOOKS[0]));
                 return Ok((look::awaited(job), End::Done));
             }

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Mutex,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Bridge, Refs};
@@ -18,9 +18,16 @@ use crate::{
 /// How many repositories are remembered. Each may have megabytes of refs.
 const KEPT: usize = 4;
 
+/// How long after a ref was missing another one may be, so that a listing is worth its while.
+const MISSED_LATELY: Duration = Duration::from_secs(10);
+
 /// The last listings.
 #[derive(Debug, Default)]
-pub struct Listings(Mutex<VecDeque<Listing>>);
+pub struct Listings {
+    listings: Mutex<VecDeque<Listing>>,
+    /// The repository of which a ref was missing last, and when.
+    missed: Mutex<Option<(String, Instant)>>,
+}
 
 #[derive(Debug)]
 struct Listing {
@@ -33,8 +40,9 @@ struct Listing {
 
 impl Listings {
     /// Whether the repository has the ref, by a listing that began after `since`.
-    pub(crate) fn has(&self, url: &str, name: &RefName, since: Instant) -> Option<bool> {
-        let listings = self.0.lock().expect("nothing panics while it is held");
+    fn has(&self, url: &str, name: &RefName, since: Instant) -> Option<bool> {
+        let listings = self.listings.lock();
+        let listings = listings.expect("nothing panics while it is held");
         let mut listings = listings.iter();
         let listing = listings.find(|listing| listing.url == url && listing.began >= since)?;
         let is_listed = listing.wanted.has(name.as_str().as_bytes());
@@ -42,10 +50,26 @@ impl Listings {
     }
 
     fn learn(&self, listing: Listing) {
-        let mut listings = self.0.lock().expect("nothing panics while it is held");
+        let listings = self.listings.lock();
+        let mut listings = listings.expect("nothing panics while it is held");
         listings.retain(|other| other.url != listing.url);
         listings.truncate(KEPT - 1);
         listings.push_front(listing);
+    }
+
+    /// Takes note that a repository does not have a ref that an event named.
+    pub(crate) fn missed(&self, url: &str, now: Instant) {
+        let missed = self.missed.lock();
+        let mut missed = missed.expect("nothing panics while it is held");
+        *missed = Some((url.to_owned(), now));
+    }
+
+    /// Whether that was so a short time ago.
+    pub(crate) fn has_missed_lately(&self, url: &str, now: Instant) -> bool {
+        let missed = self.missed.lock();
+        let missed = missed.expect("nothing panics while it is held");
+        let missed = missed.as_ref();
+        missed.is_some_and(|(other, at)| other == url && now.duration_since(*at) < MISSED_LATELY)
     }
 }
 
@@ -80,8 +104,8 @@ impl Bridge {
                 names: names.iter().map(ToString::to_string).collect(),
                 ..Wanted::default()
             };
-            let named = Box::pin(self.refs(space, repository, wanted, deadline)).await?;
-            refs = named.found.into_iter().map(|(name, _)| name).collect();
+            let asked = Box::pin(self.refs(space, repository, wanted, deadline)).await?;
+            refs = asked.found.into_iter().map(|(name, _)| name).collect();
         }
         let there = names.iter().map(|name| refs.contains(name)).collect();
         if !is_cut {

@@ -664,6 +664,19 @@ mod tests {
             Some(wait),
             "not there yet"
         );
+        let awaited = Some(Hints {
+            is_awaited: true,
+            ..Hints::default()
+        });
+        let missing = || absent().into_iter().chain([Saw::Tip(None)]);
+        let looked_for = Action::Done(Verdict::RefNotFound);
+        assert_eq!(run(awaited.clone(), missing()).pop(), Some(looked_for));
+        let gone = held(us(a)).into_iter().chain([Saw::Tip(None)]);
+        assert_eq!(
+            run(awaited, gone).pop(),
+            Some(Action::Wait(SETTLE_WAITS[0])),
+            "it has an object"
+        );
     }
 
     #[test]

@@ -153,3 +153,76 @@ impl AwaitedRefs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn job(repository: &str, name: &str) -> Job {
+        let (repository, name) = (repository.parse().unwrap(), name.parse().unwrap());
+        Job::unhinted("all".into(), repository, name, "")
+    }
+
+    fn names(due: &[(RepositoryName, Vec<Awaited>)]) -> Vec<String> {
+        let jobs = due.iter().flat_map(|(_, jobs)| jobs);
+        jobs.map(|awaited| awaited.job.ref_name.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_repository_is_asked_for_all_that_is_due_and_once_at_a_time() {
+        let (mut awaited, start) = (AwaitedRefs::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        awaited.take(job("APP/web", "refs/heads/a"), start);
+        let later = job("APP/web", "refs/heads/b").awaited(Duration::from_secs(2));
+        awaited.take(later, start);
+        assert_eq!(awaited.next_due(), Some(start));
+        let first = awaited.due(start);
+        assert_eq!(names(&first), ["refs/heads/a"]);
+        awaited.take(job("APP/web", "refs/heads/c"), after(1));
+        awaited.take(job("APP/api", "refs/heads/d"), after(1));
+        // It is being asked; another one is not.
+        assert_eq!(names(&awaited.due(after(3))), ["refs/heads/d"]);
+        assert_eq!(awaited.next_due(), None);
+        let (name, jobs) = &first[0];
+        awaited.asked(name, vec![(jobs[0].clone(), after(2))]);
+        assert_eq!(
+            names(&awaited.due(after(3))),
+            ["refs/heads/c", "refs/heads/a", "refs/heads/b"]
+        );
+        awaited.asked(name, Vec::new());
+        assert!(!awaited.has(name));
+        assert!(awaited.has(&"APP/api".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_newer_event_of_a_ref_takes_the_place_of_an_older_one() {
+        let (mut awaited, start) = (AwaitedRefs::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let named = job("APP/web", "refs/heads/a");
+        awaited.take(named.awaited(Duration::from_secs(2)), start);
+        awaited.take(named.awaited(Duration::from_secs(2)), after(1));
+        assert_eq!((awaited.len(), awaited.next_due()), (1, Some(after(3))));
+        // Also while the older one is looked for.
+        let due = awaited.due(after(3));
+        awaited.take(named, after(4));
+        awaited.asked(&due[0].0, vec![(due[0].1[0].clone(), after(8))]);
+        assert_eq!((awaited.len(), awaited.next_due()), (1, Some(after(4))));
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_is_forgotten_where_there_are_most() {
+        let (mut awaited, start) = (AwaitedRefs::default(), Instant::now());
+        awaited.take(job("APP/web", "refs/heads/real"), start);
+        for n in 0..=MOST {
+            awaited.take(job("APP/api", &format!("refs/heads/{n}")), start);
+        }
+        assert_eq!((awaited.len(), awaited.forgotten()), (MOST, 2));
+        let due = names(&awaited.due(start));
+        assert!(due.contains(&"refs/heads/real".into()));
+        assert!(!due.contains(&"refs/heads/1".into()) && due.contains(&"refs/heads/2".into()));
+        assert_eq!(awaited.forgotten(), 0);
+    }
+}

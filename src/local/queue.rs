@@ -18,7 +18,10 @@ use crate::{
     progress::Progress,
     push::RepositoryName,
     queue::{Job, Recheck, next_look},
-    worker::{Attempt, End, Parked, Worker, backoff, look::Sight},
+    worker::{
+        Attempt, End, Parked, Worker, backoff,
+        look::{LOOK_WITHIN, Sight},
+    },
 };
 
 /// How long a job may take, as in a Lambda function with the template's timeout.
@@ -36,9 +39,6 @@ const MAX_WAITING: usize = 10_000;
 /// Jobs of refs that globs take, of one repository, that may wait without its being known whether it has the refs. A look at
 /// the repository tells it of all others at once.
 const UNSEEN: usize = 2;
-
-/// How long a look for refs may take.
-const LOOK_WITHIN: Duration = Duration::from_mins(1);
 
 /// Deliveries at a time: a sweep may find hundreds of branches at once.
 const AT_A_TIME: usize = 8;
@@ -267,7 +267,7 @@ impl Shared {
                     queue.deliver(job.found(), now);
                     continue;
                 }
-                (Sight::Unknown(report), None) => report,
+                (Sight::Unknown(report), None) => *report,
                 (Sight::Missing, None) => Report::gone(&job.route, &job.repository, &job.ref_name),
             };
             let again = None;

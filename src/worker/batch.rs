@@ -211,7 +211,10 @@ impl Worker {
                 let found = Parked::Due(job.found().into());
                 Err(wait(found, queue, record).await)
             }
-            (_, Some(next)) => Err(wait(Parked::Rests(next - age), queue, record).await),
+            (_, Some(next)) => {
+                let rest = next.saturating_sub(age);
+                Err(wait(Parked::Rests(rest), queue, record).await)
+            }
             (Some(Sight::Unknown(report)), None) => {
                 let transient = report.error.as_ref().is_some_and(|fault| fault.transient);
                 let end = if transient {
@@ -219,7 +222,7 @@ impl Worker {
                 } else {
                     End::DeadLetter
                 };
-                Ok((report, end))
+                Ok((*report, end))
             }
             (Some(Sight::Missing) | None, None) => {
                 let gone = Report::gone(&job.route, &job.repository, &job.ref_name);

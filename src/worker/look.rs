@@ -13,12 +13,15 @@ use crate::{
     deliver::wanted,
     error::Error,
     outcome::Report,
-    progress::Stage,
+    progress::{Progress, Stage},
     queue::{Job, LOOKS},
     remote::Wanted,
-    route::{RouteTable, Space},
+    route::{Destination, RouteTable, Space},
     table::Reading,
 };
+
+/// How long a look for refs may take.
+pub const LOOK_WITHIN: Duration = Duration::from_mins(1);
 
 /// What a look for a job's ref showed.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub enum Sight {
     /// It is not there.
     Missing,
     /// The table or the Git server could not be asked.
-    Unknown(Report),
+    Unknown(Box<Report>),
 }
 
 impl Worker {
@@ -37,6 +40,30 @@ impl Worker {
         let looked = self.look_by_table(jobs, since, deadline);
         let looked = within(Some(deadline), Stage::Tip, looked).await;
         looked.unwrap_or_else(|err| jobs.iter().map(|job| unknown(job, &err)).collect())
+    }
+
+    /// Whether a listing shows that a ref is not there, where others were missing a short time ago: with many of them, one
+    /// listing tells it of all.
+    pub(super) async fn is_listed_missing(
+        &self,
+        job: &Job,
+        to: &Destination,
+        age: Duration,
+        progress: &Progress,
+    ) -> bool {
+        let now = Instant::now();
+        // In `serve`, the queue has looked already.
+        if job.by_glob || !self.bridge.listings.has_missed_lately(&to.url, now) {
+            return false;
+        }
+        let sent = now.checked_sub(age).unwrap_or(now);
+        let deadline = progress.deadline().unwrap_or(now + LOOK_WITHIN);
+        let sight = Box::pin(self.look(&[job], sent, deadline)).await.pop();
+        let is_missing = matches!(sight, Some(Sight::Missing));
+        if is_missing {
+            self.bridge.listings.missed(&to.url, now);
+        }
+        is_missing
     }
 
     async fn look_by_table(
@@ -102,19 +129,20 @@ fn wanted_of(table: &RouteTable, space: &Space, job: &Job) -> Wanted {
 }
 
 fn unknown(job: &Job, err: &Error) -> Sight {
-    Sight::Unknown(Report::failed(
+    let failed = Report::failed(
         Some(&job.route),
         Some(&job.repository),
         Some(&job.ref_name),
         err,
-    ))
+    );
+    Sight::Unknown(failed.into())
 }
 
 /// How long ago the look for a ref was due that is taken now, so long after its event.
 #[must_use]
 pub fn overdue(age: Duration) -> Duration {
     let due = LOOKS.into_iter().rev().find(|look| *look <= age);
-    age - due.unwrap_or(age)
+    due.map_or(Duration::ZERO, |due| age.saturating_sub(due))
 }
 
 /// What is said of a ref that is looked for again.

@@ -13,6 +13,7 @@ mod deliver;
 mod embedded_s3;
 mod fall_back;
 mod faults;
+mod flood;
 mod hostile;
 mod incremental;
 mod lambda_support_works;

@@ -17,10 +17,12 @@ for target in $targets; do
     set -- "corpus/$target"
     [ -d "seeds/$target" ] && set -- "$@" "seeds/$target"
     [ "$target" = webhook ] && set -- "$@" ../events
-    "$CARGO_TARGET_DIR/debug/$target" "$@" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 \
+    "$CARGO_TARGET_DIR/debug/$target" "$@" -max_total_time="$seconds" -max_len=4096 -len_control=0 -timeout=10 -rss_limit_mb=1024 \
         -artifact_prefix="artifacts/$target/" -print_final_stats=1 >"artifacts/$target.log" 2>&1 || failed=1
-    awk -v target="$target" '/number_of_executed_units/ { n = $2 } /peak_rss_mb/ { rss = $2 }
-        END { printf "%-10s  %9d executions  %4d MiB\n", target, n, rss }' "artifacts/$target.log"
+    awk -v target="$target" '/number_of_executed_units/ { n = $2 } /peak_rss_mb/ { rss = $2 } /^held:/ { held = $2 }
+        /^ratio:/ { ratio = $2 }
+        END { printf "%-10s  %9d executions  %4d MiB  at most %d bytes held in a run, %d a byte\n", target, n, rss, held, ratio }' \
+        "artifacts/$target.log"
     for crash in "artifacts/$target"/*; do
         [ -e "$crash" ] && echo "$target: $crash"
     done

@@ -2,7 +2,7 @@
 #![no_main]
 
 use backlog_bridge::{pack::Objects, progress::Progress};
-use backlog_bridge_fuzz::{Feed, Pack, limits, sealed};
+use backlog_bridge_fuzz::{Feed, Pack, held, limits, sealed};
 use gix::objs::Kind;
 use libfuzzer_sys::fuzz_target;
 
@@ -15,10 +15,12 @@ fuzz_target!(|data: &[u8]| {
         1 => sealed(rest.to_vec()),
         _ => entries(rest),
     };
-    let progress = Progress::default();
-    if let Ok(objects) = Objects::receive(&mut &pack[..], &limits(), &progress) {
-        assert_eq!(objects.pack_bytes(), pack.len() as u64);
-    }
+    held(pack.len(), || {
+        let progress = Progress::default();
+        if let Ok(objects) = Objects::receive(&mut &pack[..], &limits(), &progress) {
+            assert_eq!(objects.pack_bytes(), pack.len() as u64);
+        }
+    });
 });
 
 fn entries(data: &[u8]) -> Vec<u8> {

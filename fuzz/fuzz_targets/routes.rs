@@ -2,9 +2,12 @@
 #![no_main]
 
 use backlog_bridge::route::{Origin, RouteTable};
+use backlog_bridge_fuzz::held;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+fuzz_target!(|text: &str| held(text.len(), || read(text)));
+
+fn read(text: &str) {
     let name = "routes.toml";
     let Ok(table) = RouteTable::parse(name, text, Some("sources"), Origin::Deployed) else {
         return;
@@ -21,4 +24,4 @@ fuzz_target!(|text: &str| {
             assert!(!to.key.as_str().is_empty() && to.key.as_str().len() <= 1024);
         }
     }
-});
+}

@@ -5,9 +5,12 @@ use backlog_bridge::{
     receive::Envelope,
     webhook::{ParseError, Webhook},
 };
+use backlog_bridge_fuzz::held;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|body: &[u8]| {
+fuzz_target!(|body: &[u8]| held(body.len(), || read(body)));
+
+fn read(body: &[u8]) {
     match Webhook::from_body(body) {
         Ok(Webhook::Push(push)) => {
             let name = push.repository.as_str();
@@ -26,4 +29,4 @@ fuzz_target!(|body: &[u8]| {
         let envelope = Envelope::from(event);
         let _ = (envelope.request().path.len(), envelope.body());
     }
-});
+}

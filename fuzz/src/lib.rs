@@ -1,6 +1,10 @@
-//! What the fuzz targets share: packs in the making, and limits that keep each run small.
+//! What the fuzz targets share: packs in the making, limits that keep each run small, and a count of the memory that is held.
 
-use std::io::Write;
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use backlog_bridge::limits::Limits;
 use flate2::{Compression, write::ZlibEncoder};
@@ -12,9 +16,71 @@ pub fn limits() -> Limits {
     Limits {
         entries: 1_000,
         tree_bytes: 1 << 20,
-        blob_bytes: 1 << 18,
+        blob_bytes: BLOB_BYTES as u64,
         pack_bytes: 1 << 20,
+        ..Limits::default()
     }
+}
+
+/// How large a file may be.
+const BLOB_BYTES: usize = 64 << 10;
+
+/// What is held whatever comes in: buffers, the tables of a deflate stream, stacks of threads.
+const CONSTANT: usize = 2 << 20;
+
+/// What a byte that comes in may hold.
+const PER_BYTE: usize = 400;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static WORST: AtomicUsize = AtomicUsize::new(0);
+static WORST_RATIO: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, which counts what is held.
+struct Counting;
+
+// SAFETY: each call is handed to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(held, Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// What `work` gives, which reads so many bytes. It may hold a constant, two files, and so much for each byte.
+///
+/// # Panics
+///
+/// If it holds more.
+pub fn held<T>(bytes_in: usize, work: impl FnOnce() -> T) -> T {
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let done = work();
+    let held = PEAK.load(Relaxed).saturating_sub(before);
+    let most = CONSTANT + 2 * BLOB_BYTES + PER_BYTE * bytes_in;
+    assert!(
+        held <= most,
+        "{held} bytes were held for {bytes_in} that came, more than {most}"
+    );
+    if WORST.fetch_max(held, Relaxed) < held {
+        eprintln!("held: {held} bytes for {bytes_in}");
+    }
+    let beyond = held.saturating_sub(2 * BLOB_BYTES) / bytes_in.max(1);
+    if bytes_in >= 1024 && WORST_RATIO.fetch_max(beyond, Relaxed) < beyond {
+        eprintln!("ratio: {beyond} for each of {bytes_in} bytes");
+    }
+    done
 }
 
 /// A pack in the making.

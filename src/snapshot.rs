@@ -17,7 +17,7 @@ use gix::{
 };
 
 pub use self::folders::Folders;
-use self::names::{check_aliases, check_name, join};
+use self::names::{check_aliases, check_name, join, twins};
 use crate::{
     limits::{Exceeded, Limits, within},
     pack::Objects,
@@ -175,6 +175,7 @@ impl Snapshot {
             bytes: 0,
             lfs_pointers: 0,
             windows_hostile: Examples::default(),
+            twins: Examples::default(),
         };
         walk.walk(tree)?;
         check_aliases(&walk.entries)?;
@@ -231,6 +232,8 @@ struct Walk<'a> {
     bytes: u64,
     lfs_pointers: u64,
     windows_hostile: Examples,
+    /// Names that are one with another one of their folder on some disks.
+    twins: Examples,
 }
 
 /// How many there are of something, and the first.
@@ -238,6 +241,15 @@ struct Walk<'a> {
 struct Examples {
     count: u64,
     first: BString,
+}
+
+impl Examples {
+    fn add(&mut self, path: impl FnOnce() -> BString) {
+        if self.count == 0 {
+            self.first = path();
+        }
+        self.count += 1;
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -302,6 +314,9 @@ impl<'a> Walk<'a> {
             let why = "it is not where Git's order has it";
             return Err(SnapshotError::path(join(path, pair[1].filename), why));
         }
+        for (_, name) in twins(&names) {
+            self.twins.add(|| join(path, name));
+        }
         Ok(entries)
     }
 
@@ -332,10 +347,7 @@ impl<'a> Walk<'a> {
             )?;
         }
         if path::component(entry.filename, None, component::Options::default()).is_err() {
-            if self.windows_hostile.count == 0 {
-                self.windows_hostile.first = path.into();
-            }
-            self.windows_hostile.count += 1;
+            self.windows_hostile.add(|| path.into());
         }
         self.path_bytes += path.len() as u64;
         let entries = u64::from(self.limits.entries);
@@ -371,6 +383,13 @@ impl<'a> Walk<'a> {
             warnings.push(format!(
                 "{} names cannot be extracted on Windows, such as {:?}",
                 self.windows_hostile.count, self.windows_hostile.first
+            ));
+        }
+        if self.twins.count > 0 {
+            warnings.push(format!(
+                "{} names differ from another one of their folder only in case, in the form of a letter, or in a dot at the end, \
+                 such as {:?}: on a disk that does not tell them apart (macOS, Windows) one file takes the other's place",
+                self.twins.count, self.twins.first
             ));
         }
         warnings

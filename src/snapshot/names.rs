@@ -1,12 +1,13 @@
 //! The names in a tree: what is not safe to extract, and what a common reader takes for another one.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use gix::{
     bstr::{BStr, BString, ByteSlice},
     objs::tree::EntryRef,
     validate::path::{self, component},
 };
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::{Entry, SnapshotError};
 
@@ -100,6 +101,38 @@ pub(super) fn check_aliases(entries: &[Entry]) -> Result<(), SnapshotError> {
         }
     }
     Ok(())
+}
+
+/// The names of a folder, without one twice, that are one file with another of them where a disk does not tell upper from
+/// lower case, nor the forms of a letter (macOS, Windows), nor a dot at the end (Windows). Each stands beside the other.
+pub(super) fn twins<'a>(names: &[&'a BStr]) -> Vec<(&'a BStr, &'a BStr)> {
+    let mut folded: Vec<_> = names.iter().map(|name| (fold(name), *name)).collect();
+    if folded
+        .iter()
+        .all(|(folded, name)| **folded == *name.as_bytes())
+    {
+        return Vec::new();
+    }
+    folded.sort_unstable();
+    let pairs = folded.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    pairs.map(|pair| (pair[0].1, pair[1].1)).collect()
+}
+
+/// A name as such a disk compares it.
+fn fold(name: &BStr) -> Cow<'_, [u8]> {
+    let trimmed = name.trim_end_with(|letter| letter == '.' || letter == ' ');
+    if trimmed.is_ascii() && !trimmed.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Borrowed(trimmed);
+    }
+    Cow::Owned(match trimmed.to_str() {
+        // By way of upper case, since some letters have two in lower case.
+        Ok(name) => {
+            let upper = name.nfd().collect::<String>().to_uppercase();
+            let lower = upper.to_lowercase();
+            lower.nfc().collect::<String>().into_bytes()
+        }
+        Err(_) => trimmed.to_ascii_lowercase(),
+    })
 }
 
 pub(super) fn join(folder: &BStr, name: &BStr) -> BString {

@@ -288,6 +288,48 @@ fn a_pointer_of_git_lfs_is_delivered_as_it_is_with_a_warning() {
 }
 
 #[test]
+fn names_that_are_one_on_another_disk_are_delivered_with_a_warning() {
+    let upstream = Upstream::new();
+    let repository = upstream.repository("APP/web");
+    for (case, paths, twins) in [
+        ("none", &["a", "b.txt", "B/a", "c/a", "é"][..], 0),
+        ("upper and lower case", &["README", "d/x", "readme"], 1),
+        ("three of them", &["README", "Readme", "readme"], 2),
+        ("a folder and a file", &["Docs", "docs/a"], 1),
+        ("in a folder", &["d/A", "d/a", "a"], 1),
+        ("in two folders", &["a", "d/A", "e/a"], 0),
+        ("letters of another alphabet", &["Ж", "ж"], 1),
+        ("two forms of a letter", &["\u{e9}.txt", "e\u{301}.txt"], 1),
+        ("two forms, and case", &["\u{c9}.txt", "e\u{301}.txt"], 1),
+        (
+            "two forms in Japanese",
+            &["\u{30ac}", "\u{30ab}\u{3099}"],
+            1,
+        ),
+        ("two letters in Japanese", &["\u{30ac}", "\u{30ab}"], 0),
+        ("full and half width", &["\u{ff21}", "A"], 0),
+        ("a sharp s", &["Straße", "STRASSE"], 1),
+        ("an s at the end of a word", &["ς", "σ"], 1),
+    ] {
+        let tree: Vec<_> = paths.iter().map(|path| (*path, (*path).into())).collect();
+        let commit = repository.commit_orphan_on(MAIN, &tree);
+        let warnings = deliver(&repository, &commit).snapshot.warnings;
+        let expected = format!("{twins} names differ from another one of their folder");
+        let told = warnings.iter().filter(|text| text.starts_with(&expected));
+        assert_eq!(told.count(), usize::from(twins > 0), "{case}: {warnings:?}");
+        assert_eq!(
+            warnings.len(),
+            usize::from(twins > 0),
+            "{case}: {warnings:?}"
+        );
+    }
+    // A dot at the end is told with those that Windows refuses, too.
+    let commit = repository.commit_orphan_on(MAIN, &[("z", "1".into()), ("z.", "2".into())]);
+    let warnings = deliver(&repository, &commit).snapshot.warnings;
+    assert!(warnings[1].contains(r#"such as "z.""#), "{warnings:?}");
+}
+
+#[test]
 fn names_that_windows_refuses_are_delivered_with_a_warning() {
     let upstream = Upstream::new();
     let repository = upstream.repository("APP/web");

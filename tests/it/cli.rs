@@ -279,6 +279,48 @@ fn sync_over_tls_with_a_login_asks_nobody() {
 }
 
 #[test]
+fn a_repository_that_refuses_the_login_stops_no_other_one() {
+    let place = Place::new();
+    let mut table = String::new();
+    let server = GitServer::start(place.upstream.root(), None);
+    for name in ["APP/one", "APP/three", "APP/two"] {
+        let repository = place.upstream.repository(name);
+        repository.commit_on(MAIN, &[("a", "a".into())]);
+        table += &format!(
+            "[[route]]\nrepository = \"{name}\"\nref = \"{MAIN}\"\nobject = \"{name}.zip\"\n"
+        );
+    }
+    let space = format!(
+        "[[space]]\nurl = \"{}\"\ncredentials = \"env:BACKLOG\"\n",
+        server.space_url()
+    );
+    place.routes(&(space + &table));
+    let ca = server.ca_file();
+    let vars = [
+        ("SSL_CERT_FILE", ca.to_str().unwrap()),
+        ("BACKLOG_USERNAME", "robot"),
+        ("BACKLOG_PASSWORD", "secret"),
+    ];
+    for status in [403, 401] {
+        // Whichever is asked first, when no server was content with the login yet.
+        server.fault_once(GitOp::Handshake, GitFault::Status(status));
+        let ran = place.run(&["sync", "--store", &status.to_string()], &vars);
+        let failed = |line: &&Value| line["outcome"] == "failed";
+        let errors: Vec<_> = ran.lines.iter().filter(failed).collect();
+        assert_eq!((ran.lines.len(), errors.len()), (3, 1), "{status}: {ran:?}");
+        assert_eq!(errors[0]["error"]["kind"], "auth_failed", "{status}");
+    }
+    // What two of them take for a wrong login is not tried a third time: too many could lock the account.
+    server.clear_requests();
+    server.fault(GitOp::Handshake, GitFault::Status(401));
+    let ran = place.run(&["sync", "--store", "none"], &vars);
+    let tell = |line: &Value| line["error"]["transient"].as_bool().unwrap();
+    let not_asked = ran.lines.iter().filter(|line| tell(line)).count();
+    assert_eq!((ran.lines.len(), not_asked), (3, 1), "{ran:?}");
+    assert_eq!(server.requests().len(), 2, "{:?}", server.requests());
+}
+
+#[test]
 fn a_glob_delivers_what_has_an_object_and_everything_when_named() {
     let place = Place::new();
     let commit = place

@@ -10,18 +10,27 @@ use serde_json::{Value, json};
 
 use crate::{
     serve::{Place, Serving},
-    support::{MAIN, service::project_push},
+    support::{
+        MAIN,
+        generate::noise,
+        git_server::{Fault, GitServer, Op},
+        service::project_push,
+    },
 };
 
 /// `serve` of all branches of a repository.
 fn serve_all(place: &Place) -> Serving {
+    let space = format!("file://{}", place.upstream.root().display());
+    serve_all_of(place, &space, &[])
+}
+
+fn serve_all_of(place: &Place, space: &str, vars: &[(&str, &str)]) -> Serving {
     let text = format!(
-        "[[space]]\nurl = \"file://{}\"\n[[route]]\nname = \"all\"\nrepository = \"APP/web\"\nref = \"refs/heads/*\"\n\
-         object = \"{{ref}}.zip\"\nsweep = \"all\"\n",
-        place.upstream.root().display()
+        "[[space]]\nurl = \"{space}\"\n[[route]]\nname = \"all\"\nrepository = \"APP/web\"\nref = \"refs/heads/*\"\n\
+         object = \"{{ref}}.zip\"\nsweep = \"all\"\n"
     );
     fs::write(place.folder.path().join("routes.toml"), text).unwrap();
-    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], vars);
     assert_eq!(serving.line()["outcome"], "published");
     serving
 }
@@ -181,4 +190,71 @@ fn a_wait_that_was_cut_short_is_made_up_for() {
         (&line["outcome"], &line["commit"]),
         (&json!("published"), &json!(next))
     );
+}
+
+#[test]
+fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
+    const SLOW: &str = "refs/heads/slow";
+    // A hundred times the default, since a pack comes in pieces of 64 KiB.
+    let least = ("LOW_SPEED_BYTES", "100000");
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let server = GitServer::start(place.upstream.root(), None);
+    let ca = server.ca_file();
+    let vars = [
+        ("SSL_CERT_FILE", ca.to_str().unwrap()),
+        least,
+        ("LOW_SPEED_SECONDS", "2"),
+    ];
+    let serving = serve_all_of(&place, &server.space_url(), &vars);
+    delivered(&serving, &place, "create", "refs/heads/other");
+    let second = Duration::from_secs(1);
+    let milliseconds = Duration::from_millis;
+    let half = Fault::Drip(2_000, milliseconds(40));
+    let enough = Fault::Drip(5_000, milliseconds(40));
+    for (case, fault, bytes, is_given_up) in [
+        ("half of what it must send", half, 800_000, true),
+        ("a little more than it must", enough, 500_000, false),
+        ("counts for longer", Fault::Delay(second * 5), 5_000, false),
+    ] {
+        let content = noise(bytes, bytes as u64);
+        let commit = place.repository.commit_on(SLOW, &[("a", content.into())]);
+        server.clear_requests();
+        server.fault_once(Op::Fetch, fault);
+        let started = Instant::now();
+        assert_eq!(push(&serving, "update", SLOW, &[&commit]), 202);
+        let is_asked = || {
+            server
+                .requests()
+                .iter()
+                .any(|asked| asked.op() == Op::Fetch)
+        };
+        while !is_asked() {
+            assert!(started.elapsed() < second * 5, "{case}: nobody asks");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut others = Duration::ZERO;
+        for name in ["refs/heads/other", MAIN] {
+            others = others.max(delivered(&serving, &place, "update", name));
+        }
+        assert!(others < second, "{case}: {others:?}");
+        let mut line = line_of(&serving, SLOW);
+        let first = started.elapsed();
+        println!(
+            "{case}: {} after {first:.1?}, others within {others:.2?}",
+            line["outcome"]
+        );
+        assert!(first > second * 2, "{case}: {line}");
+        if is_given_up {
+            let error = &line["error"];
+            assert_eq!(
+                (&error["kind"], &error["transient"]),
+                (&json!("fetch"), &json!(true))
+            );
+            assert!(first < second * 4, "{case}: {line}");
+            line = line_of(&serving, SLOW);
+        }
+        let found = (&line["outcome"], &line["commit"]);
+        assert_eq!(found, (&json!("published"), &json!(commit)), "{case}");
+    }
 }

@@ -34,11 +34,16 @@ pub(crate) enum Service {
     SecretsManager,
 }
 
+/// Where a server that stands in for S3 says what is wrong, also where an answer has no body.
+pub(crate) const ERROR_MESSAGE: &str = "x-amz-error-message";
+
 /// What a failed request to AWS means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Whether the same request may succeed later without anybody changing anything.
     pub(crate) transient: bool,
+    /// Whether there is no room for what was sent.
+    pub(crate) no_room: bool,
     /// What to do, after a semicolon; may be empty.
     pub(crate) advice: &'static str,
     /// What the service says, or the SDK where the service says nothing. Never a structure: one would show an answer that
@@ -75,12 +80,16 @@ impl Failure {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let class = Class::of(err);
-        let words = match (err.code(), err.message()) {
-            (Some(code), Some(message)) => format!("{code}: {message}"),
+        let answer = err.raw_response();
+        let said = answer.and_then(|answer| answer.headers().get(ERROR_MESSAGE));
+        let words = match (err.code(), err.message(), said) {
+            (Some(code), Some(message), _) => format!("{code}: {message}"),
+            (_, _, Some(said)) => said.to_owned(),
             _ => chain(err),
         };
         Self {
             transient: matches!(class, Class::Passing | Class::Unreachable),
+            no_room: class == Class::DiskFull,
             advice: class.advice(service),
             words,
         }
@@ -128,7 +137,7 @@ impl Class {
 
     fn advice(self, service: Service) -> &'static str {
         match (self, service) {
-            (Self::Passing | Self::Refused, _) => "",
+            (Self::Passing | Self::Refused | Self::DiskFull, _) => "",
             (Self::Unreachable, Service::S3) => {
                 "; S3 cannot be asked, check the network, the region and the credentials"
             }
@@ -156,7 +165,6 @@ impl Class {
             }
             (Self::KeyDenied, _) => "; the role may not use the key that encrypts it",
             (Self::OtherRegion, _) => "; the bucket is in another region",
-            (Self::DiskFull, _) => "; the disk of the store is full, free some space",
         }
     }
 }

@@ -324,17 +324,23 @@ fn error<E>(action: &'static str, at: Address<'_>, err: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let Failure {
-        transient,
-        advice,
-        words,
-    } = Failure::of(Service::S3, err);
+    let failure = Failure::of(Service::S3, err);
+    let (bucket, key) = (at.bucket.into(), at.key.into());
+    let source = failure.words.into();
+    if failure.no_room {
+        return Error::NoRoom {
+            action,
+            bucket,
+            key,
+            source,
+        };
+    }
     Error::Bucket {
         action,
-        bucket: at.bucket.into(),
-        key: at.key.into(),
-        advice,
-        transient,
-        source: words.into(),
+        bucket,
+        key,
+        advice: failure.advice,
+        transient: failure.transient,
+        source,
     }
 }

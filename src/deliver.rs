@@ -9,6 +9,7 @@ pub mod holder;
 mod listings;
 mod previous;
 mod run;
+mod silences;
 pub mod step;
 mod tips;
 
@@ -22,7 +23,7 @@ use self::{
     run::Run,
     step::{Hints, SecondLook, Steps},
 };
-pub use self::{listings::Listings, tips::Tips};
+pub use self::{listings::Listings, silences::Silences, tips::Tips};
 use crate::{
     bucket::S3,
     deadline::within,
@@ -119,6 +120,8 @@ pub struct Bridge {
     pub tips: Arc<Tips>,
     /// The refs that repositories had lately.
     pub listings: Arc<Listings>,
+    /// Who gave no answer lately.
+    pub silences: Arc<Silences>,
 }
 
 impl Bridge {
@@ -134,13 +137,7 @@ impl Bridge {
         progress: &Arc<Progress>,
     ) -> Delivery {
         let deadline = progress.deadline();
-        let git = Git::open(
-            &self.logins,
-            &to.credentials,
-            &to.repository,
-            &to.url,
-            deadline,
-        );
+        let git = Git::open(self, &to.credentials, &to.repository, &to.url, deadline);
         match within(deadline, Stage::Tip, git).await {
             Ok(git) => {
                 let steps = Steps::new(hints, second_look);
@@ -197,13 +194,7 @@ impl Bridge {
         deadline: Option<Instant>,
     ) -> Result<Refs, Error> {
         let url = repository.url_in(space.url());
-        let git = Git::open(
-            &self.logins,
-            space.credentials(),
-            repository,
-            &url,
-            deadline,
-        );
+        let git = Git::open(self, space.credentials(), repository, &url, deadline);
         let mut git = Box::pin(git).await?;
         let refs = git.refs(wanted).await?;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));

@@ -23,6 +23,17 @@ pub enum Refused {
     NotAsked,
 }
 
+/// Who gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silent {
+    /// The host: there was no connection.
+    Host,
+    /// One repository, on a host that may be well.
+    Repository,
+    /// Nobody now: it was not asked, since it gave no answer a short while ago.
+    NotAsked,
+}
+
 /// Why something failed on the way from webhook to object. The text says what was being done and what to do; the source says why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -84,6 +95,8 @@ pub enum Error {
     Unreachable {
         /// The repository's address.
         url: String,
+        /// Who gave no answer.
+        silent: Silent,
         /// What `gix` says.
         source: Source,
     },
@@ -223,6 +236,18 @@ pub enum Error {
         /// What the SDK says.
         source: Source,
     },
+    /// A server that stands in for S3 has no room. Nothing was stored.
+    #[error("cannot {action} s3://{bucket}/{key}; the disk of the store is full, free some space")]
+    NoRoom {
+        /// What it was asked, such as `write`.
+        action: &'static str,
+        /// The bucket.
+        bucket: String,
+        /// The object key.
+        key: String,
+        /// What it says.
+        source: Source,
+    },
     /// The bucket keeps no versions, so CodePipeline cannot use it and nothing could be taken back.
     #[error(
         "the bucket {bucket} is not versioned; turn bucket versioning on, which CodePipeline demands of a source"
@@ -300,10 +325,30 @@ impl Error {
             Self::Snapshot { .. } => "snapshot",
             Self::Disk { .. } => "disk",
             Self::KeyConflict { .. } | Self::Unrouted { .. } => "key_conflict",
-            Self::Bucket { .. } => "bucket",
+            Self::Bucket { .. } | Self::NoRoom { .. } => "bucket",
             Self::NotVersioned { .. } | Self::MaybeNotVersioned { .. } => "not_versioned",
             Self::Contention { .. } => "contention",
             Self::Stopped { .. } => "stopped",
+        }
+    }
+
+    /// Whether a disk of this machine is full, most likely.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Disk { .. } | Self::NoRoom { .. })
+    }
+
+    /// Who gave no answer, if that is what happened: the address of a host, or of a repository.
+    #[must_use]
+    pub fn silent(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable {
+                url,
+                silent: Silent::Host,
+                ..
+            } => Some(host(url)),
+            Self::Unreachable { url, .. } => Some(url),
+            _ => None,
         }
     }
 
@@ -321,6 +366,7 @@ impl Error {
             Self::Unreachable { .. }
             | Self::NotGiven { .. }
             | Self::Disk { .. }
+            | Self::NoRoom { .. }
             | Self::Contention { .. }
             | Self::Deadline { .. }
             | Self::Stopped { .. } => true,
@@ -336,6 +382,30 @@ impl Error {
             | Self::Unrouted { .. }
             | Self::NotVersioned { .. }
             | Self::MaybeNotVersioned { .. } => false,
+        }
+    }
+}
+
+/// A URL up to its path.
+pub(crate) fn host(url: &str) -> &str {
+    let begin = url.find("://").map_or(0, |at| at + "://".len());
+    let end = url[begin..].find('/').map_or(url.len(), |at| begin + at);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_url_up_to_its_path() {
+        for (url, expected) in [
+            ("https://a.example/git/b.git", "https://a.example"),
+            ("https://a.example:8443/git", "https://a.example:8443"),
+            ("https://a.example", "https://a.example"),
+            ("file:///srv/git/a.git", "file://"),
+        ] {
+            assert_eq!(host(url), expected);
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Job {
     pub by_glob: bool,
     /// What has to be looked at once more, if that is what it is for.
     pub recheck: Option<Recheck>,
+    /// The Git server or repository that gave no answer, whose jobs are tried one after the other until it does.
+    pub rests: Option<String>,
 }
 
 /// A later look. It is parked first, so that what waits is in the way of no delivery; then it is a job of its ref like any
@@ -121,6 +123,8 @@ struct Wire {
     tip: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     waited_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rests: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +163,16 @@ impl Job {
             swept: false,
             by_glob: false,
             recheck: None,
+            rests: None,
+        }
+    }
+
+    /// The same job, to be tried when somebody may answer who did not.
+    #[must_use]
+    pub fn resting(&self, silent: &str) -> Self {
+        Self {
+            rests: Some(silent.to_owned()),
+            ..self.clone()
         }
     }
 
@@ -198,6 +212,7 @@ impl Job {
             hints: Vec::new(),
             before: None,
             recheck: Some(recheck),
+            rests: None,
             ..self.clone()
         }
     }
@@ -218,11 +233,14 @@ impl Job {
             == (&other.route, &other.ref_name, other.parks())
     }
 
-    /// What is handled one after the other: the jobs of one route and ref; what one repository has parked; or the refs of
-    /// one that are awaited, of which anybody who knows the token can name any number.
+    /// What is handled one after the other: the jobs of one route and ref; what one repository has parked; the refs of one
+    /// that are awaited, of which anybody who knows the token can name any number; or what a silent Git server keeps waiting.
     #[must_use]
     pub fn group(&self) -> String {
         // No name holds a line break.
+        if let Some(silent) = &self.rests {
+            return hash(&format!("\n\n\n{silent}"));
+        }
         hash(&match &self.recheck {
             Some(Recheck::Ref { .. }) => format!("\n\n{}", self.repository),
             Some(Recheck::StepBack { waited: None, .. }) => format!("\n{}", self.repository),
@@ -266,6 +284,7 @@ impl Job {
             held: seen.map(|seen| seen.held.clone()),
             tip: seen.map(|seen| seen.tip.to_string()),
             waited_ms: waited.and_then(|waited| waited.as_millis().try_into().ok()),
+            rests: self.rests.clone(),
         };
         serde_json::to_string(&wire).expect("plain data")
     }
@@ -316,6 +335,7 @@ impl Message {
             swept: wire.swept,
             by_glob: false,
             recheck,
+            rests: wire.rests,
         })))
     }
 }
@@ -451,6 +471,7 @@ where
         transient,
         advice,
         words,
+        ..
     } = Failure::of(Service::Sqs, err);
     Error::Queue {
         action,
@@ -476,6 +497,7 @@ mod tests {
             swept: false,
             by_glob: false,
             recheck: None,
+            rests: None,
         }
     }
 

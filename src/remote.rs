@@ -29,7 +29,7 @@ use gix::{
 use self::capped::{Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
-    error::{Error, Refused, Source, chain},
+    error::{Error, Refused, Silent, Source, chain},
     plain,
     push::{CommitId, RepositoryName},
     secrets::Login,
@@ -57,6 +57,33 @@ pub struct Remote {
     pub login: Option<Login>,
     /// When a request must be over, if ever.
     pub deadline: Option<Instant>,
+    /// How many bytes of answers came.
+    pub heard: Heard,
+}
+
+/// How many bytes came of a server's answers, for whoever waits for one.
+#[derive(Debug, Clone, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+/// How often somebody who waits for an answer looks whether it comes.
+const LISTEN_EVERY: Duration = Duration::from_millis(250);
+
+impl Heard {
+    fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Relaxed);
+    }
+
+    /// Waits until no byte has come for `patience`.
+    pub(crate) async fn nothing_for(&self, patience: Duration) {
+        let mut heard = (self.0.load(Relaxed), Instant::now());
+        while heard.1.elapsed() < patience {
+            tokio::time::sleep(LISTEN_EVERY.min(patience)).await;
+            let now = self.0.load(Relaxed);
+            if now != heard.0 {
+                heard = (now, Instant::now());
+            }
+        }
+    }
 }
 
 /// Where a ref points.
@@ -88,7 +115,7 @@ impl Remote {
                 source: err.into(),
             })?;
         }
-        let allowance = Allowance::default();
+        let allowance = Allowance::new(self.heard.clone());
         let mut transport = self.transport(&allowance).map_err(fail)?;
         if let Some(login) = &self.login {
             // At once, not after a refusal: a request saved, and nobody is asked for a password.
@@ -245,9 +272,10 @@ impl Remote {
                 url,
                 source: words(source),
             }
-        } else if http.is_some_and(is_unreachable) {
+        } else if let Some(silent) = http.and_then(silent) {
             Error::Unreachable {
                 url,
+                silent,
                 source: words(source),
             }
         } else {
@@ -292,8 +320,10 @@ impl TimeLimit {
     }
 }
 
-fn is_unreachable(err: &reqwest::Error) -> bool {
-    err.is_connect() || err.is_timeout()
+/// Who did not answer, if that is what happened.
+fn silent(err: &reqwest::Error) -> Option<Silent> {
+    let timeout = || err.is_timeout().then_some(Silent::Repository);
+    err.is_connect().then_some(Silent::Host).or_else(timeout)
 }
 
 /// What `gix` takes for permanent and is not: a connection that was closed instead of an answer, as servers do with idle

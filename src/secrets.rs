@@ -120,6 +120,7 @@ where
         transient,
         advice,
         words,
+        ..
     } = Failure::of(Service::SecretsManager, err);
     SecretError {
         reason: format!("cannot read the secret {name}{advice}"),

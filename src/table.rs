@@ -5,6 +5,7 @@ mod looks;
 
 use std::{
     path::PathBuf,
+    sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 
@@ -42,6 +43,8 @@ pub struct LiveTable {
     /// The bucket of routes that name none.
     default_bucket: Option<String>,
     known: Mutex<Known>,
+    /// The last table that was of use, for whoever cannot wait for a look.
+    last_good: RwLock<Option<Arc<RouteTable>>>,
 }
 
 /// What the looks so far found; and the last one, with when it began.
@@ -85,11 +88,22 @@ impl LiveTable {
         Self::new(Source::File(file), default_bucket)
     }
 
+    /// The same, where `table` was read from `text` a moment ago.
+    #[must_use]
+    pub fn knowing(mut self, text: String, table: Arc<RouteTable>) -> Self {
+        let known = Seen::Table(Arc::clone(&table), text);
+        self.known.get_mut().looks.learn(known);
+        self.tell_clashes(&table);
+        self.keep(table);
+        self
+    }
+
     fn new(source: Source, default_bucket: Option<String>) -> Self {
         Self {
             source,
             default_bucket,
             known: Mutex::default(),
+            last_good: RwLock::default(),
         }
     }
 
@@ -115,7 +129,10 @@ impl LiveTable {
         let was_unread = matches!(known.last, Some((_, Reading::Unread { .. })));
         let (mut reading, news) = known.looks.learn(self.seen(look));
         match news {
-            News::Table(table) => self.tell_clashes(&table),
+            News::Table(table) => {
+                self.tell_clashes(&table);
+                self.keep(table);
+            }
             // It is said and counted once, not at each look.
             News::Spoiled(fault) => {
                 let message =
@@ -132,6 +149,21 @@ impl LiveTable {
         }
         known.last = Some((began, reading.clone()));
         reading
+    }
+
+    /// The table that was last found to be one. It may be out of date.
+    ///
+    /// # Panics
+    ///
+    /// Never: nothing panics while it is held.
+    pub fn last_good(&self) -> Option<Arc<RouteTable>> {
+        let kept = self.last_good.read();
+        kept.expect("nothing panics while it is held").clone()
+    }
+
+    fn keep(&self, table: Arc<RouteTable>) {
+        let kept = self.last_good.write();
+        *kept.expect("nothing panics while it is held") = Some(table);
     }
 
     /// Tells of routes that can meet in one object. The table is used all the same: who delivers there is decided by
@@ -215,7 +247,14 @@ impl LiveTable {
 
     /// The text of a file; `None` if there is none.
     async fn file(&self, file: &PathBuf) -> Result<Option<String>, Error> {
-        match tokio::fs::read_to_string(file).await {
+        let read = async {
+            // A look at anything else could take for ever.
+            if !tokio::fs::metadata(file).await?.is_file() {
+                return Err(std::io::Error::other("it is no regular file"));
+            }
+            tokio::fs::read_to_string(file).await
+        };
+        match read.await {
             Ok(text) => Ok(Some(text)),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(self.error("it cannot be read", true, Some(err.into()))),

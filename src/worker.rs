@@ -61,6 +61,9 @@ impl Attempt {
 /// visibility timeout.
 const BACKOFF: [Duration; 2] = [Duration::from_secs(10), Duration::from_mins(1)];
 
+/// For how long jobs are tried whose Git server gives no answer. It is as long as any job is tried.
+const RESTS_FOR: Duration = Duration::from_mins(13);
+
 /// How often a job follows its route to another object, while the table keeps changing.
 const MOVES: usize = 3;
 
@@ -78,6 +81,8 @@ pub enum End {
     Done,
     /// It goes back to the queue.
     Again,
+    /// It goes back to the queue until there is room for it, however often that is.
+    UntilThereIsRoom,
     /// Nothing helps before somebody changes something: it goes where people find it.
     DeadLetter,
 }
@@ -96,7 +101,9 @@ impl End {
             // The queue knows when to stop.
             _ => u32::MAX,
         };
-        if attempt.tries < tries && !attempt.is_last {
+        if error.is_no_room() && !job.swept && !attempt.is_last {
+            Self::UntilThereIsRoom
+        } else if attempt.tries < tries && !attempt.is_last {
             Self::Again
         } else if job.swept {
             Self::Done
@@ -121,6 +128,9 @@ impl Worker {
     /// Handles a job.
     pub async fn deliver(&self, job: &Job, attempt: Attempt, progress: &Arc<Progress>) -> Handled {
         let mut more = Vec::new();
+        let is_old = job.rests.is_some() && attempt.age >= RESTS_FOR;
+        let is_last = attempt.is_last || is_old;
+        let attempt = Attempt { is_last, ..attempt };
         let handled = Box::pin(self.follow(job, attempt, progress, &mut more)).await;
         let (report, end) = handled.unwrap_or_else(|err| {
             let report = Report::failed(
@@ -131,7 +141,7 @@ impl Worker {
             );
             (report, End::of(Some(&err), job, attempt))
         });
-        let again = end == End::Again;
+        let again = report.again || matches!(end, End::Again | End::UntilThereIsRoom);
         let report = Report { again, ..report };
         Handled { report, end, more }
     }
@@ -185,7 +195,13 @@ impl Worker {
                 left = stored.then_some(to);
                 continue;
             }
-            let mut end = End::of(delivery.result.as_ref().err(), job, attempt);
+            let error = delivery.result.as_ref().err();
+            let mut end = End::of(error, job, attempt);
+            let silent = error.and_then(Error::silent);
+            let is_to_rest = end == End::Again && job.rests.is_none();
+            let rests = silent
+                .filter(|_| is_to_rest)
+                .map(|silent| job.resting(silent));
             if is_awaited && is_missing(&delivery) {
                 self.bridge.listings.missed(&to.url, Instant::now());
                 more.push(job.awaited(LOOKS[0]));
@@ -203,8 +219,13 @@ impl Worker {
             let step_back = seen_back(job, &delivery);
             let report = Report {
                 step_back,
+                again: rests.is_some(),
                 ..Report::of(&to, delivery, started)
             };
+            if let Some(rests) = rests {
+                more.push(rests);
+                end = End::Done;
+            }
             return Ok((report, end));
         }
         Err(Error::Routes {
@@ -261,6 +282,9 @@ impl Parked {
     /// Of a job of this age, if it is parked.
     #[must_use]
     pub fn of(job: &Job, age: Duration) -> Option<Self> {
+        if job.rests.is_some() {
+            return BACKOFF[0].checked_sub(age).map(Self::Rests);
+        }
         job.parks()?;
         let rest = SECOND_LOOK.saturating_sub(age);
         Some(if rest.is_zero() {

@@ -57,6 +57,7 @@ fn connect(url: &str) -> (Connection, Tip) {
         repository: "BENCH/tree".parse().unwrap(),
         login: None,
         deadline: None,
+        heard: backlog_bridge::remote::Heard::default(),
     };
     let mut connection = remote.connect().unwrap();
     let tip = connection.tip(&REF.parse().unwrap()).unwrap();

@@ -292,7 +292,7 @@ impl Failure {
     fn into_put(self) -> Result<Put, Error> {
         match self {
             Self::Refused => Ok(Put::Refused),
-            Self::Other(err) if err.is_transient() => Ok(Put::Unknown(err)),
+            Self::Other(err) if err.is_transient() && !err.is_no_room() => Ok(Put::Unknown(err)),
             Self::Other(err) => Err(err),
         }
     }

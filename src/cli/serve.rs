@@ -126,13 +126,15 @@ pub(super) async fn run(
             queue.running()
         );
     }
-    // Whoever pressed Ctrl-C waits at a terminal.
+    // Whoever pressed Ctrl-C waits at a terminal; and a Git server that gives no answer is not worth the patience of a service
+    // manager.
     let is_interrupted = stop.is_interrupted;
     let impatient = async {
-        if is_interrupted {
-            tokio::time::sleep(INTERRUPTED_WITHIN).await;
-        } else {
-            std::future::pending::<()>().await;
+        loop {
+            tokio::time::sleep(STOPPED_WITHIN).await;
+            if is_interrupted || !queue.is_at_work() {
+                return;
+            }
         }
     };
     let left = tokio::select! {
@@ -177,8 +179,9 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
     }
 }
 
-/// How long deliveries that run have to end after Ctrl-C. With the requests that are under way, it is ten seconds.
-const INTERRUPTED_WITHIN: Duration = Duration::from_secs(4);
+/// How long deliveries that run have to end: all of them after Ctrl-C, otherwise those that only wait for a Git server. With
+/// the requests that are under way, it is ten seconds.
+const STOPPED_WITHIN: Duration = Duration::from_secs(4);
 
 /// The wish of somebody that this ends: Ctrl-C, or SIGTERM as service managers send it.
 struct Stop {

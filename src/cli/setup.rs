@@ -8,7 +8,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::Config,
-    deliver::Bridge,
+    deliver::{Bridge, Silences},
     limits::Limits,
     local::EmbeddedS3,
     route::{Origin, RouteTable},
@@ -29,6 +29,8 @@ pub(super) struct Setup {
     pub(super) s3: S3,
     /// The table as it was at the start.
     pub(super) table: Arc<RouteTable>,
+    /// What it was read from.
+    text: String,
     file: PathBuf,
     bucket: Option<String>,
     limits: Limits,
@@ -39,26 +41,35 @@ pub(super) struct Setup {
 impl Setup {
     /// What delivers. The table is read again when its file changes.
     pub(super) fn bridge(&self) -> Bridge {
+        let table = LiveTable::in_file(self.file.clone(), self.bucket.clone());
         Bridge {
             s3: self.s3.clone(),
-            table: Arc::new(LiveTable::in_file(self.file.clone(), self.bucket.clone())),
+            table: Arc::new(table.knowing(self.text.clone(), Arc::clone(&self.table))),
             logins: Arc::<Logins>::default(),
             limits: self.limits,
             replaces_unrouted: self.replaces_unrouted,
             tips: Arc::default(),
             listings: Arc::default(),
+            silences: Arc::default(),
         }
     }
 
     /// For jobs.
     pub(super) fn worker(&self) -> Worker {
-        let bridge = self.bridge();
+        let bridge = Bridge {
+            silences: Arc::new(Silences::impatient()),
+            ..self.bridge()
+        };
         Worker { bridge }
     }
 }
 
 /// Reads the routing table.
 pub(super) fn table(common: &Common, config: &Config) -> Result<RouteTable, Usage> {
+    Ok(table_and_text(common, config)?.0)
+}
+
+fn table_and_text(common: &Common, config: &Config) -> Result<(RouteTable, String), Usage> {
     let file = &common.routes;
     let text = std::fs::read_to_string(file).map_err(|err| {
         Usage(format!(
@@ -68,12 +79,9 @@ pub(super) fn table(common: &Common, config: &Config) -> Result<RouteTable, Usag
     })?;
     let bucket = bucket(common, config);
     let name = file.display().to_string();
-    Ok(RouteTable::parse(
-        &name,
-        &text,
-        bucket.as_deref(),
-        Origin::CommandLine,
-    )?)
+    let bucket = bucket.as_deref();
+    let table = RouteTable::parse(&name, &text, bucket, Origin::CommandLine)?;
+    Ok((table, text))
 }
 
 fn bucket(common: &Common, config: &Config) -> Option<String> {
@@ -82,7 +90,7 @@ fn bucket(common: &Common, config: &Config) -> Option<String> {
 }
 
 pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usage> {
-    let table = Arc::new(table(common, config)?);
+    let (table, text) = table_and_text(common, config)?;
     let (s3, embedded) = if common.aws {
         (S3::from_environment().await, None)
     } else {
@@ -97,7 +105,8 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
     };
     Ok(Setup {
         s3,
-        table,
+        table: table.into(),
+        text,
         file: common.routes.clone(),
         bucket: bucket(common, config),
         limits: config.limits,

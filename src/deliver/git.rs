@@ -1,12 +1,13 @@
 //! The Git server of a delivery: a connection that goes to a blocking thread and back.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
+use super::{Bridge, Silences, silences::PATIENT};
 use crate::{
-    error::Error,
+    error::{Error, Silent},
     plain,
     push::{RefName, RepositoryName},
-    remote::{Connection, Remote, Tip, Wanted},
+    remote::{Connection, Heard, Remote, Tip, Wanted},
     route::CredentialsSource,
     secrets::Logins,
 };
@@ -22,6 +23,7 @@ pub(super) struct Refs {
 pub(super) struct Git<'a> {
     logins: &'a Logins,
     credentials: &'a CredentialsSource,
+    silences: &'a Arc<Silences>,
     pub(super) remote: Remote,
     connection: Option<Connection>,
 }
@@ -29,21 +31,24 @@ pub(super) struct Git<'a> {
 impl<'a> Git<'a> {
     /// Finds the login for the repository at `url`. Nothing is asked of its server yet.
     pub(super) async fn open(
-        logins: &'a Logins,
+        bridge: &'a Bridge,
         credentials: &'a CredentialsSource,
         repository: &RepositoryName,
         url: &str,
         deadline: Option<Instant>,
     ) -> Result<Self, Error> {
+        let (logins, silences) = (&*bridge.logins, &bridge.silences);
         let login = logins.login(credentials, repository, url).await?;
         Ok(Self {
             logins,
             credentials,
+            silences,
             remote: Remote {
                 url: url.to_owned(),
                 repository: repository.clone(),
                 login,
                 deadline,
+                heard: Heard::default(),
             },
             connection: None,
         })
@@ -93,28 +98,44 @@ impl<'a> Git<'a> {
         self.connection = None;
     }
 
-    /// A request that changes nothing and is cheap. A server may close a connection that was quiet during the upload, so
-    /// one that was used before is replaced once.
+    /// Takes note that the server began to answer and did not go on.
+    pub(super) fn fell_silent(&self) {
+        let url = &self.remote.url;
+        self.silences.was(Silent::Repository, url, Instant::now());
+    }
+
+    /// A request that changes nothing and is cheap, so that an answer begins soon. A server may close a connection that was
+    /// quiet during the upload, so one that was used before is replaced once.
     async fn ask<T: Send + 'static>(
         &mut self,
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         let reused = self.connection.is_some();
-        match self.run(wanted, work.clone()).await {
-            Err(err) if reused && err.is_transient() => self.run(wanted, work).await,
+        match self.run_within(true, wanted, work.clone()).await {
+            Err(err) if reused && err.is_transient() => self.run_within(true, wanted, work).await,
             result => result,
         }
     }
 
-    /// Does `work`; once more if the login was refused and has been changed since it was read.
+    /// Does `work`, of which an answer may come late: a server may have to count objects first.
     pub(super) async fn run<T: Send + 'static>(
         &mut self,
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
+        self.run_within(false, wanted, work).await
+    }
+
+    /// Does `work`; once more if the login was refused and has been changed since it was read.
+    async fn run_within<T: Send + 'static>(
+        &mut self,
+        is_soon: bool,
+        wanted: &Wanted,
+        work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<T, Error> {
         loop {
-            let result = self.attempt(wanted, work.clone()).await;
+            let result = self.attempt(is_soon, wanted, work.clone()).await;
             if result.is_ok() {
                 self.logins.accepted(self.credentials);
             }
@@ -140,20 +161,55 @@ impl<'a> Git<'a> {
 
     async fn attempt<T: Send + 'static>(
         &mut self,
+        is_soon: bool,
         wanted: &Wanted,
         work: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (remote, connection) = (self.remote.clone(), self.connection.take());
-        let wanted = wanted.clone();
+        let (wanted, silences) = (wanted.clone(), Arc::clone(self.silences));
+        // A connection that was there already may have been closed meanwhile, which says nothing of the server.
+        let is_new = connection.is_none();
+        let patience = if is_new {
+            silences.ask(&remote.url, Instant::now())?
+        } else {
+            PATIENT
+        };
+        let (url, heard) = (remote.url.clone(), remote.heard.clone());
+        let began = Instant::now();
         let task = tokio::task::spawn_blocking(move || {
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => remote.connect_for(&wanted)?,
-            };
-            let result = work(&mut connection)?;
-            Ok::<_, Error>((connection, result))
+            let url = remote.url.clone();
+            let done = connection
+                .map_or_else(|| remote.connect_for(&wanted), Ok)
+                .and_then(|mut connection| {
+                    let result = work(&mut connection)?;
+                    Ok((connection, result))
+                });
+            // Whoever waited for it may be gone: the others want to know all the same. That our own time was over, or that an
+            // old connection was closed, says nothing of the server.
+            let is_host = matches!(
+                &done,
+                Err(Error::Unreachable {
+                    silent: Silent::Host,
+                    ..
+                })
+            );
+            let had_time = began.elapsed() >= patience;
+            if done.is_ok() || had_time || (is_new && is_host) {
+                silences.learn(&url, &done, Instant::now());
+            }
+            done
         });
-        let (connection, result) = task.await.expect("the work does not panic")?;
+        let done = tokio::select! {
+            done = task => done.expect("the work does not panic"),
+            () = heard.nothing_for(patience), if is_soon => {
+                let source = format!("no answer came for {} s", patience.as_secs()).into();
+                let silent = Silent::Repository;
+                let silence = Err(Error::Unreachable { url, silent, source });
+                self.fell_silent();
+                silence
+            }
+        };
+        let (connection, result) = done?;
         self.connection = Some(connection);
         Ok(result)
     }

@@ -251,7 +251,12 @@ impl<'a> Run<'a> {
     async fn build_in_time(&mut self, commit: CommitId) -> Result<Option<i64>, Error> {
         let (progress, limits) = (self.progress, self.bridge.limits);
         let repository = &self.to.repository;
-        flowing(progress, &limits, repository, Box::pin(self.build(commit))).await
+        let built = flowing(progress, &limits, repository, Box::pin(self.build(commit))).await;
+        // Nobody else stops work that is waited for.
+        if built.is_err() && progress.is_stopped() {
+            self.git.fell_silent();
+        }
+        built
     }
 
     /// Builds the archive, and says when the commit was made.

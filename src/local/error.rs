@@ -5,8 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hyper::StatusCode;
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{HeaderName, HeaderValue},
+};
 use s3s::{S3Error, S3ErrorCode};
+
+use crate::{aws::ERROR_MESSAGE, error::chain, plain};
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +61,26 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A `version.json` that the store did not write, or not like this.
-    #[error("{} is damaged: restore it, or delete the folder it is in", path.display())]
+    #[error("{} is damaged: restore it, or delete the folder it is in: {why}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Where it stops making sense.
-        source: serde_json::Error,
+        why: String,
+    },
+    /// Nobody can say which of two versions is the newer one, or none could be newer than this one.
+    #[error("{} {why}: delete the folder that is wrong", path.display())]
+    Number {
+        /// The version's folder.
+        path: PathBuf,
+        /// What is wrong with its number.
+        why: String,
+    },
+    /// Something that is no folder is where a key's versions should be.
+    #[error("{} is no folder, and an object's versions belong there: move it elsewhere", path.display())]
+    NotAFolder {
+        /// What is in the way.
+        path: PathBuf,
     },
     /// The key makes a longer path than this system can have.
     #[error("the key is too long for this system's paths")]
@@ -104,6 +123,7 @@ impl StoreError {
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
             ErrorKind::InvalidFilename => Self::KeyTooLong,
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => Self::NotAFolder { path },
             _ => Self::Io {
                 doing,
                 path,
@@ -125,13 +145,34 @@ impl From<StoreError> for S3Error {
             StoreError::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
             StoreError::PartTooSmall { .. } => S3ErrorCode::EntityTooSmall,
             StoreError::DiskFull { .. } => S3ErrorCode::Custom("InsufficientStorage".into()),
+            StoreError::Damaged { .. }
+            | StoreError::Number { .. }
+            | StoreError::NotAFolder { .. } => S3ErrorCode::Custom("DamagedStore".into()),
             _ => S3ErrorCode::InternalError,
         };
-        let full = matches!(error, StoreError::DiskFull { .. });
-        let mut answer = Self::with_message(code, error.to_string());
-        if full {
-            // Not one of those that clients try again at once: that would not free the disk.
-            answer.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+        // Neither is one of those that clients try again at once: that frees no disk, and mends nothing.
+        let status = match &error {
+            StoreError::DiskFull { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
+            StoreError::Damaged { .. }
+            | StoreError::Number { .. }
+            | StoreError::NotAFolder { .. } => Some(StatusCode::UNPROCESSABLE_ENTITY),
+            _ => None,
+        };
+        let text = chain(&error);
+        // Whoever writes is told of a full disk.
+        if status.is_some_and(|status| status != StatusCode::INSUFFICIENT_STORAGE)
+            || code == S3ErrorCode::InternalError
+        {
+            tracing::warn!("the embedded S3: {text}");
+        }
+        let mut answer = Self::with_message(code, text.clone());
+        if let Some(status) = status {
+            answer.set_status_code(status);
+        }
+        // The answer to a HEAD has no body that could say it.
+        if let Ok(words) = HeaderValue::from_bytes(plain::foreign(&text).as_bytes()) {
+            let name = HeaderName::from_static(ERROR_MESSAGE);
+            answer.set_headers(HeaderMap::from_iter([(name, words)]));
         }
         answer.set_source(Box::new(error));
         answer
@@ -150,7 +191,13 @@ mod tests {
             assert_eq!(answer.status_code(), Some(StatusCode::INSUFFICIENT_STORAGE));
             assert_eq!(
                 answer.message(),
-                Some("the disk is full at store/file: nothing was stored")
+                Some(
+                    format!(
+                        "the disk is full at store/file: nothing was stored: {}",
+                        io::Error::from(kind)
+                    )
+                    .as_str()
+                )
             );
         }
     }

@@ -96,13 +96,25 @@ impl<B: Clone> Fifo<B> {
         visibility: Option<Duration>,
         now: Instant,
     ) -> (Vec<Received<B>>, Vec<B>) {
+        self.receive_of(most, visibility, now, |_| true)
+    }
+
+    /// The same, of those messages that `wants` wants; those of a group must be wanted alike.
+    pub fn receive_of(
+        &mut self,
+        most: usize,
+        visibility: Option<Duration>,
+        now: Instant,
+        wants: impl Fn(&B) -> bool,
+    ) -> (Vec<Received<B>>, Vec<B>) {
         let until = now + visibility.unwrap_or(self.visibility);
         let held = self.messages.iter().filter(|stored| stored.is_held(now));
         let locked: HashSet<String> = held.map(|stored| stored.group.clone()).collect();
         let is_over = |receives| self.max_receives.is_some_and(|most| receives >= most);
         let (mut received, mut given_up) = (Vec::new(), Vec::new());
         self.messages.retain_mut(|stored| {
-            if received.len() >= most || locked.contains(&stored.group) {
+            let is_next = received.len() < most && !locked.contains(&stored.group);
+            if !is_next || !wants(&stored.body) {
                 return true;
             }
             if is_over(stored.receives) {
@@ -146,6 +158,19 @@ impl<B: Clone> Fifo<B> {
         let mut messages = self.messages.iter_mut();
         let held = messages.find(|stored| stored.is_held_on(receipt, now));
         held.ok_or(Expired)?.held = Some(now + visibility);
+        Ok(())
+    }
+
+    /// The same, and forgets all but the first time that the message was received.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fifo::change_visibility`].
+    pub fn retry(&mut self, receipt: Receipt, rest: Duration, now: Instant) -> Result<(), Expired> {
+        self.change_visibility(receipt, rest, now)?;
+        let mut messages = self.messages.iter_mut();
+        let stored = messages.find(|stored| stored.number == receipt.message);
+        stored.ok_or(Expired)?.receives = 1;
         Ok(())
     }
 

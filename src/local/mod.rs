@@ -22,6 +22,7 @@ mod queue;
 mod s3;
 mod server;
 mod store;
+mod turns;
 mod uploads;
 mod version;
 

@@ -1,7 +1,6 @@
 //! The queue of a laptop: in memory, by the rules of SQS, with the workers that Lambda would start.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -11,11 +10,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{
     awaited::{Awaited, AwaitedRefs},
     fifo::{Fifo, Receipt, Received},
+    turns::Turns,
 };
 use crate::{
     error::Error,
     outcome::Report,
-    progress::Progress,
+    progress::{Progress, Stage},
     push::RepositoryName,
     queue::{Job, Recheck, next_look},
     worker::{
@@ -40,9 +40,6 @@ const MAX_WAITING: usize = 10_000;
 /// the repository tells it of all others at once.
 const UNSEEN: usize = 2;
 
-/// Deliveries at a time: a sweep may find hundreds of branches at once.
-const AT_A_TIME: usize = 8;
-
 /// A queue and its workers. A clone is the same queue.
 #[derive(Clone)]
 pub struct LocalQueue(Arc<Shared>);
@@ -62,8 +59,7 @@ struct Jobs {
     fifo: Fifo<Job>,
     /// They hold no turn and no group, and are not counted.
     awaited: AwaitedRefs,
-    /// How far the jobs are that have a worker, by their groups.
-    running: HashMap<String, Arc<Progress>>,
+    turns: Turns,
 }
 
 /// What became of a job.
@@ -85,7 +81,7 @@ impl LocalQueue {
             jobs: Mutex::new(Jobs {
                 fifo: Fifo::new(VISIBILITY, Some(TRIES)),
                 awaited: AwaitedRefs::default(),
-                running: HashMap::new(),
+                turns: Turns::default(),
             }),
             told,
             changed: Notify::new(),
@@ -129,14 +125,25 @@ impl LocalQueue {
     pub async fn stop(&self) -> usize {
         {
             // Not between the look at it and the start of a worker.
-            let _jobs = self.0.jobs();
+            let jobs = self.0.jobs();
             self.0.stopping.send_replace(true);
+            jobs.turns.all().for_each(Progress::hurry);
         }
         let mut running = self.0.running.subscribe();
         // The sender is here, so it does not end.
         running.wait_for(|running| *running == 0).await.ok();
         let jobs = self.0.jobs();
         jobs.fifo.len() + jobs.awaited.len()
+    }
+
+    /// Whether a job that runs does more than wait for a Git server.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        let is_at_work = |progress: &Progress| match progress.stage() {
+            Stage::Fetch => progress.done().0 > 0,
+            stage => matches!(stage, Stage::Archive | Stage::Put),
+        };
+        self.0.jobs().turns.all().any(is_at_work)
     }
 
     /// How many jobs run now.
@@ -167,7 +174,8 @@ impl Jobs {
 
     /// Whether a job may name a ref that the repository does not have, and too many others may, too.
     fn may_be_forged(&self, job: &Job) -> bool {
-        let is_unseen = |job: &Job| job.by_glob && !job.swept && job.recheck.is_none();
+        let is_first = |job: &Job| job.recheck.is_none() && job.rests.is_none();
+        let is_unseen = |job: &Job| job.by_glob && !job.swept && is_first(job);
         let of_same = |other: &&Job| is_unseen(other) && other.repository == job.repository;
         let unseen = || self.fifo.bodies().filter(of_same).take(UNSEEN).count();
         is_unseen(job) && (self.awaited.has(&job.repository) || unseen() == UNSEEN)
@@ -176,12 +184,10 @@ impl Jobs {
     /// Has deliveries end that only wait for a Git server to catch up, where others wait for what they hold: their group, or
     /// a turn.
     fn hurry(&self, now: Instant) {
-        let turns_are_taken = self.running.len() >= AT_A_TIME;
         for group in self.fifo.waiting(now) {
-            match self.running.get(group) {
+            match self.turns.of(group) {
                 Some(progress) => progress.hurry(),
-                None if turns_are_taken => self.running.values().for_each(|other| other.hurry()),
-                None => {}
+                None => self.turns.all().for_each(Progress::hurry),
             }
         }
     }
@@ -221,9 +227,10 @@ impl Shared {
         for (repository, due) in queue.awaited.due(now) {
             tokio::spawn(Arc::clone(self).look(repository, due));
         }
-        while *self.running.borrow() < AT_A_TIME {
+        let table = self.worker.bridge.table.last_good();
+        while let Some(open) = queue.turns.open(table.clone()) {
             // One by one: of two jobs of a group, the second waits for the first.
-            let (received, given_up) = queue.fifo.receive(1, None, now);
+            let (received, given_up) = queue.fifo.receive_of(1, None, now, |job| open.takes(job));
             for job in &given_up {
                 // Each attempt was told of but those that ended with their worker.
                 tracing::error!(route = job.route, "a job was given up after {TRIES} tries");
@@ -233,7 +240,8 @@ impl Shared {
             };
             let progress = Arc::new(Progress::until(now + JOB_TIME));
             let group = received.group.clone();
-            queue.running.insert(group.clone(), Arc::clone(&progress));
+            let (job, known) = (&received.body, Arc::clone(&progress));
+            queue.turns.begin(group.clone(), job, &open, known);
             let turn = Turn::begin(Arc::clone(self), group);
             tokio::spawn(turn.handle(received, progress));
         }
@@ -310,18 +318,20 @@ impl Turn {
         let handled = worker.deliver(&received.body, attempt, &progress).await;
         let queue = LocalQueue(Arc::clone(&self.shared));
         let is_lost = !handled.more.is_empty() && queue.send(handled.more).is_err();
-        let again = (handled.end == End::Again || is_lost)
-            .then(|| backoff(received.receives).unwrap_or(VISIBILITY));
+        let rest = backoff(received.receives).unwrap_or(VISIBILITY);
         let (mut queue, now) = (self.shared.jobs(), Instant::now());
-        let kept = match again {
-            Some(rest) => queue.fifo.change_visibility(received.receipt, rest, now),
-            None => queue.fifo.delete(received.receipt, now),
+        let kept = match handled.end {
+            End::UntilThereIsRoom => queue.fifo.retry(received.receipt, rest, now),
+            End::Again => queue.fifo.change_visibility(received.receipt, rest, now),
+            _ if is_lost => queue.fifo.change_visibility(received.receipt, rest, now),
+            End::Done | End::DeadLetter => queue.fifo.delete(received.receipt, now),
         };
         drop(queue);
         if kept.is_err() {
             tracing::warn!("a delivery took longer than a job may; it is tried again");
         }
         let report = handled.report;
+        let again = (report.again || is_lost).then_some(rest);
         // With nobody listening there is nothing to tell.
         self.shared.told.send(Told { report, again }).ok();
     }
@@ -344,7 +354,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.shared.jobs().running.remove(&self.group);
+        self.shared.jobs().turns.end(&self.group);
         self.shared.running.send_modify(|running| *running -= 1);
         self.shared.changed.notify_one();
     }

@@ -10,7 +10,7 @@
 //! The number in front of its name is what makes it the newest. A delete marker is a version without bytes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use super::{
     error::StoreError,
     key_path,
     uploads::Upload,
-    version::{Content, Numbered, Version, folders_in, numbered},
+    version::{Content, Numbered, Version, folders_in, newest, numbered},
 };
 
 /// What a person finds who opens the folder.
@@ -36,6 +36,9 @@ The highest number is the newest version. A version without bytes marks that the
 The folder may be deleted as a whole while backlog-bridge is not running.
 ";
 
+/// How much that is damaged is told of.
+const MOST_TOLD: usize = 1_000;
+
 /// Versioned objects in a folder. Calls block; any number of threads may make them.
 ///
 /// Every bucket is versioned and needs no creation: one that nothing was written to is empty.
@@ -44,6 +47,8 @@ pub struct Store {
     /// Who changes what the tree of folders holds has it alone.
     tree: RwLock<()>,
     pub(super) uploads: Mutex<HashMap<String, Upload>>,
+    /// What was said to be damaged.
+    told: Mutex<HashSet<String>>,
     /// Held as long as the store is open. The system lets go of it when the process dies.
     _lock: File,
 }
@@ -91,6 +96,7 @@ impl Store {
             dir: dir.to_owned(),
             tree: RwLock::default(),
             uploads: Mutex::default(),
+            told: Mutex::default(),
             _lock: lock,
         };
         match fs::remove_dir_all(store.tmp()) {
@@ -191,24 +197,49 @@ impl Store {
         version_id: Option<&str>,
     ) -> Result<Option<Version>, StoreError> {
         let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        numbered(&self.folder(bucket, key))?
-            .into_iter()
-            .find(|found| version_id.is_none_or(|id| id == found.version_id))
-            .map(|found| Version::read(&found.path))
-            .transpose()
+        let found = numbered(&self.folder(bucket, key))?;
+        let Some(id) = version_id else {
+            return self.newest(&found);
+        };
+        let found = found.iter().find(|found| id == found.version_id);
+        found.map(|found| Version::read(&found.path)).transpose()
     }
 
-    /// Every version of an object, the newest first.
+    /// The newest of these versions. What is damaged is passed over and told of once, so that a put on what is left heals
+    /// the object.
+    fn newest(&self, found: &[Numbered]) -> Result<Option<Version>, StoreError> {
+        let (newest, damaged) = newest(found)?;
+        for error in damaged {
+            self.tell(&error);
+        }
+        Ok(newest)
+    }
+
+    fn tell(&self, error: &StoreError) {
+        let text = error.to_string();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < MOST_TOLD && told.insert(text.clone()) {
+            tracing::warn!("{text}; until then it counts as if it were not there");
+        }
+    }
+
+    /// Every version of an object, the newest first, but for those that are damaged.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, StoreError> {
         let _shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        numbered(&self.folder(bucket, key))?
-            .iter()
-            .map(|found| Version::read(&found.path))
-            .collect()
+        let found = numbered(&self.folder(bucket, key))?;
+        let read = found.iter().map(|found| Version::read(&found.path));
+        let whole = read.filter_map(|read| match read {
+            Err(error @ StoreError::Damaged { .. }) => {
+                self.tell(&error);
+                None
+            }
+            read => Some(read),
+        });
+        whole.collect()
     }
 
     /// Every key of a bucket that has a version, be it a delete marker, in the order of S3: by bytes.
@@ -271,10 +302,18 @@ impl Store {
     ) -> Result<Version, StoreError> {
         let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         let folder = self.folder(bucket, key);
-        let newest = numbered(&folder)?.into_iter().next();
-        condition.check(newest.as_ref())?;
-
-        let number = newest.map_or(1, |newest| newest.number + 1);
+        let found = numbered(&folder)?;
+        condition.check(self.newest(&found)?)?;
+        let number = match found.first() {
+            Some(last) => last
+                .number
+                .checked_add(1)
+                .ok_or_else(|| StoreError::Number {
+                    path: last.path.clone(),
+                    why: "has a number that leaves no room for a newer version".into(),
+                })?,
+            None => 1,
+        };
         let draft = TempDir::new_in(self.tmp())
             .map_err(|error| StoreError::io("write to", &self.tmp(), error))?;
         let content = match object {
@@ -316,11 +355,8 @@ impl Store {
 }
 
 impl Condition {
-    fn check(&self, newest: Option<&Numbered>) -> Result<(), StoreError> {
-        let current = match newest {
-            Some(newest) if *self != Self::None => Version::read(&newest.path)?.content,
-            _ => None,
-        };
+    fn check(&self, newest: Option<Version>) -> Result<(), StoreError> {
+        let current = newest.and_then(|newest| newest.content);
         match (self, current) {
             (Self::None, _) | (Self::Absent, None) => Ok(()),
             (Self::Matches(etag), Some(content)) if content.etag == *etag => Ok(()),

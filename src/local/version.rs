@@ -4,15 +4,19 @@ use std::{
     cmp::Reverse,
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
+use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{error::StoreError, key_path};
+
+/// How long a description may be, in bytes. Ours are far below 10 KiB.
+const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 
 /// One version of an object, or a delete marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,9 +66,32 @@ impl Version {
     /// Reads what a version's folder says of it.
     pub(super) fn read(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(key_path::DESCRIPTION_NAME);
-        let json = fs::read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let damaged = |why: String| StoreError::Damaged {
+            path: path.clone(),
+            why,
+        };
+        let json = match open_file(&path) {
+            Ok(Some(mut file)) => {
+                let mut json = Vec::new();
+                let most = (&mut file).take(MAX_DESCRIPTION_BYTES);
+                { most }.read_to_end(&mut json).map(|_| json)
+            }
+            Ok(None) => return Err(damaged("it is no file".into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(damaged("it is missing".into()));
+            }
+            Err(error) => Err(error),
+        };
+        let json = json.map_err(|error| StoreError::io("read", &path, error))?;
         let mut version: Self =
-            serde_json::from_slice(&json).map_err(|source| StoreError::Damaged { path, source })?;
+            serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        if let Some(content) = &version.content {
+            let values = content.metadata.values();
+            let mut headers = values.chain([&content.etag, &content.content_type]);
+            if !headers.all(|value| HeaderValue::from_str(value).is_ok()) {
+                return Err(damaged("it holds what no header can say".into()));
+            }
+        }
         folder.clone_into(&mut version.folder);
         Ok(version)
     }
@@ -91,10 +118,16 @@ impl Version {
     ///
     /// [`StoreError::NoSuchKey`] if the version was removed meanwhile, or is a delete marker.
     pub fn open(&self) -> Result<File, StoreError> {
-        File::open(self.path()).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => StoreError::NoSuchKey,
-            _ => StoreError::io("read", &self.path(), error),
-        })
+        let path = self.path();
+        match open_file(&path) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(StoreError::Damaged {
+                path,
+                why: "it is no file".into(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::NoSuchKey),
+            Err(error) => Err(StoreError::io("read", &path, error)),
+        }
     }
 
     /// Where the version's bytes are, unless it is a delete marker.
@@ -104,11 +137,44 @@ impl Version {
     }
 }
 
+/// Opens a file; `None` if it is something else, of which opening alone might take for ever.
+fn open_file(path: &Path) -> io::Result<Option<File>> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    File::open(path).map(Some)
+}
+
 /// A version as its folder's name tells it.
 pub(super) struct Numbered {
     pub(super) number: u64,
     pub(super) version_id: String,
     pub(super) path: PathBuf,
+}
+
+/// The newest of `found` that can be read, the newest first, and what is damaged above it.
+///
+/// # Errors
+///
+/// [`StoreError`] if nobody can say which it is, or it cannot be read now.
+pub(super) fn newest(found: &[Numbered]) -> Result<(Option<Version>, Vec<StoreError>), StoreError> {
+    let mut damaged = Vec::new();
+    for (nth, version) in found.iter().enumerate() {
+        if let Some(other) = found.get(nth + 1)
+            && other.number == version.number
+        {
+            let name = other.path.file_name().unwrap_or_default();
+            return Err(StoreError::Number {
+                path: version.path.clone(),
+                why: format!("and {} have the same number", name.display()),
+            });
+        }
+        match Version::read(&version.path) {
+            Err(err @ StoreError::Damaged { .. }) => damaged.push(err),
+            read => return Ok((Some(read?), damaged)),
+        }
+    }
+    Ok((None, damaged))
 }
 
 /// The versions in a key's folder, the newest first.

@@ -13,7 +13,10 @@ use gix::protocol::transport::client::blocking_io::http::{
     GetResponse, Http, PostBodyDataKind, PostResponse, reqwest,
 };
 
-use super::wanted::{Filter, Wanted};
+use super::{
+    Heard,
+    wanted::{Filter, Wanted},
+};
 use crate::progress::Progress;
 
 /// How long an answer may be, in bytes, without any of it being of use: words between the pieces of a pack.
@@ -31,9 +34,17 @@ pub(super) struct Allowance {
     is_cut: Arc<AtomicBool>,
     /// Who is told how many bytes come.
     told: Arc<Mutex<Option<Arc<Progress>>>>,
+    heard: Heard,
 }
 
 impl Allowance {
+    pub(super) fn new(heard: Heard) -> Self {
+        Self {
+            heard,
+            ..Self::default()
+        }
+    }
+
     /// Begins a new answer, a pack, of which `progress` is told.
     pub(super) fn renew(&self, progress: &Arc<Progress>) {
         *self.told() = Some(Arc::clone(progress));
@@ -74,6 +85,7 @@ impl Allowance {
     }
 
     fn spend(&self, bytes: usize) {
+        self.heard.add(bytes as u64);
         if let Some(progress) = &*self.told() {
             progress.add_wire(bytes as u64);
         }

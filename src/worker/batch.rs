@@ -181,7 +181,9 @@ impl Worker {
         }
         let (kept, queue_error) = keep(end, queue, record).await;
         let queue_error = queue_error.or(sent.err());
-        context.job = Some(kept);
+        // As another message, if it rests until the Git server may answer.
+        let is_back = kept == Kept::Acknowledged && report.again;
+        context.job = Some(if is_back { Kept::BackInQueue } else { kept });
         context.queue_error = queue_error.as_ref().map(Into::into);
         report.log(&context);
         kept

@@ -1,7 +1,7 @@
 //! The sweep: what no event told of is found by looking.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     bucket::Current,
     deadline::within,
     deliver::{Bridge, Refs, holder::Holder, too_many, wanted},
-    error::Error,
+    error::{Error, Silent},
     outcome::{Report, millis},
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
@@ -51,6 +51,12 @@ struct Group<'a> {
     space: &'a Space,
     repository: &'a RepositoryName,
     routes: Vec<&'a Route>,
+}
+
+impl Group<'_> {
+    fn url(&self) -> String {
+        self.repository.url_in(self.space.url())
+    }
 }
 
 impl Worker {
@@ -100,28 +106,28 @@ impl Swept {
         enqueue: impl AsyncFn(Job) -> Result<(), Error>,
     ) {
         let mut groups = groups(table);
-        // Should the time be over before the last, it is another one each time.
+        // Should the time be over before the last, it is another one each time; but those that take long come last.
         fastrand::shuffle(&mut groups);
-        let mut unreachable = HashSet::new();
+        groups.sort_by_key(|group| bridge.silences.knows(&group.url()));
         let mut rest = groups.iter();
         while let Some(group) = rest.next() {
-            if unreachable.contains(group.space.url()) {
-                self.not_reached += 1;
-                continue;
-            }
             let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
             let looked = self.repository(bridge, table, group, deadline, enqueue);
             let Err(err) = within(deadline, Stage::Sweep, looked).await else {
                 self.repositories += 1;
                 continue;
             };
-            self.failed(None, Some(group.repository), None, &err);
             self.not_reached += 1;
+            // That was said when it was asked.
+            if let Error::Unreachable {
+                silent: Silent::NotAsked,
+                ..
+            } = err
+            {
+                continue;
+            }
+            self.failed(None, Some(group.repository), None, &err);
             match err {
-                // Each of its repositories would take as long to say the same.
-                Error::Unreachable { .. } => {
-                    unreachable.insert(group.space.url());
-                }
                 Error::Deadline { .. } | Error::Queue { .. } | Error::Bucket { .. } => {
                     self.not_reached += rest.len();
                     return;

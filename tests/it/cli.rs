@@ -286,9 +286,15 @@ fn a_repository_that_refuses_the_login_stops_no_other_one() {
     for name in ["APP/one", "APP/three", "APP/two"] {
         let repository = place.upstream.repository(name);
         repository.commit_on(MAIN, &[("a", "a".into())]);
-        table += &format!(
-            "[[route]]\nrepository = \"{name}\"\nref = \"{MAIN}\"\nobject = \"{name}.zip\"\n"
-        );
+        table.extend([
+            "[[route]]\nrepository = \"",
+            name,
+            "\"\nref = \"",
+            MAIN,
+            "\"\nobject = \"",
+            name,
+            ".zip\"\n",
+        ]);
     }
     let space = format!(
         "[[space]]\nurl = \"{}\"\ncredentials = \"env:BACKLOG\"\n",

@@ -885,6 +885,7 @@ fn a_password_is_in_no_error() {
                 password: password.to_owned().into(),
             }),
             deadline: None,
+            heard: backlog_bridge::remote::Heard::default(),
         };
         assert!(remote("the right one").connect().is_ok());
         let wrong = remote("marker:p@ss/word");
@@ -906,6 +907,7 @@ fn an_address_where_nobody_listens_is_unreachable() {
         repository: "APP/web".parse().unwrap(),
         login: None,
         deadline: None,
+        heard: backlog_bridge::remote::Heard::default(),
     };
     let err = remote.connect().err().expect("nobody is there");
     assert_eq!(

@@ -36,7 +36,7 @@ struct Worker {
 /// What comes of a message.
 enum Turn {
     Rests(Duration),
-    Sends(Option<Job>),
+    Sends(Option<Box<Job>>),
     Delivers,
 }
 
@@ -109,7 +109,7 @@ impl World {
                 return (first + DELIVERY, Turn::Delivers);
             }
             self.workers[worker].missed = Some(self.now);
-            return (first, Turn::Sends(Some(job.awaited(LOOKS[0]))));
+            return (first, Turn::Sends(Some(job.awaited(LOOKS[0]).into())));
         };
         if age < after {
             return (MESSAGE, Turn::Rests(after.checked_sub(age).unwrap()));
@@ -122,7 +122,7 @@ impl World {
             LISTING
         };
         let turn = match (self.is_shown(job), (self.next)(age)) {
-            (true, _) => Turn::Sends(Some(job.found())),
+            (true, _) => Turn::Sends(Some(job.found().into())),
             (false, Some(next)) => Turn::Rests(next.checked_sub(age).unwrap()),
             (false, None) => Turn::Sends(None),
         };
@@ -145,7 +145,7 @@ impl World {
                         kept.unwrap();
                         continue;
                     }
-                    Turn::Sends(job) => job.into_iter().for_each(|job| self.send(job)),
+                    Turn::Sends(job) => job.into_iter().for_each(|job| self.send(*job)),
                     Turn::Delivers => {
                         let name = message.body.ref_name.to_string();
                         self.delivered.push((name, self.now));

@@ -9,6 +9,7 @@ mod archive;
 mod aws;
 mod cli;
 mod contract;
+mod damaged;
 mod deliver;
 mod embedded_s3;
 mod fall_back;
@@ -35,6 +36,7 @@ mod routes;
 mod secrets;
 mod serve;
 mod service;
+mod silences;
 mod supply;
 #[path = "../support/mod.rs"]
 #[expect(unreachable_pub, reason = "`pub` is what it offers the tests")]

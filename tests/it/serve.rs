@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     MAIN,
+    generate::noise,
+    git_server::{Fault, GitServer, Op},
     process::wait_within,
     service::{Service, TOKEN, project_push},
     upstream::{Repository, Upstream},
@@ -394,30 +396,56 @@ fn what_is_wrong_at_the_start_is_said_and_ends_with_2() {
 fn stopping_waits_for_what_runs_and_says_what_is_left() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let server = GitServer::start(place.upstream.root(), None);
     let routes = place.folder.path().join("routes.toml");
+    let text = fs::read_to_string(&routes).unwrap();
+    let on_disk = format!("file://{}", place.upstream.root().display());
     let glob =
         "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/x/*\"\nobject = \"{ref}.zip\"\n";
-    let text = fs::read_to_string(&routes).unwrap();
-    fs::write(&routes, text + glob).unwrap();
-    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    fs::write(&routes, text.replace(&on_disk, &server.space_url()) + glob).unwrap();
+    let ca = server.ca_file();
+    let trust = [("SSL_CERT_FILE", ca.to_str().unwrap())];
+    let serving = place.serve(&["--sweep-seconds", "3600"], &trust);
     assert_eq!(serving.line()["outcome"], "published");
-    // An event that names another commit: the delivery looks again for 7 seconds.
-    assert_eq!(serving.push(&"1".repeat(40)).0, 202);
-    // And one of a ref that is looked for, for longer.
+    // A pack that takes three seconds.
+    let content = noise(600_000, 1);
+    let commit = place.repository.commit_on(MAIN, &[("a", content.into())]);
+    server.fault_once(Op::Fetch, Fault::Drip(20_000, Duration::from_millis(100)));
+    assert_eq!(serving.push(&commit).0, 202);
+    // And a ref that is looked for, for longer.
     let gone = project_push("create", "refs/heads/x/1", &[]);
     assert_eq!(serving.post(&serving.token, gone).0, 202);
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(700));
     let started = Instant::now();
     let (code, text) = serving.stop();
-    assert!(started.elapsed() > Duration::from_secs(4), "it waited");
+    assert!(started.elapsed() > Duration::from_secs(1), "it waited");
     assert!(
         text.contains("stopping: waiting for deliveries that run (1)"),
         "{text}"
     );
     assert!(text.contains("stopped; jobs not handled: 1;"), "{text}");
     assert_eq!(code, Some(1), "{text}");
+    assert_eq!(place.versions(), 2);
 
+    // What only waits for a Git server to catch up ends at once, and is made up for by the next start.
+    place.route(MAIN);
     let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.push(&"1".repeat(40)).0, 202);
+    thread::sleep(Duration::from_millis(500));
+    let started = Instant::now();
+    let (code, text) = serving.stop();
+    assert!(started.elapsed() < Duration::from_secs(2), "{text}");
+    assert_eq!(code, Some(1), "{text}");
+
+    fs::write(
+        &routes,
+        fs::read_to_string(&routes)
+            .unwrap()
+            .replace(&on_disk, &server.space_url()),
+    )
+    .unwrap();
+    server.fault(Op::Handshake, Fault::Hang);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &trust);
     assert_eq!(serving.push(&"1".repeat(40)).0, 202);
     thread::sleep(Duration::from_millis(500));
     serving.signal("-INT");

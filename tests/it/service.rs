@@ -1027,6 +1027,64 @@ async fn what_may_pass_comes_again_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_silent_git_server_keeps_waiting_is_tried_by_one_for_all() {
+    let refs: Vec<_> = (0..5).map(|n| format!("refs/heads/b{n}")).collect();
+    let keys: Vec<_> = (0..5).map(|n| format!("web/b{n}.zip")).collect();
+    let routes = refs.iter().zip(&keys);
+    let routes: Vec<_> = routes.map(|(name, key)| (&**name, &**key, "")).collect();
+    let service = Service::with(&routes, &[]).await;
+    for name in &refs {
+        let commit = service
+            .repository
+            .commit_on(name, &[("a", name.as_str().into())]);
+        service.push(name, &[&commit]).await;
+    }
+    service.git.fault(GitOp::Handshake, GitFault::Hang);
+    let well_again = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        service.git.clear_faults();
+    };
+    let started = Instant::now();
+    let (invocations, ()) = tokio::join!(service.drain(), well_again);
+    // All of them are in the first batch.
+    assert!(is_clean(&invocations[0]), "{invocations:?}");
+    let mut outcomes = service.outcomes();
+    let delivered = outcomes.split_off(5);
+    for (nth, line) in outcomes.iter().enumerate() {
+        println!("{} {}", line["duration_ms"], line["error"]["message"]);
+        assert_eq!(
+            (&line["error_kind"], &line["job"]),
+            (&json!("unreachable"), &json!("back_in_queue"))
+        );
+        let waited = line["duration_ms"].as_u64().unwrap();
+        assert!(
+            if nth == 0 {
+                waited >= 10_000
+            } else {
+                waited < 1_000
+            },
+            "{line}"
+        );
+    }
+    println!("delivered after {:?}", started.elapsed());
+    let published = |line: &Value| outcome(line) == "published";
+    assert!(
+        delivered.len() == 5 && delivered.iter().all(published),
+        "{delivered:#?}"
+    );
+    // One conversation that gave nothing, and one that showed that the server is well again.
+    let group = service.sqs.sent().pop().unwrap().group;
+    let rests: Vec<_> = service
+        .sqs
+        .sent()
+        .into_iter()
+        .filter(|sent| sent.group == group)
+        .collect();
+    assert_eq!(rests.len(), 5, "{rests:?}");
+    assert!(service.sqs.dead_letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_stops_at_its_first_failure_and_others_go_on() {
     let other = "refs/heads/other";
     let routes = [(MAIN, KEY, ""), (other, "web/other.zip", "")];

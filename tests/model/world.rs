@@ -114,6 +114,7 @@ impl World {
                     replaces_unrouted: true,
                     tips: Arc::default(),
                     listings: Arc::default(),
+                    silences: Arc::default(),
                 },
             },
             upstream,

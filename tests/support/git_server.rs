@@ -132,12 +132,18 @@ impl GitServer {
     /// Lets every request of a kind go wrong from now on. Requests without the right login get their 401 before that.
     /// Of several faults for a kind, the first counts.
     pub fn fault(&self, op: Op, fault: Fault) {
-        self.state.plans.fault(op, fault, false);
+        self.state.plans.fault(None, op, fault, false);
+    }
+
+    /// Lets every request of a kind go wrong from now on that is for a repository such as `APP/web`.
+    pub fn fault_in(&self, repository: &str, op: Op, fault: Fault) {
+        let repository = Some(repository.to_owned());
+        self.state.plans.fault(repository, op, fault, false);
     }
 
     /// Lets the next request of a kind go wrong.
     pub fn fault_once(&self, op: Op, fault: Fault) {
-        self.state.plans.fault(op, fault, true);
+        self.state.plans.fault(None, op, fault, true);
     }
 
     /// Nothing goes wrong any more.
@@ -318,7 +324,7 @@ impl State {
         upload: Upload,
         entry: &Entry,
     ) -> io::Result<Answer> {
-        let fault = self.plans.take_fault(op);
+        let fault = self.plans.take_fault(op, head.uri.path());
         match &fault {
             Some(Fault::Status(status)) => return Ok(plain(*status, "a fault of the test")),
             Some(Fault::Redirect(base)) => {

@@ -54,6 +54,7 @@ pub fn remote(url: &str, login: Option<(&str, &str)>) -> Remote {
             password: password.to_owned().into(),
         }),
         deadline: None,
+        heard: backlog_bridge::remote::Heard::default(),
     }
 }
 

@@ -73,6 +73,7 @@ impl World {
             replaces_unrouted: true,
             tips: Arc::default(),
             listings: Arc::default(),
+            silences: Arc::default(),
         };
         Self {
             upstream,
@@ -105,6 +106,7 @@ impl World {
             replaces_unrouted: true,
             tips: Arc::default(),
             listings: Arc::default(),
+            silences: Arc::default(),
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Plans {
 }
 
 struct Planned {
+    /// Whose requests; `None`: all.
+    repository: Option<String>,
     op: Op,
     fault: Fault,
     once: bool,
@@ -32,14 +34,24 @@ struct Hook {
 
 impl Plans {
     /// Of several faults for a kind, the first counts.
-    pub(super) fn fault(&self, op: Op, fault: Fault, once: bool) {
-        lock(&self.faults).push(Planned { op, fault, once });
+    pub(super) fn fault(&self, repository: Option<String>, op: Op, fault: Fault, once: bool) {
+        lock(&self.faults).push(Planned {
+            repository,
+            op,
+            fault,
+            once,
+        });
     }
 
     /// Before all others, for one request.
     pub(super) fn fault_first(&self, op: Op, fault: Fault) {
-        let once = true;
-        lock(&self.faults).insert(0, Planned { op, fault, once });
+        let planned = Planned {
+            repository: None,
+            op,
+            fault,
+            once: true,
+        };
+        lock(&self.faults).insert(0, planned);
     }
 
     pub(super) fn clear_faults(&self) {
@@ -76,9 +88,14 @@ impl Plans {
         Ok(())
     }
 
-    pub(super) fn take_fault(&self, op: Op) -> Option<Fault> {
+    pub(super) fn take_fault(&self, op: Op, path: &str) -> Option<Fault> {
         let mut faults = lock(&self.faults);
-        let index = faults.iter().position(|planned| planned.op == op)?;
+        let is_meant = |planned: &Planned| {
+            let repository = planned.repository.as_ref();
+            planned.op == op
+                && repository.is_none_or(|name| path.contains(&format!("/{name}.git/")))
+        };
+        let index = faults.iter().position(is_meant)?;
         if faults[index].once {
             Some(faults.remove(index).fault)
         } else {

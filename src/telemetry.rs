@@ -72,11 +72,11 @@ pub fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> Ex
     }
 }
 
-/// Logs in words on stderr.
-pub fn start_at_terminal(level: Level) {
+/// Logs in words, for stderr.
+pub fn start_at_terminal<W: Write>(level: Level, to: impl Fn() -> W + Send + Sync + 'static) {
     tracing_subscriber::fmt()
         .with_env_filter(filter(level))
-        .with_writer(std::io::stderr)
+        .with_writer(to)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

@@ -1,26 +1,18 @@
 //! The command line: one file a subcommand. It prints; it knows no Git and no S3.
 
-/// Like `println!`, but ends the program quietly when nobody reads on, as in `demo | head`.
+/// Like `println!`, for lines that programs read.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        if writeln!(std::io::stdout(), $($text)*).is_err() {
-            std::process::exit(1);
-        }
-    }};
+    ($($text:tt)*) => { $crate::cli::out::say(format_args!($($text)*)) };
 }
 
-/// Like `eprintln!`, but goes on when nobody reads it.
+/// Like `eprintln!`, for what people read.
 macro_rules! note {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let text = backlog_bridge::plain::lines(&format!($($text)*));
-        writeln!(std::io::stderr(), "{text}").ok();
-    }};
+    ($($text:tt)*) => { $crate::cli::out::note(format_args!($($text)*)) };
 }
 
 mod demo;
 mod invoke;
+mod out;
 mod report;
 mod routes;
 mod serve;
@@ -113,21 +105,23 @@ pub(crate) fn run() -> ExitCode {
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
-            telemetry::start_at_terminal(config.log_level);
+            telemetry::start_at_terminal(config.log_level, || out::Log);
             let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;
             let ended = runtime.block_on(dispatch(cli, &config));
             // A blocked read of a Git server that was given up must not hold the process.
             runtime.shutdown_background();
             ended
         });
-    match ended {
+    let code = match ended {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::WithFailures) => ExitCode::from(1),
         Err(Usage(why)) => {
             note!("backlog-bridge: {why}");
             ExitCode::from(2)
         }
-    }
+    };
+    out::finish();
+    code
 }
 
 async fn dispatch(cli: Cli, config: &Config) -> Result<Ended, Usage> {

@@ -73,6 +73,7 @@ pub(super) async fn run(
     common: &Common,
     config: &Config,
 ) -> Result<Ended, Usage> {
+    super::out::become_service();
     let setup = setup(common, config).await?;
     let listener = TcpListener::bind(options.listen).await.map_err(|err| {
         Usage(format!(

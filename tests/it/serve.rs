@@ -536,3 +536,95 @@ fn receive_serve_and_invoke_give_the_same_reasons() {
         assert_eq!(reasons, [expected; 3], "{case}");
     }
 }
+
+/// `serve` with other ends of its streams than those that are read here.
+fn with_streams(place: &Place, stdout: Stdio, stderr: Stdio, address: &str) -> Child {
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+    serve
+        .current_dir(place.folder.path())
+        .args(["serve", "--sweep-seconds", "3600", "--listen", address])
+        .env("WEBHOOK_TOKEN", TOKEN)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr);
+    serve.spawn().unwrap()
+}
+
+/// An address where nobody listens.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn who_does_not_read_its_lines_costs_lines_and_nothing_else() {
+    /// More than a pipe takes, whose lines are short.
+    const PUSHES: usize = 3_000;
+    let client = reqwest::blocking::Client::builder()
+        .no_proxy()
+        .timeout(LIMIT)
+        .build()
+        .unwrap();
+    let full = || {
+        Stdio::from(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        )
+    };
+    let cases: [(&str, Stdio, Stdio); 3] = [
+        ("nobody reads", Stdio::piped(), Stdio::piped()),
+        ("whoever read is gone", Stdio::piped(), Stdio::piped()),
+        ("no room", full(), full()),
+    ];
+    for (case, stdout, stderr) in cases {
+        let place = Place::new();
+        place.repository.commit_on(MAIN, &[("a", "a".into())]);
+        let address = free_address();
+        let mut child = with_streams(&place, stdout, stderr, &address);
+        if case == "whoever read is gone" {
+            drop((child.stdout.take(), child.stderr.take()));
+        }
+        let url = format!("http://{address}/hooks/{TOKEN}");
+        let end = Instant::now() + LIMIT;
+        while place.versions() == 0 || client.get(&url).send().is_err() {
+            assert!(Instant::now() < end, "{case}: it does not begin");
+            thread::sleep(Duration::from_millis(20));
+        }
+        for _ in 0..PUSHES {
+            let unrouted = project_push("update", "refs/heads/other", &[]);
+            assert_eq!(post(&client, &url, unrouted).0, 200, "{case}");
+        }
+        let commit = place.repository.commit_on(MAIN, &[("a", "b".into())]);
+        let push = project_push("update", MAIN, &[&commit]);
+        assert_eq!(post(&client, &url, push).0, 202, "{case}");
+        while place.versions() < 2 {
+            assert!(Instant::now() < end, "{case}: nothing is delivered");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let started = Instant::now();
+        let killed = Command::new("kill")
+            .args(["-TERM", &child.id().to_string()])
+            .status();
+        assert!(killed.unwrap().success());
+        let status = wait_within(&mut child, LIMIT)
+            .unwrap_or_else(|| panic!("{case}: SIGTERM does nothing"));
+        println!(
+            "{case}: {PUSHES} webhooks and a delivery, SIGTERM after them {:.1?}",
+            started.elapsed()
+        );
+        assert!(started.elapsed() < Duration::from_secs(5), "{case}");
+        assert_eq!(status.code(), Some(0), "{case}");
+        if case == "nobody reads" {
+            let mut text = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut text)
+                .unwrap();
+            assert!(text.contains("listening on"), "{text}");
+        }
+    }
+}

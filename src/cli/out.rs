@@ -1,0 +1,248 @@
+//! What the command line writes. A command writes its lines at once. A service goes on whoever reads them: each stream has a
+//! thread of its own and a queue with an end, so that a reader that is slow or gone costs lines, and nothing waits for it.
+
+use std::{
+    fmt::Arguments,
+    io::{self, Write},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use backlog_bridge::plain;
+
+/// How many lines may wait for their reader.
+const WAITING: usize = 1_000;
+
+/// How long the last lines of a service may take.
+const LAST_WITHIN: Duration = Duration::from_secs(1);
+
+/// The streams of a service, once it is one.
+static SERVICE: OnceLock<Service> = OnceLock::new();
+
+struct Service {
+    stdout: Stream,
+    stderr: Stream,
+}
+
+/// Writes a line on stdout. A command ends quietly when nobody reads on, as in `demo | head`.
+pub(super) fn say(text: Arguments<'_>) {
+    if let Some(service) = SERVICE.get() {
+        service.stdout.send(text.to_string());
+    } else if writeln!(io::stdout(), "{text}").is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// Writes lines on stderr, if anybody reads them.
+pub(super) fn note(text: Arguments<'_>) {
+    on_stderr(plain::lines(&text.to_string()));
+}
+
+fn on_stderr(text: String) {
+    match SERVICE.get() {
+        Some(service) => service.stderr.send(text),
+        None => _ = writeln!(io::stderr(), "{text}"),
+    }
+}
+
+/// Where the log goes: lines on stderr, each in one piece.
+pub(super) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // With its colours.
+        on_stderr(String::from_utf8_lossy(line).trim_end().to_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// From now on nothing waits for a reader.
+pub(super) fn become_service() {
+    SERVICE.get_or_init(|| {
+        let stderr = Stream::start(io::stderr(), |lost| match lost {
+            // Whom should it tell?
+            Lost::Begins(_) => {}
+            Lost::Were(lines) => {
+                writeln!(io::stderr(), "warning: lines that nobody read in time were left out: {lines}").ok();
+            }
+        });
+        let stdout = Stream::start(io::stdout(), |lost| match lost {
+            Lost::Begins(why) => note(format_args!(
+                "warning: stdout cannot be written ({why}); everything else goes on, and outcomes are told here alone"
+            )),
+            Lost::Were(lines) => note(format_args!(
+                "warning: outcomes that were not written on stdout, since nobody read them in time: {lines}"
+            )),
+        });
+        Service { stdout, stderr }
+    });
+}
+
+/// Gives the last lines of a service a little time.
+pub(super) fn finish() {
+    if let Some(service) = SERVICE.get() {
+        service.stdout.finish();
+        service.stderr.finish();
+    }
+}
+
+/// A stream with its thread.
+struct Stream {
+    lines: SyncSender<Line>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Line {
+    Text(String),
+    /// Who waits for all before it.
+    Last(SyncSender<()>),
+}
+
+/// What is told of lines that are not written.
+enum Lost {
+    /// That it begins, and why.
+    Begins(io::Error),
+    /// How many there were, once lines are written again.
+    Were(u64),
+}
+
+impl Stream {
+    fn start(to: impl Write + Send + 'static, tell: impl Fn(Lost) + Send + 'static) -> Self {
+        let (lines, waiting) = mpsc::sync_channel(WAITING);
+        let lost = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&lost);
+        thread::spawn(move || write(to, &waiting, &count, tell));
+        Self { lines, lost }
+    }
+
+    fn send(&self, text: String) {
+        if self.lines.try_send(Line::Text(text)).is_err() {
+            self.lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn finish(&self) {
+        let (done, all) = mpsc::sync_channel(1);
+        let end = Instant::now() + LAST_WITHIN;
+        let mut last = Line::Last(done);
+        while let Err(TrySendError::Full(line)) = self.lines.try_send(last) {
+            if Instant::now() >= end {
+                return;
+            }
+            last = line;
+            thread::sleep(Duration::from_millis(5));
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        all.recv_timeout(left).ok();
+    }
+}
+
+fn write(mut to: impl Write, lines: &Receiver<Line>, lost: &AtomicU64, tell: impl Fn(Lost)) {
+    let mut is_broken = false;
+    for line in lines {
+        let text = match line {
+            Line::Text(text) => text + "\n",
+            Line::Last(done) => {
+                done.send(()).ok();
+                continue;
+            }
+        };
+        match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+            Ok(()) => {
+                is_broken = false;
+                let lines = lost.swap(0, Relaxed);
+                if lines > 0 {
+                    tell(Lost::Were(lines));
+                }
+            }
+            Err(why) => {
+                lost.fetch_add(1, Relaxed);
+                if !is_broken {
+                    tell(Lost::Begins(why));
+                }
+                is_broken = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Takes lines while the door is open.
+    #[derive(Clone, Default)]
+    struct Reader {
+        door: Arc<Mutex<Option<io::ErrorKind>>>,
+        read: Arc<Mutex<String>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(kind) = *self.door.lock().unwrap() {
+                return Err(kind.into());
+            }
+            let text = std::str::from_utf8(bytes).unwrap();
+            self.read.lock().unwrap().push_str(text);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_or_gone_costs_lines_which_are_counted() {
+        let (reader, told) = (Reader::default(), Arc::<Mutex<Vec<String>>>::default());
+        let tales = Arc::clone(&told);
+        let stream = Stream::start(reader.clone(), move |lost| {
+            let text = match lost {
+                Lost::Begins(why) => format!("begins: {}", why.kind()),
+                Lost::Were(lines) => format!("were: {lines}"),
+            };
+            tales.lock().unwrap().push(text);
+        });
+        stream.send("one".into());
+        stream.finish();
+        // A full disk, twice.
+        for _ in 0..2 {
+            *reader.door.lock().unwrap() = Some(io::ErrorKind::StorageFull);
+            stream.send("lost".into());
+            stream.send("lost".into());
+            stream.finish();
+            *reader.door.lock().unwrap() = None;
+            stream.send("again".into());
+            stream.finish();
+        }
+        // Nobody reads for a while.
+        let stopped = reader.door.lock().unwrap();
+        for n in 0..WAITING + 10 {
+            stream.send(n.to_string());
+        }
+        drop(stopped);
+        stream.finish();
+        stream.send("end".into());
+        stream.finish();
+        let told = told.lock().unwrap();
+        let begins = format!("begins: {}", io::ErrorKind::StorageFull);
+        assert_eq!(told[..4], [&*begins, "were: 2", &*begins, "were: 2"]);
+        let lost: usize = told[4].strip_prefix("were: ").unwrap().parse().unwrap();
+        assert!((1..=10).contains(&lost), "{lost}");
+        let read = reader.read.lock().unwrap();
+        assert!(read.starts_with("one\nagain\nagain\n0\n1\n2\n"), "{read}");
+        assert_eq!(read.lines().count(), 3 + WAITING + 10 - lost + 1);
+        assert!(read.ends_with("\nend\n"), "{read}");
+    }
+}

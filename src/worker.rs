@@ -351,6 +351,12 @@ mod tests {
         let lasting = || Error::NotVersioned {
             bucket: "sources".into(),
         };
+        let no_room = || Error::NoRoom {
+            action: "write",
+            bucket: "sources".into(),
+            key: "a.zip".into(),
+            source: "full".into(),
+        };
         let missing = || Error::RefNotFound {
             repository: "APP/web".parse().unwrap(),
             ref_name: "refs/heads/main".parse().unwrap(),
@@ -373,6 +379,27 @@ mod tests {
                 End::Again,
             ),
             ("to the last", Some(passing()), false, last, End::DeadLetter),
+            (
+                "no room, however often",
+                Some(no_room()),
+                false,
+                nth(9),
+                End::UntilThereIsRoom,
+            ),
+            (
+                "no room, and no other try",
+                Some(no_room()),
+                false,
+                last,
+                End::DeadLetter,
+            ),
+            (
+                "no room, the sweep's",
+                Some(no_room()),
+                true,
+                nth(3),
+                End::Done,
+            ),
             ("the sweep's", Some(passing()), true, nth(2), End::Again),
             (
                 "the next sweep comes",

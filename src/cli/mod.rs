@@ -23,6 +23,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use backlog_bridge::{config::Config, error::chain, telemetry};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A file would be larger than `ulimit -f` allows: 25 on Linux and macOS.
+const SIGXFSZ: i32 = 25;
 
 /// Delivers Git repositories on Nulab Backlog to AWS CodePipeline: a push becomes a new version of a zip object in S3.
 ///
@@ -107,7 +111,11 @@ pub(crate) fn run() -> ExitCode {
         .and_then(|config| {
             telemetry::start_at_terminal(config.log_level, || out::Log);
             let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;
-            let ended = runtime.block_on(dispatch(cli, &config));
+            let ended = runtime.block_on(async {
+                // A file that may not grow any more is an error of who writes it, and not the end of the process.
+                let _limit = signal(SignalKind::from_raw(SIGXFSZ));
+                dispatch(cli, &config).await
+            });
             // A blocked read of a Git server that was given up must not hold the process.
             runtime.shutdown_background();
             ended

@@ -10,7 +10,11 @@ use backlog_bridge::{
     secrets::{Token, Tokens},
     worker::Worker,
 };
-use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::UnboundedReceiver,
+};
 use uuid::Uuid;
 
 use super::{
@@ -74,7 +78,7 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     super::out::become_service();
-    let setup = setup(common, config).await?;
+    // Before anything is made that a second start would find.
     let listener = TcpListener::bind(options.listen).await.map_err(|err| {
         Usage(format!(
             "cannot listen on {}: {err}; name another address with --listen",
@@ -82,6 +86,7 @@ pub(super) async fn run(
         ))
     })?;
     let address = listener.local_addr()?;
+    let setup = setup(common, config).await?;
     let (shown, tokens) = match &config.webhook_token {
         // It may be in a secret, and is nobody's business in a log.
         Some(tokens) => ("TOKEN".to_owned(), Arc::clone(tokens)),
@@ -120,6 +125,10 @@ pub(super) async fn run(
     tokio::select! {
         () = hooks => {}
         () = sweep(&worker, &queue, every) => unreachable!("it goes on for ever"),
+        Usage(gone) = setup.store_gone() => {
+            note!("stopped: {gone}");
+            return Ok(Ended::WithFailures);
+        }
     }
     if queue.running() > 0 {
         note!(
@@ -184,18 +193,22 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
 /// the requests that are under way, it is ten seconds.
 const STOPPED_WITHIN: Duration = Duration::from_secs(4);
 
-/// The wish of somebody that this ends: Ctrl-C, or SIGTERM as service managers send it.
+/// The wish of somebody that this ends: Ctrl-C, SIGTERM as service managers send it, or SIGHUP of a terminal that is closed.
 struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    /// Unless whoever started it has said that it outlives the terminal, as `nohup` does.
+    hangup: Option<Signal>,
     /// Whether it was Ctrl-C.
     is_interrupted: bool,
 }
 
 impl Stop {
     fn listen() -> Result<Self, Usage> {
-        use tokio::signal::unix::{SignalKind, signal};
+        let outlives = is_ignored(SignalKind::hangup());
+        let hangup = (!outlives).then(|| signal(SignalKind::hangup()));
         Ok(Self {
+            hangup: hangup.transpose()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             is_interrupted: false,
@@ -203,9 +216,25 @@ impl Stop {
     }
 
     async fn asked(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => _ = hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
+            () = hangup => {}
             _ = self.interrupt.recv() => self.is_interrupted = true,
         }
     }
+}
+
+/// Whether this process was started with a signal ignored, where the system tells.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or_default() >> (kind.as_raw_value() - 1) & 1 == 1
 }

@@ -35,7 +35,7 @@ pub(super) struct Setup {
     bucket: Option<String>,
     limits: Limits,
     replaces_unrouted: bool,
-    _embedded: Option<EmbeddedS3>,
+    embedded: Option<EmbeddedS3>,
 }
 
 impl Setup {
@@ -51,6 +51,14 @@ impl Setup {
             tips: Arc::default(),
             listings: Arc::default(),
             silences: Arc::default(),
+        }
+    }
+
+    /// Waits until the folder is gone that objects go to, should that happen.
+    pub(super) async fn store_gone(&self) -> Usage {
+        match &self.embedded {
+            Some(embedded) => embedded.gone().await.into(),
+            None => std::future::pending().await,
         }
     }
 
@@ -112,6 +120,6 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
         limits: config.limits,
         // A bucket on AWS may be another bridge's, too.
         replaces_unrouted: !common.aws || common.replace,
-        _embedded: embedded,
+        embedded,
     })
 }

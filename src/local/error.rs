@@ -30,6 +30,24 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The store's place is a link to nowhere.
+    #[error("the store {} is a link that leads nowhere: remove it, or choose another directory", dir.display())]
+    DeadLink {
+        /// The directory that was asked for.
+        dir: PathBuf,
+    },
+    /// The store's place has a name that no file system takes.
+    #[error("the store's path is too long for this system ({} bytes): choose another directory", dir.as_os_str().len())]
+    PathTooLong {
+        /// The directory that was asked for.
+        dir: PathBuf,
+    },
+    /// What this process has open is not what is there now.
+    #[error("the store {} was deleted, moved or replaced while it was in use: start again", dir.display())]
+    Gone {
+        /// The directory that was asked for.
+        dir: PathBuf,
+    },
     /// Another process has the store open, or this one has it open already.
     #[error("the store {} is in use by another process: stop that process or choose another directory", dir.display())]
     InUse {
@@ -121,7 +139,10 @@ impl StoreError {
     pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            // Or this process may not write as much.
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::DiskFull { path, source }
+            }
             ErrorKind::InvalidFilename => Self::KeyTooLong,
             ErrorKind::NotADirectory | ErrorKind::AlreadyExists => Self::NotAFolder { path },
             _ => Self::Io {
@@ -147,7 +168,8 @@ impl From<StoreError> for S3Error {
             StoreError::DiskFull { .. } => S3ErrorCode::Custom("InsufficientStorage".into()),
             StoreError::Damaged { .. }
             | StoreError::Number { .. }
-            | StoreError::NotAFolder { .. } => S3ErrorCode::Custom("DamagedStore".into()),
+            | StoreError::NotAFolder { .. }
+            | StoreError::Gone { .. } => S3ErrorCode::Custom("DamagedStore".into()),
             _ => S3ErrorCode::InternalError,
         };
         // Neither is one of those that clients try again at once: that frees no disk, and mends nothing.
@@ -155,7 +177,8 @@ impl From<StoreError> for S3Error {
             StoreError::DiskFull { .. } => Some(StatusCode::INSUFFICIENT_STORAGE),
             StoreError::Damaged { .. }
             | StoreError::Number { .. }
-            | StoreError::NotAFolder { .. } => Some(StatusCode::UNPROCESSABLE_ENTITY),
+            | StoreError::NotAFolder { .. }
+            | StoreError::Gone { .. } => Some(StatusCode::UNPROCESSABLE_ENTITY),
             _ => None,
         };
         let text = chain(&error);

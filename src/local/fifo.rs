@@ -300,6 +300,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tried_again_is_never_given_up() {
+        let (mut queue, mut now) = (Fifo::new(HELD, Some(2)), Instant::now());
+        queue.send("a", "g".into(), now);
+        for tries in [1, 2, 2, 2, 2] {
+            let (mut received, given_up) = queue.receive(1, None, now);
+            let message = received.pop().expect("it comes again");
+            assert_eq!((message.receives, given_up.len()), (tries, 0));
+            queue.retry(message.receipt, HELD, now).unwrap();
+            assert!(queue.receive(1, None, now).0.is_empty());
+            now += HELD;
+        }
+    }
+
+    #[test]
     fn whoever_has_a_message_says_when_it_comes_again() {
         let (mut queue, now) = (Fifo::new(HELD, None), Instant::now());
         queue.send("a", "g".into(), now);

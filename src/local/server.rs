@@ -37,6 +37,9 @@ use super::{error::StoreError, s3::Operations, store::Store};
 /// How long requests that are under way have to end once the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the store is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long to wait after a connection could not be accepted, such as when too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +48,7 @@ pub struct EmbeddedS3 {
     endpoint: String,
     access_key: String,
     secret_key: String,
+    store: Arc<Store>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -63,7 +67,7 @@ impl EmbeddedS3 {
         let address = listener.local_addr().map_err(listening)?;
         let access_key = Uuid::new_v4().simple().to_string();
         let secret_key = Uuid::new_v4().simple().to_string();
-        let service = service(store, &access_key, &secret_key);
+        let service = service(Arc::clone(&store), &access_key, &secret_key);
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
             // A sender that is dropped means stop too.
@@ -73,6 +77,7 @@ impl EmbeddedS3 {
             endpoint: format!("http://{address}"),
             access_key,
             secret_key,
+            store,
             stop,
             server: tokio::spawn(serve(listener, service, Patience::OWN, stopped)),
         })
@@ -94,6 +99,19 @@ impl EmbeddedS3 {
     #[must_use]
     pub fn secret_key(&self) -> &str {
         &self.secret_key
+    }
+
+    /// Waits until the store is gone that this serves: deleted, moved, or another one in its place. Then it stores nothing
+    /// any more.
+    pub async fn gone(&self) -> StoreError {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let store = Arc::clone(&self.store);
+            let look = tokio::task::spawn_blocking(move || store.is_ours());
+            if let Ok(Err(gone @ StoreError::Gone { .. })) = look.await {
+                return gone;
+            }
+        }
     }
 
     /// Takes no more connections, lets requests that are under way end for up to 5 seconds, and lets go of the directory.
@@ -180,6 +198,8 @@ pub async fn serve<S, B>(
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(patience.head)
+                        // A client that has said all may wait for the answer with one end closed.
+                        .half_close(true)
                         .serve_connection(TokioIo::new(stream), service);
                     let mut connection = std::pin::pin!(connection);
                     // Whether a client went away or the service cut the connection: there is nobody left to tell.

@@ -13,8 +13,11 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::{NamedTempFile, TempDir};
@@ -36,6 +39,10 @@ The highest number is the newest version. A version without bytes marks that the
 The folder may be deleted as a whole while backlog-bridge is not running.
 ";
 
+/// How long a lock is waited for that somebody may be giving up.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+const LOCK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How much that is damaged is told of.
 const MOST_TOLD: usize = 1_000;
 
@@ -50,7 +57,7 @@ pub struct Store {
     /// What was said to be damaged.
     told: Mutex<HashSet<String>>,
     /// Held as long as the store is open. The system lets go of it when the process dies.
-    _lock: File,
+    lock: File,
 }
 
 /// What must be true of the newest version for a write to happen.
@@ -74,9 +81,13 @@ impl Store {
         let refused = |source: io::Error| {
             let dir = dir.to_owned();
             match source.kind() {
+                ErrorKind::AlreadyExists if dir.is_symlink() && !dir.exists() => {
+                    StoreError::DeadLink { dir }
+                }
                 ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
                     StoreError::NotADirectory { dir }
                 }
+                ErrorKind::InvalidFilename => StoreError::PathTooLong { dir },
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                     StoreError::NotWritable { dir, source }
                 }
@@ -85,8 +96,7 @@ impl Store {
         };
         let own = dir.join(".backlog-bridge");
         fs::create_dir_all(&own).map_err(refused)?;
-        let lock = File::create(own.join("lock")).map_err(refused)?;
-        lock.try_lock().map_err(|error| match error {
+        let lock = lock(&own.join("lock")).map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::InUse {
                 dir: dir.to_owned(),
             },
@@ -97,7 +107,7 @@ impl Store {
             tree: RwLock::default(),
             uploads: Mutex::default(),
             told: Mutex::default(),
-            _lock: lock,
+            lock,
         };
         match fs::remove_dir_all(store.tmp()) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error)),
@@ -107,12 +117,38 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether the store is still the one that was opened. Who finds another one in its place must not write to it: another
+    /// process may.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Gone`] if not; [`StoreError::Io`] if nobody can say.
+    pub fn is_ours(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(".backlog-bridge").join("lock");
+        let dir = self.dir.clone();
+        let held = self.lock.metadata();
+        let held = held.map_err(|error| StoreError::io("read", &path, error))?;
+        match fs::metadata(&path) {
+            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => Ok(()),
+            Ok(_) => Err(StoreError::Gone { dir }),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Err(StoreError::Gone { dir }),
+                _ => Err(StoreError::io("read", &path, error)),
+            },
+        }
+    }
+
     /// A file to write an object's bytes to before they become a version. It vanishes when it is dropped.
     ///
     /// # Errors
     ///
-    /// [`StoreError::DiskFull`], [`StoreError::Io`].
+    /// [`StoreError::DiskFull`], [`StoreError::Gone`], [`StoreError::Io`].
     pub fn temporary(&self) -> Result<NamedTempFile, StoreError> {
+        self.is_ours()?;
+        // Somebody may have tidied up.
+        if !self.tmp().exists() {
+            create_folders(&self.tmp())?;
+        }
         NamedTempFile::new_in(self.tmp())
             .map_err(|error| StoreError::io("write to", &self.tmp(), error))
     }
@@ -301,6 +337,7 @@ impl Store {
         condition: &Condition,
     ) -> Result<Version, StoreError> {
         let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_ours()?;
         let folder = self.folder(bucket, key);
         let found = numbered(&folder)?;
         condition.check(self.newest(&found)?)?;
@@ -362,6 +399,19 @@ impl Condition {
             (Self::Matches(etag), Some(content)) if content.etag == *etag => Ok(()),
             (Self::Matches(_), None) => Err(StoreError::NoSuchKey),
             (Self::Absent | Self::Matches(_), Some(_)) => Err(StoreError::PreconditionFailed),
+        }
+    }
+}
+
+/// The lock, for as long as the file is open. Who was killed a moment ago may still hold it: a process of its own that was
+/// just beginning has the file open until it is another program.
+fn lock(path: &Path) -> Result<File, TryLockError> {
+    let end = Instant::now() + LOCK_WITHIN;
+    loop {
+        let file = File::create(path).map_err(TryLockError::Error)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_AGAIN),
+            locked => return locked.map(|()| file),
         }
     }
 }
@@ -531,14 +581,46 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_is_being_given_up_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        // A process that was just beginning has the file open, too.
+        let inherited = store.lock.try_clone().unwrap();
+        drop(store);
+        let started = Instant::now();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            drop(inherited);
+        });
+        Store::open(dir.path()).unwrap();
+        assert!(started.elapsed() > Duration::from_millis(250));
+    }
+
+    #[test]
     fn a_store_that_cannot_be_opened_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let taken = dir.path().join("taken");
         let _open = Store::open(&taken).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let long = dir.path().join("n".repeat(5_000));
+        let bytes = long.as_os_str().len();
         let place = dir.path().display();
         for (dir, expected) in [
+            (
+                link,
+                format!(
+                    "the store {place}/link is a link that leads nowhere: remove it, or choose another directory"
+                ),
+            ),
+            (
+                long,
+                format!(
+                    "the store's path is too long for this system ({bytes} bytes): choose another directory"
+                ),
+            ),
             (
                 taken,
                 format!(

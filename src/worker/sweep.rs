@@ -23,6 +23,9 @@ use crate::{
     telemetry::{self, Metric},
 };
 
+/// How many objects in a row S3 may not tell of, before it is taken to be down.
+const MOST_UNREAD: u32 = 3;
+
 /// What a sweep saw.
 #[derive(Debug, Default, Serialize)]
 pub struct Swept {
@@ -38,6 +41,9 @@ pub struct Swept {
     pub not_reached: usize,
     /// Whether there is no routing table.
     pub tables_missing: usize,
+    /// Objects in a row that S3 does not tell of now, though it may later.
+    #[serde(skip)]
+    unread: u32,
     /// What could not be looked at.
     #[serde(skip)]
     pub failures: Vec<Report>,
@@ -176,15 +182,22 @@ impl Swept {
                     }
                 };
                 match has_drifted(bridge, table, route, &to, tip.commit).await {
-                    Ok(false) => self.objects += 1,
-                    Ok(true) => {
-                        enqueue(to).await?;
+                    Ok(differs) => {
+                        self.unread = 0;
+                        if differs {
+                            enqueue(to).await?;
+                            self.drifted += 1;
+                        }
                         self.objects += 1;
-                        self.drifted += 1;
                     }
-                    // S3 is down: every object would say the same.
-                    Err(err) if err.is_transient() => return Err(err),
-                    Err(err) => self.failed_at(route, name, &err),
+                    Err(err) => {
+                        self.unread += u32::from(err.is_transient());
+                        // S3 is down: every object would say the same.
+                        if self.unread >= MOST_UNREAD {
+                            return Err(err);
+                        }
+                        self.failed_at(route, name, &err);
+                    }
                 }
             }
         }

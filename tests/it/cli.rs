@@ -890,6 +890,88 @@ fn a_full_disk_is_said_and_nothing_is_stored() {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_an_error_and_not_the_end_of_the_process() {
+    let place = Place::new();
+    let noise = crate::support::generate::noise(3_000_000, 1);
+    place.repository.commit_on(MAIN, &[("noise", noise.into())]);
+    let mut limited = Command::new("sh");
+    limited.current_dir(place.folder.path()).args([
+        "-c",
+        "ulimit -f 1000; exec \"$0\" sync",
+        env!("CARGO_BIN_EXE_backlog-bridge"),
+    ]);
+    let ran = Ran::from(run_within(&mut limited, LIMIT).unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let error = &ran.only_line()["error"];
+    assert_eq!(
+        (&error["kind"], &error["transient"]),
+        (&"disk".into(), &true.into()),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn nothing_is_lost_while_there_is_no_room() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let Some(disk) = TinyDisk::mount(place.path("disk")) else {
+        return;
+    };
+    let disk = disk.0.to_str().unwrap();
+    let filler = format!("{disk}/filler");
+    let fill = || {
+        let mut file = fs::File::create(&filler).unwrap();
+        while std::io::Write::write(&mut file, &[1; 4096]).is_ok() {}
+    };
+    place.routes(&format!(
+        "[[space]]\nurl = \"file://{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/*\"\nobject = \"{{ref}}.zip\"\n",
+        place.upstream.root().display()
+    ));
+    for (case, store, variables) in [
+        ("the store", format!("{disk}/store"), vec![]),
+        (
+            "temporary files",
+            "elsewhere".to_owned(),
+            vec![("TMPDIR", disk)],
+        ),
+    ] {
+        let served = crate::serve::Place {
+            folder: tempfile::tempdir().unwrap(),
+            upstream: crate::support::upstream::Upstream::at(place.upstream.root()),
+            repository: place.repository.clone(),
+        };
+        fs::copy(
+            place.path("routes.toml"),
+            served.folder.path().join("routes.toml"),
+        )
+        .unwrap();
+        let arguments = ["--sweep-seconds", "3600", "--store", &store];
+        let serving = served.serve(&arguments, &variables);
+        serving.wait_for("sweep: ");
+        fill();
+        // New branches, which no sweep would find.
+        let names = ["refs/heads/one", "refs/heads/two"];
+        for name in names {
+            let noise = crate::support::generate::noise(50_000, 7);
+            let commit = place.repository.commit_on(name, &[("a", noise.into())]);
+            let push = crate::support::service::project_push("create", name, &[&commit]);
+            assert_eq!(serving.post(&serving.token, push).0, 202);
+        }
+        for _ in names {
+            let line = serving.line();
+            assert_eq!(line["error"]["transient"], true, "{case}: {line}");
+        }
+        let text = serving.wait_for("trying again in 10.00 s");
+        assert!(text.contains("free some"), "{case}: {text}");
+        fs::remove_file(&filler).unwrap();
+        for _ in names {
+            assert_eq!(serving.line()["outcome"], "published", "{case}");
+        }
+        assert_eq!(serving.stop().0, Some(0));
+    }
+}
+
+#[test]
 fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
     let place = Place::new();
     fs::write(place.path("no-event"), "hello").unwrap();

@@ -195,3 +195,33 @@ fn what_nobody_can_heal_is_said_in_words_and_stops_no_other() {
         assert!(!text.contains("not reached"), "{case}: {text}");
     }
 }
+
+#[test]
+fn one_object_that_cannot_be_read_now_keeps_the_sweep_from_no_other() {
+    let (place, object) = delivered();
+    let description = newest(&object).join("version.json");
+    fs::remove_file(&description).unwrap();
+    std::os::unix::fs::symlink("version.json", &description).unwrap();
+    for name in OTHERS {
+        let name = format!("refs/heads/{name}");
+        place.repository.commit_on(&name, &[("a", "new".into())]);
+    }
+    // In whichever order they are looked at.
+    let (serving, lines) = swept(&place, 5);
+    let failed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["outcome"] == "failed")
+        .collect();
+    assert_eq!(failed.len(), 1, "{lines:#?}");
+    let error = &failed[0]["error"];
+    assert_eq!(error["transient"], json!(true), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("version.json"),
+        "{error}"
+    );
+    let (_, text) = serving.stop();
+    assert!(
+        text.contains("objects 4, differed 4, 1 failures\n"),
+        "{text}"
+    );
+}

@@ -628,3 +628,136 @@ fn who_does_not_read_its_lines_costs_lines_and_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_closed_terminal_ends_it_as_a_service_manager_does_unless_it_is_to_outlive_that() {
+    for (case, start, code) in [
+        ("closed", "exec \"$0\" \"$@\"", Some(0)),
+        ("nohup", "trap '' HUP; exec \"$0\" \"$@\"", None),
+    ] {
+        let place = Place::new();
+        place.repository.commit_on(MAIN, &[("a", "a".into())]);
+        let mut child = Command::new("sh")
+            .current_dir(place.folder.path())
+            .args(["-c", start, env!("CARGO_BIN_EXE_backlog-bridge")])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        assert!(line.contains("published"), "{case}: {line}");
+        let sent = Command::new("kill")
+            .args(["-HUP", &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let ended = wait_within(&mut child, Duration::from_secs(2));
+        assert_eq!(ended.and_then(|status| status.code()), code, "{case}");
+        child.kill().ok();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_closes_its_end_gets_its_answer() {
+    use std::{
+        io::Write,
+        net::{Shutdown, TcpStream},
+    };
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    let (host, path) = serving
+        .hooks
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let body = project_push("update", "refs/heads/other", &[]);
+    for n in 0..50 {
+        let mut stream = TcpStream::connect(host).unwrap();
+        let request = format!(
+            "POST /{path}/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{body}",
+            serving.token,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{n}: {answer}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_leaves_nothing_behind() {
+    let place = Place::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut child = with_streams(&place, Stdio::null(), Stdio::piped(), &address);
+    assert_eq!(wait_within(&mut child, LIMIT).unwrap().code(), Some(2));
+    let mut text = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(
+        text.contains("name another address with --listen"),
+        "{text}"
+    );
+    assert!(!place.folder.path().join("backlog-bridge-store").exists());
+}
+
+#[test]
+fn a_store_that_is_deleted_or_replaced_is_noticed_and_never_shared() {
+    for case in ["deleted", "moved, and another one in its place"] {
+        let place = Place::new();
+        place.repository.commit_on(MAIN, &[("a", "a".into())]);
+        let mut first = place.serve(&["--sweep-seconds", "3600"], &[]);
+        assert_eq!(first.line()["outcome"], "published");
+        let store = place.folder.path().join("backlog-bridge-store");
+        let second = if case == "deleted" {
+            fs::remove_dir_all(&store).unwrap();
+            None
+        } else {
+            fs::rename(&store, place.folder.path().join("moved")).unwrap();
+            Some(place.serve(&["--sweep-seconds", "3600"], &[]))
+        };
+        let text = first.wait_for("stopped: ");
+        assert!(
+            text.contains("was deleted, moved or replaced while it was in use: start again"),
+            "{text}"
+        );
+        let status = wait_within(&mut first.child, LIMIT).unwrap();
+        assert_eq!(status.code(), Some(1), "{case}");
+        if let Some(second) = second {
+            assert_eq!(second.line()["outcome"], "published");
+            assert_eq!(place.versions(), 1, "{case}");
+            assert_eq!(second.stop().0, Some(0));
+        }
+    }
+}
+
+#[test]
+fn what_is_tidied_up_in_a_store_is_made_again() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    fs::remove_dir_all(
+        place
+            .folder
+            .path()
+            .join("backlog-bridge-store/.backlog-bridge/tmp"),
+    )
+    .unwrap();
+    let commit = place.repository.commit_on(MAIN, &[("a", "b".into())]);
+    serving.push(&commit);
+    assert_eq!(serving.line()["outcome"], "published");
+    assert_eq!(serving.stop().0, Some(0));
+}

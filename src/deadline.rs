@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    error::Error,
+    error::{Error, Silent},
     limits::Limits,
     progress::{Progress, Stage},
     push::RepositoryName,
@@ -48,7 +48,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) async fn flowing<T>(
     progress: &Progress,
     limits: &Limits,
-    repository: &RepositoryName,
+    (repository, url): (&RepositoryName, &str),
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let mut work = std::pin::pin!(work);
@@ -59,7 +59,8 @@ pub(crate) async fn flowing<T>(
             result = &mut work => return result,
             _ = look.tick() => {}
         }
-        if let Err(why) = flow.look(progress.receiving(), Instant::now(), limits) {
+        let (came, now) = (progress.receiving(), Instant::now());
+        if let Err(why) = flow.look(came, now, limits) {
             progress.stop();
             return Err(Error::Fetch {
                 repository: repository.clone(),
@@ -67,8 +68,22 @@ pub(crate) async fn flowing<T>(
                 source: why.into(),
             });
         }
+        if !progress.is_patient() && flow.is_slow(came, now) {
+            progress.stop();
+            let source =
+                "it takes long, and others wait; a job that is in nobody's way gives it more time";
+            return Err(Error::Unreachable {
+                url: url.to_owned(),
+                silent: Silent::Repository,
+                source: source.into(),
+            });
+        }
     }
 }
+
+/// Whoever sends fewer bytes in its first seconds takes long.
+const SLOW_BYTES: u64 = 16 << 10;
+const SLOW_AFTER: Duration = Duration::from_secs(4);
 
 /// How the bytes of a pack come.
 #[derive(Debug)]
@@ -78,6 +93,8 @@ struct Flow {
     /// How many had come over the network at a moment, at most `LOW_SPEED_SECONDS` ago.
     wire: u64,
     at: Instant,
+    /// Since when a pack is expected.
+    expected: Instant,
 }
 
 impl Flow {
@@ -86,7 +103,14 @@ impl Flow {
             has_begun: false,
             wire: 0,
             at,
+            expected: at,
         }
+    }
+
+    /// Whether hardly anything came in the first seconds since a pack is expected, if one is on its way.
+    fn is_slow(&self, came: Option<(u64, u64)>, now: Instant) -> bool {
+        let waited = now.duration_since(self.expected);
+        came.is_some_and(|(_, wire)| wire < SLOW_BYTES && waited >= SLOW_AFTER)
     }
 
     /// Looks at how many bytes have come, if a pack is on its way: of the pack, and over the network. The former come in
@@ -114,6 +138,7 @@ impl Flow {
                 has_begun: true,
                 wire,
                 at: now,
+                ..*self
             };
         } else if pack > 0 && seconds > 0 && waited.as_secs() >= seconds.into() {
             if wire - self.wire < least.saturating_mul(seconds.into()) {

@@ -137,7 +137,14 @@ impl Bridge {
         progress: &Arc<Progress>,
     ) -> Delivery {
         let deadline = progress.deadline();
-        let git = Git::open(self, &to.credentials, &to.repository, &to.url, deadline);
+        let git = Git::open(
+            self,
+            &to.credentials,
+            &to.repository,
+            &to.url,
+            deadline,
+            progress.is_patient(),
+        );
         match within(deadline, Stage::Tip, git).await {
             Ok(git) => {
                 let steps = Steps::new(hints, second_look);
@@ -165,7 +172,8 @@ impl Bridge {
             return Ok(vec![route.destination(space, exact)]);
         }
         let wanted = wanted([route]);
-        let refs = self.refs(space, route.repository(), wanted, None).await?;
+        let refs = self.refs(space, route.repository(), wanted, None, true);
+        let refs = refs.await?;
         if refs.is_cut {
             return Err(too_many(route.repository()));
         }
@@ -185,16 +193,24 @@ impl Bridge {
         Ok(destinations)
     }
 
-    /// The refs of a repository that are wanted, and where they point.
+    /// The refs of a repository that are wanted, and where they point. Who is not patient leaves alone who takes long.
     pub(crate) async fn refs(
         &self,
         space: &Space,
         repository: &RepositoryName,
         wanted: Wanted,
         deadline: Option<Instant>,
+        is_patient: bool,
     ) -> Result<Refs, Error> {
         let url = repository.url_in(space.url());
-        let git = Git::open(self, space.credentials(), repository, &url, deadline);
+        let git = Git::open(
+            self,
+            space.credentials(),
+            repository,
+            &url,
+            deadline,
+            is_patient,
+        );
         let mut git = Box::pin(git).await?;
         let refs = git.refs(wanted).await?;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));

@@ -86,6 +86,7 @@ pub struct Progress {
     received: AtomicBool,
     stopped: AtomicBool,
     deadline: Option<Instant>,
+    is_impatient: bool,
     hurried: watch::Sender<bool>,
 }
 
@@ -97,6 +98,21 @@ impl Progress {
             deadline: Some(deadline),
             ..Self::default()
         }
+    }
+
+    /// The same delivery, for whose turn others wait: a Git server that takes long is left to one for whose turn nobody does.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        Self {
+            is_impatient: true,
+            ..self
+        }
+    }
+
+    /// Whether a Git server may take long.
+    #[must_use]
+    pub fn is_patient(&self) -> bool {
+        !self.is_impatient
     }
 
     /// When the delivery must be over, if ever.

@@ -1,6 +1,6 @@
 //! The queue between `receive` and `deliver`: what a message says, and how it is sent. The home of `aws-sdk-sqs`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_sqs::{
     Client,
@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use crate::{
     aws::{self, Failure, Service},
     error::Error,
+    progress::Progress,
     push::{CommitId, PushEvent, RefName, RepositoryName},
 };
 
@@ -173,6 +174,16 @@ impl Job {
         Self {
             rests: Some(silent.to_owned()),
             ..self.clone()
+        }
+    }
+
+    /// How far its delivery is, which has not begun. A Git server that takes long has one turn for all that wait for it.
+    #[must_use]
+    pub fn progress(&self, deadline: Instant) -> Progress {
+        let progress = Progress::until(deadline);
+        match self.rests {
+            Some(_) => progress,
+            None => progress.impatient(),
         }
     }
 

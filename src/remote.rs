@@ -29,7 +29,7 @@ use gix::{
 use self::capped::{Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
-    error::{Error, Refused, Silent, Source, chain},
+    error::{Error, Refused, Silent, Source, chain, host},
     plain,
     push::{CommitId, RepositoryName},
     secrets::Login,
@@ -286,6 +286,22 @@ impl Remote {
             }
         }
     }
+}
+
+/// How long a host may take to let itself be connected to.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether a host lets itself be connected to, of which a repository gives no answer.
+pub(crate) async fn answers(url: &str) -> bool {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_WITHIN)
+        .timeout(2 * CONNECT_WITHIN);
+    let Ok(client) = client.build() else {
+        return true;
+    };
+    let asked = client.head(host(url)).send().await;
+    !asked.is_err_and(|err| err.is_connect())
 }
 
 /// What `gix` says, and through it the server.

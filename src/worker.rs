@@ -282,9 +282,6 @@ impl Parked {
     /// Of a job of this age, if it is parked.
     #[must_use]
     pub fn of(job: &Job, age: Duration) -> Option<Self> {
-        if job.rests.is_some() {
-            return BACKOFF[0].checked_sub(age).map(Self::Rests);
-        }
         job.parks()?;
         let rest = SECOND_LOOK.saturating_sub(age);
         Some(if rest.is_zero() {

@@ -9,7 +9,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::DeliverConfig,
-    deliver::{Bridge, Silences},
+    deliver::Bridge,
     error::{Error, chain},
     outcome::Report,
     queue::Sqs,
@@ -48,7 +48,7 @@ async fn main() -> ExitCode {
             replaces_unrouted: true,
             tips: Arc::default(),
             listings: Arc::default(),
-            silences: Arc::new(Silences::impatient()),
+            silences: Arc::default(),
         },
     };
     let margin = config.deadline_margin;

@@ -8,7 +8,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::Config,
-    deliver::{Bridge, Silences},
+    deliver::Bridge,
     limits::Limits,
     local::EmbeddedS3,
     route::{Origin, RouteTable},
@@ -64,10 +64,7 @@ impl Setup {
 
     /// For jobs.
     pub(super) fn worker(&self) -> Worker {
-        let bridge = Bridge {
-            silences: Arc::new(Silences::impatient()),
-            ..self.bridge()
-        };
+        let bridge = self.bridge();
         Worker { bridge }
     }
 }

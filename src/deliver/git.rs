@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Silent},
     plain,
     push::{RefName, RepositoryName},
-    remote::{Connection, Heard, Remote, Tip, Wanted},
+    remote::{self, Connection, Heard, Remote, Tip, Wanted},
     route::CredentialsSource,
     secrets::Logins,
 };
@@ -24,6 +24,8 @@ pub(super) struct Git<'a> {
     logins: &'a Logins,
     credentials: &'a CredentialsSource,
     silences: &'a Arc<Silences>,
+    /// Whether nobody waits for the turn.
+    is_patient: bool,
     pub(super) remote: Remote,
     connection: Option<Connection>,
 }
@@ -36,6 +38,7 @@ impl<'a> Git<'a> {
         repository: &RepositoryName,
         url: &str,
         deadline: Option<Instant>,
+        is_patient: bool,
     ) -> Result<Self, Error> {
         let (logins, silences) = (&*bridge.logins, &bridge.silences);
         let login = logins.login(credentials, repository, url).await?;
@@ -43,6 +46,7 @@ impl<'a> Git<'a> {
             logins,
             credentials,
             silences,
+            is_patient,
             remote: Remote {
                 url: url.to_owned(),
                 repository: repository.clone(),
@@ -101,7 +105,9 @@ impl<'a> Git<'a> {
     /// Takes note that the server began to answer and did not go on.
     pub(super) fn fell_silent(&self) {
         let url = &self.remote.url;
-        self.silences.was(Silent::Repository, url, Instant::now());
+        let is_patient = self.is_patient;
+        self.silences
+            .was(Silent::Repository, url, is_patient, Instant::now());
     }
 
     /// A request that changes nothing and is cheap, so that an answer begins soon. A server may close a connection that was
@@ -166,16 +172,18 @@ impl<'a> Git<'a> {
         work: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (remote, connection) = (self.remote.clone(), self.connection.take());
-        let (wanted, silences) = (wanted.clone(), Arc::clone(self.silences));
+        let (wanted, silences) = (wanted.clone(), self.silences);
+        let is_patient = self.is_patient;
         // A connection that was there already may have been closed meanwhile, which says nothing of the server.
         let is_new = connection.is_none();
         let patience = if is_new {
-            silences.ask(&remote.url, Instant::now())?
+            silences.ask(&remote.url, is_patient, Instant::now())?
         } else {
             PATIENT
         };
         let (url, heard) = (remote.url.clone(), remote.heard.clone());
         let began = Instant::now();
+        let learner = Arc::clone(silences);
         let task = tokio::task::spawn_blocking(move || {
             let url = remote.url.clone();
             let done = connection
@@ -193,19 +201,24 @@ impl<'a> Git<'a> {
                     ..
                 })
             );
-            let had_time = began.elapsed() >= patience;
+            let had_time = began.elapsed() >= PATIENT;
             if done.is_ok() || had_time || (is_new && is_host) {
-                silences.learn(&url, &done, Instant::now());
+                learner.learn(&url, &done, is_patient, Instant::now());
             }
             done
         });
         let done = tokio::select! {
             done = task => done.expect("the work does not panic"),
             () = heard.nothing_for(patience), if is_soon => {
+                // There may be nobody at all.
+                let silent = if is_new && !remote::answers(&url).await {
+                    Silent::Host
+                } else {
+                    Silent::Repository
+                };
                 let source = format!("no answer came for {} s", patience.as_secs()).into();
-                let silent = Silent::Repository;
                 let silence = Err(Error::Unreachable { url, silent, source });
-                self.fell_silent();
+                silences.learn(&self.remote.url, &silence, is_patient, Instant::now());
                 silence
             }
         };

@@ -95,7 +95,7 @@ impl Bridge {
             return Ok(known);
         }
         let began = Instant::now();
-        let listing = self.refs(space, repository, wanted.clone(), deadline);
+        let listing = self.refs(space, repository, wanted.clone(), deadline, true);
         let Refs { found, is_cut } = Box::pin(listing).await?;
         let mut refs: HashSet<_> = found.into_iter().map(|(name, _)| name).collect();
         if is_cut {
@@ -104,7 +104,7 @@ impl Bridge {
                 names: names.iter().map(ToString::to_string).collect(),
                 ..Wanted::default()
             };
-            let asked = Box::pin(self.refs(space, repository, wanted, deadline)).await?;
+            let asked = Box::pin(self.refs(space, repository, wanted, deadline, true)).await?;
             refs = asked.found.into_iter().map(|(name, _)| name).collect();
         }
         let there = names.iter().map(|name| refs.contains(name)).collect();

@@ -250,8 +250,8 @@ impl<'a> Run<'a> {
     /// The same, while the pack comes fast enough.
     async fn build_in_time(&mut self, commit: CommitId) -> Result<Option<i64>, Error> {
         let (progress, limits) = (self.progress, self.bridge.limits);
-        let repository = &self.to.repository;
-        let built = flowing(progress, &limits, repository, Box::pin(self.build(commit))).await;
+        let from = (&self.to.repository, &*self.to.url);
+        let built = flowing(progress, &limits, from, Box::pin(self.build(commit))).await;
         // Nobody else stops work that is waited for.
         if built.is_err() && progress.is_stopped() {
             self.git.fell_silent();

@@ -9,8 +9,9 @@ use std::{
 
 use crate::error::{Error, Silent, host};
 
-/// How long an answer may take of a server about which nothing is known, where others wait for a turn; and otherwise.
-const IMPATIENT: Duration = Duration::from_secs(10);
+/// How long it may take until an answer begins: where others wait for the turn, and otherwise. Whoever takes longer than the
+/// first is left to a job that is in nobody's way, and has the second.
+const IMPATIENT: Duration = Duration::from_secs(2);
 pub(super) const PATIENT: Duration = Duration::from_secs(30);
 
 /// How long a server is left alone after its first silence, at most. After each further one it is twice as long, up to
@@ -18,10 +19,12 @@ pub(super) const PATIENT: Duration = Duration::from_secs(30);
 const FIRST_REST: Duration = Duration::from_secs(10);
 const MAX_REST: Duration = Duration::from_mins(4);
 
+/// After this, whoever is impatient asks again: another process may have found out that it is well.
+const FORGOTTEN: Duration = Duration::from_mins(4);
+
 /// Who was silent lately. All of them are the table's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Silences {
-    patience: Duration,
     silent: Mutex<HashMap<Who, Silence>>,
 }
 
@@ -44,58 +47,39 @@ impl Who {
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     times: u32,
+    /// When it was silent last.
+    since: Instant,
     /// Until when nobody asks.
     until: Instant,
     /// Whether somebody finds out now.
     is_asked: bool,
 }
 
-impl Default for Silences {
-    /// For who works on one thing at a time.
-    fn default() -> Self {
-        Self {
-            patience: PATIENT,
-            silent: Mutex::default(),
-        }
-    }
-}
-
 impl Silences {
-    /// For who has others waiting: a first answer may take less long. Who was silent once is given more time.
-    #[must_use]
-    pub fn impatient() -> Self {
-        Self {
-            patience: IMPATIENT,
-            ..Self::default()
-        }
-    }
-
-    /// Whether the repository at `url` may be asked, and for how long its answer is waited for. After a silence, whoever asks
-    /// first finds out for the others.
+    /// Whether the repository at `url` may be asked, and for how long it is waited until an answer begins. Where others wait
+    /// for the turn, nobody asks who was silent lately; otherwise, whoever asks first after a rest finds out for the others.
     ///
     /// # Errors
     ///
     /// [`Error::Unreachable`], without asking.
-    pub(super) fn ask(&self, url: &str, now: Instant) -> Result<Duration, Error> {
+    pub(super) fn ask(&self, url: &str, is_patient: bool, now: Instant) -> Result<Duration, Error> {
         let mut silent = self.silent();
         let known: Vec<_> = of(url).filter(|who| silent.contains_key(who)).collect();
-        let rests = known.iter().filter_map(|who| {
-            let left = silent[who].until.checked_duration_since(now)?;
-            Some((left, who.url()))
-        });
-        if let Some((left, silent)) = rests.max() {
+        let is_left_alone = |who: &&Who| {
+            let silence = &silent[*who];
+            let is_fresh = now.saturating_duration_since(silence.since) < FORGOTTEN;
+            now < silence.until || (!is_patient && is_fresh)
+        };
+        if let Some(silent) = known.iter().find(is_left_alone) {
             return Err(Error::Unreachable {
-                url: silent.to_owned(),
+                url: silent.url().to_owned(),
                 silent: Silent::NotAsked,
-                source: format!(
-                    "it gave no answer a short while ago, and is asked again in {} s",
-                    left.as_secs() + 1
-                )
-                .into(),
+                source: "it gave no answer a short while ago; whether it does again is found out by one job for all"
+                    .into(),
             });
         }
-        if known.is_empty() {
-            return Ok(self.patience);
+        if !is_patient {
+            return Ok(IMPATIENT);
         }
         for who in known {
             silent.entry(who).and_modify(|silence| {
@@ -107,44 +91,45 @@ impl Silences {
     }
 
     /// Takes note of what came of asking.
-    pub(super) fn learn<T>(&self, url: &str, result: &Result<T, Error>, now: Instant) {
+    pub(super) fn learn<T>(
+        &self,
+        url: &str,
+        result: &Result<T, Error>,
+        is_patient: bool,
+        now: Instant,
+    ) {
         match result {
-            Err(Error::Unreachable { silent, .. }) => self.was(*silent, url, now),
+            Err(Error::Unreachable { silent, .. }) => self.was(*silent, url, is_patient, now),
             _ => self
                 .silent()
                 .retain(|who, _| !of(url).any(|known| known == *who)),
         }
     }
 
-    /// Takes note that a repository, or whoever has it, gave no answer.
-    pub(super) fn was(&self, silent: Silent, url: &str, now: Instant) {
+    /// Takes note that a repository, or whoever has it, gave no answer. It is left alone by all once it had enough time.
+    pub(super) fn was(&self, silent: Silent, url: &str, is_patient: bool, now: Instant) {
         let who = match silent {
             Silent::Host => Who::Host(host(url).to_owned()),
             Silent::Repository => Who::Repository(url.to_owned()),
             Silent::NotAsked => return,
         };
         let mut known = self.silent();
-        let times = match known.get(&who) {
-            // Several asked at the same time.
-            Some(silence) if now < silence.until && !silence.is_asked => return,
-            Some(silence) => silence.times,
-            None => 0,
-        };
-        // Several processes should not ask at the same time.
-        let rest = (FIRST_REST * 2u32.saturating_pow(times)).min(MAX_REST);
-        let rest = rest.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
-        let silence = Silence {
-            times: times.saturating_add(1),
-            until: now + rest,
+        let silence = known.entry(who).or_insert(Silence {
+            times: 0,
+            since: now,
+            until: now,
             is_asked: false,
-        };
-        known.insert(who, silence);
-    }
-
-    /// Whether a repository was silent when it was asked last.
-    pub(crate) fn knows(&self, url: &str) -> bool {
-        let silent = self.silent();
-        of(url).any(|who| silent.contains_key(&who))
+        });
+        silence.since = now;
+        // Or several asked at the same time.
+        if !is_patient || (now < silence.until && !silence.is_asked) {
+            return;
+        }
+        // Several processes should not ask at the same time.
+        let rest = (FIRST_REST * 2u32.saturating_pow(silence.times)).min(MAX_REST);
+        silence.until = now + rest.mul_f64(fastrand::f64().mul_add(0.5, 0.5));
+        silence.times = silence.times.saturating_add(1);
+        silence.is_asked = false;
     }
 
     fn silent(&self) -> MutexGuard<'_, HashMap<Who, Silence>> {
@@ -177,45 +162,57 @@ mod tests {
     fn who_was_silent_rests_and_one_finds_out_for_the_others() {
         let [web, api] = ["web", "api"].map(|name| format!("https://a.example/git/APP/{name}.git"));
         let other = "https://b.example/git/APP/web.git";
-        let silences = Silences::impatient();
+        let silences = Silences::default();
         let begin = Instant::now();
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let asked = |url: &str, seconds| silences.ask(url, at(seconds)).ok();
+        let [hasty, patient] = [false, true].map(|is_patient| {
+            let silences = &silences;
+            move |url: &str, seconds| silences.ask(url, is_patient, at(seconds)).ok()
+        });
 
-        assert_eq!(asked(&web, 0), Some(IMPATIENT));
-        assert_eq!(asked(&web, 0), Some(IMPATIENT), "several at a time");
-        silences.learn(&web, &unreachable(Silent::Repository), at(0));
-        silences.learn(&web, &unreachable(Silent::Repository), at(0));
-        for seconds in [0, 4] {
-            assert_eq!(asked(&web, seconds), None);
-            assert_eq!(
-                asked(&api, seconds),
-                Some(IMPATIENT),
-                "it speaks for itself"
-            );
+        let learn = |url: &str, silent, is_patient, seconds| {
+            silences.learn(url, &unreachable(silent), is_patient, at(seconds));
+        };
+        assert_eq!(hasty(&web, 0), Some(IMPATIENT));
+        assert_eq!(hasty(&web, 0), Some(IMPATIENT), "several at a time");
+        for _ in 0..2 {
+            learn(&web, Silent::Repository, false, 2);
         }
+        assert_eq!(hasty(&web, 2), None, "one finds out for all");
+        assert_eq!(hasty(&api, 2), Some(IMPATIENT), "it speaks for itself");
+        assert_eq!(patient(&web, 2), Some(PATIENT));
+        assert_eq!(patient(&web, 2), None);
+        for _ in 0..2 {
+            learn(&web, Silent::Repository, true, 32);
+        }
+        assert_eq!(patient(&web, 36), None, "it rests");
         // What was not asked says nothing.
-        silences.learn(&web, &unreachable(Silent::NotAsked), at(9));
-        assert_eq!(asked(&web, 11), Some(PATIENT), "one finds out");
-        assert_eq!(asked(&web, 11), None);
-        assert_eq!(asked(&web, 42), Some(PATIENT), "which one never told of");
-        silences.learn(&web, &unreachable(Silent::Repository), at(50));
-        assert_eq!(asked(&web, 59), None, "it rests for twice as long");
-        assert_eq!(asked(&web, 71), Some(PATIENT));
-        silences.learn(&web, &Ok(()), at(72));
-        assert_eq!(asked(&web, 72), Some(IMPATIENT));
+        learn(&web, Silent::NotAsked, true, 36);
+        assert_eq!(hasty(&web, 43), None);
+        assert_eq!(patient(&web, 43), Some(PATIENT), "one finds out");
+        assert_eq!(patient(&web, 43), None);
+        assert_eq!(patient(&web, 74), Some(PATIENT), "which one never told of");
+        learn(&web, Silent::Repository, true, 80);
+        assert_eq!(patient(&web, 89), None, "it rests for twice as long");
+        assert_eq!(patient(&web, 101), Some(PATIENT));
+        silences.learn(&web, &Ok(()), true, at(102));
+        assert_eq!(hasty(&web, 102), Some(IMPATIENT));
 
         // Who cannot be connected to speaks for all that is there.
-        silences.learn(&web, &unreachable(Silent::Host), at(100));
-        assert_eq!((asked(&web, 101), asked(&api, 101)), (None, None));
-        assert_eq!(asked(other, 101), Some(IMPATIENT));
-        assert!(silences.knows(&api) && !silences.knows(other));
-        assert_eq!(asked(&api, 111), Some(PATIENT));
+        learn(&web, Silent::Host, true, 200);
+        assert_eq!((hasty(&web, 201), patient(&api, 201)), (None, None));
+        assert_eq!(hasty(other, 201), Some(IMPATIENT));
+        assert_eq!(
+            (hasty(&api, 211), patient(&api, 211)),
+            (None, Some(PATIENT))
+        );
+        // Another process may know better.
+        assert_eq!(hasty(&api, 441), Some(IMPATIENT));
         // It answers, if with a refusal.
         let refused: Result<(), _> = Err(Error::NotVersioned {
             bucket: String::new(),
         });
-        silences.learn(&api, &refused, at(117));
-        assert_eq!(asked(&web, 117), Some(IMPATIENT));
+        silences.learn(&api, &refused, true, at(442));
+        assert_eq!(patient(&web, 442), Some(PATIENT));
     }
 }

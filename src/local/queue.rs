@@ -238,7 +238,7 @@ impl Shared {
             let Some(received) = received.into_iter().next() else {
                 break;
             };
-            let progress = Arc::new(Progress::until(now + JOB_TIME));
+            let progress = Arc::new(received.body.progress(now + JOB_TIME));
             let group = received.group.clone();
             let (job, known) = (&received.body, Arc::clone(&progress));
             queue.turns.begin(group.clone(), job, &open, known);

@@ -18,7 +18,7 @@ use crate::{
     deadline::within,
     error::{Error, chain},
     outcome::{Fault, Report},
-    progress::{Progress, Stage},
+    progress::Stage,
     queue::{Job, Message, Recheck, Sqs, next_look},
 };
 
@@ -164,7 +164,7 @@ impl Worker {
                         Err(kept) => return kept,
                     }
                 } else {
-                    let progress = Arc::new(Progress::until(deadline));
+                    let progress = Arc::new(job.progress(deadline));
                     let handled = self.deliver(&job, record.attempt, &progress).await;
                     (handled.report, handled.end, handled.more)
                 }

@@ -1,7 +1,7 @@
 //! The sweep: what no event told of is found by looking.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     bucket::Current,
     deadline::within,
     deliver::{Bridge, Refs, holder::Holder, too_many, wanted},
-    error::{Error, Silent},
+    error::Error,
     outcome::{Report, millis},
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
@@ -57,12 +57,6 @@ struct Group<'a> {
     space: &'a Space,
     repository: &'a RepositoryName,
     routes: Vec<&'a Route>,
-}
-
-impl Group<'_> {
-    fn url(&self) -> String {
-        self.repository.url_in(self.space.url())
-    }
 }
 
 impl Worker {
@@ -112,27 +106,32 @@ impl Swept {
         enqueue: impl AsyncFn(Job) -> Result<(), Error>,
     ) {
         let mut groups = groups(table);
-        // Should the time be over before the last, it is another one each time; but those that take long come last.
+        // Should the time be over before the last, it is another one each time.
         fastrand::shuffle(&mut groups);
-        groups.sort_by_key(|group| bridge.silences.knows(&group.url()));
-        let mut rest = groups.iter();
-        while let Some(group) = rest.next() {
+        let mut told = HashSet::new();
+        let mut rest: VecDeque<_> = groups.iter().map(|group| (group, false)).collect();
+        while let Some((group, is_patient)) = rest.pop_front() {
             let enqueue = async |to: Destination| enqueue(job(to, request_id)).await;
-            let looked = self.repository(bridge, table, group, deadline, enqueue);
+            let looked = self.repository(bridge, table, group, (deadline, is_patient), enqueue);
             let Err(err) = within(deadline, Stage::Sweep, looked).await else {
                 self.repositories += 1;
                 continue;
             };
-            self.not_reached += 1;
-            // That was said when it was asked.
-            if let Error::Unreachable {
-                silent: Silent::NotAsked,
-                ..
-            } = err
-            {
-                continue;
+            match err {
+                // Those that take long come last.
+                Error::Unreachable { .. } if !is_patient => {
+                    rest.push_back((group, true));
+                    continue;
+                }
+                _ => self.not_reached += 1,
             }
-            self.failed(None, Some(group.repository), None, &err);
+            // Each of its repositories would say the same of a host.
+            if err
+                .silent()
+                .is_none_or(|silent| told.insert(silent.to_owned()))
+            {
+                self.failed(None, Some(group.repository), None, &err);
+            }
             match err {
                 Error::Deadline { .. } | Error::Queue { .. } | Error::Bucket { .. } => {
                     self.not_reached += rest.len();
@@ -148,11 +147,12 @@ impl Swept {
         bridge: &Bridge,
         table: &RouteTable,
         group: &Group<'_>,
-        deadline: Option<Instant>,
+        (deadline, is_patient): (Option<Instant>, bool),
         enqueue: impl AsyncFn(Destination) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let wanted = wanted(group.routes.iter().copied());
-        let refs = bridge.refs(group.space, group.repository, wanted, deadline);
+        let (space, repository) = (group.space, group.repository);
+        let refs = bridge.refs(space, repository, wanted, deadline, is_patient);
         let Refs {
             found: mut refs,
             is_cut,

@@ -17,6 +17,7 @@ use crate::support::{
     git_server::{Fault as GitFault, GitServer, Op as GitOp},
     oracle::{assert_zip_file_equals, expected_entries},
     process::run_within,
+    tiny_disk::TinyDisk,
     upstream::{Repository, Upstream},
 };
 
@@ -817,46 +818,15 @@ fn the_most_talkative_log_holds_no_secret() {
     }
 }
 
-/// A file system of a megabyte; unmounted when dropped.
-struct TinyDisk(PathBuf);
-
-impl TinyDisk {
-    /// `None`, with a printed reason, where nothing may be mounted.
-    fn mount(at: PathBuf) -> Option<Self> {
-        fs::create_dir(&at).unwrap();
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-            .arg(&at);
-        match run_within(&mut mount, LIMIT) {
-            Some(output) if output.status.success() => Some(Self(at)),
-            Some(output) => {
-                println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
-                None
-            }
-            None => {
-                println!("skipped: there is no `mount`");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        run_within(Command::new("umount").arg("--lazy").arg(&self.0), LIMIT);
-    }
-}
-
 #[test]
 fn a_full_disk_is_said_and_nothing_is_stored() {
     let place = Place::new();
     let noise = crate::support::generate::noise(3_000_000, 1);
     place.repository.commit_on(MAIN, &[("noise", noise.into())]);
-    let Some(disk) = TinyDisk::mount(place.path("disk")) else {
+    let Some(disk) = TinyDisk::mount(place.path("disk"), 1) else {
         return;
     };
-    let disk = disk.0.to_str().unwrap();
+    let disk = disk.path().to_str().unwrap();
     let store = format!("{disk}/store");
     for (case, arguments, environment, kind, says) in [
         (
@@ -914,25 +884,20 @@ fn a_file_that_may_not_grow_is_an_error_and_not_the_end_of_the_process() {
 fn nothing_is_lost_while_there_is_no_room() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
-    let Some(disk) = TinyDisk::mount(place.path("disk")) else {
+    let Some(disk) = TinyDisk::mount(place.path("disk"), 1) else {
         return;
     };
-    let disk = disk.0.to_str().unwrap();
-    let filler = format!("{disk}/filler");
-    let fill = || {
-        let mut file = fs::File::create(&filler).unwrap();
-        while std::io::Write::write(&mut file, &[1; 4096]).is_ok() {}
-    };
+    let path = disk.path().to_str().unwrap();
     place.routes(&format!(
         "[[space]]\nurl = \"file://{}\"\n[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/*\"\nobject = \"{{ref}}.zip\"\n",
         place.upstream.root().display()
     ));
     for (case, store, variables) in [
-        ("the store", format!("{disk}/store"), vec![]),
+        ("the store", format!("{path}/store"), vec![]),
         (
             "temporary files",
             "elsewhere".to_owned(),
-            vec![("TMPDIR", disk)],
+            vec![("TMPDIR", path)],
         ),
     ] {
         let served = crate::serve::Place {
@@ -948,7 +913,7 @@ fn nothing_is_lost_while_there_is_no_room() {
         let arguments = ["--sweep-seconds", "3600", "--store", &store];
         let serving = served.serve(&arguments, &variables);
         serving.wait_for("sweep: ");
-        fill();
+        let filler = disk.fill();
         // New branches, which no sweep would find.
         let names = ["refs/heads/one", "refs/heads/two"];
         for name in names {
@@ -963,7 +928,7 @@ fn nothing_is_lost_while_there_is_no_room() {
         }
         let text = serving.wait_for("trying again in 10.00 s");
         assert!(text.contains("free some"), "{case}: {text}");
-        fs::remove_file(&filler).unwrap();
+        fs::remove_file(filler).unwrap();
         for _ in names {
             assert_eq!(serving.line()["outcome"], "published", "{case}");
         }

@@ -37,6 +37,8 @@ mod secrets;
 mod serve;
 mod service;
 mod silences;
+#[path = "../soak/mod.rs"]
+mod soak;
 mod supply;
 #[path = "../support/mod.rs"]
 #[expect(unreachable_pub, reason = "`pub` is what it offers the tests")]

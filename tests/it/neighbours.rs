@@ -212,10 +212,15 @@ fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
     let milliseconds = Duration::from_millis;
     let half = Fault::Drip(2_000, milliseconds(40));
     let enough = Fault::Drip(5_000, milliseconds(40));
-    for (case, fault, bytes, is_given_up) in [
-        ("half of what it must send", half, 800_000, true),
-        ("a little more than it must", enough, 500_000, false),
-        ("counts for longer", Fault::Delay(second * 5), 5_000, false),
+    for (case, fault, bytes, given_up) in [
+        ("half of what it must send", half, 800_000, Some("fetch")),
+        ("a little more than it must", enough, 500_000, None),
+        (
+            "counts for longer",
+            Fault::Delay(second * 6),
+            5_000,
+            Some("unreachable"),
+        ),
     ] {
         let content = noise(bytes, bytes as u64);
         let commit = place.repository.commit_on(SLOW, &[("a", content.into())]);
@@ -245,14 +250,18 @@ fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
             line["outcome"]
         );
         assert!(first > second * 2, "{case}: {line}");
-        if is_given_up {
+        if let Some(kind) = given_up {
             let error = &line["error"];
             assert_eq!(
                 (&error["kind"], &error["transient"]),
-                (&json!("fetch"), &json!(true))
+                (&json!(kind), &json!(true))
             );
-            assert!(first < second * 4, "{case}: {line}");
-            line = line_of(&serving, SLOW);
+            assert!(first < second * 5, "{case}: {line}");
+            // In nobody's way, it has the time that it takes.
+            while line["error"].is_object() {
+                assert!(started.elapsed() < second * 30, "{case}: {line}");
+                line = line_of(&serving, SLOW);
+            }
         }
         let found = (&line["outcome"], &line["commit"]);
         assert_eq!(found, (&json!("published"), &json!(commit)), "{case}");

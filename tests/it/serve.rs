@@ -25,7 +25,7 @@ use crate::support::{
     upstream::{Repository, Upstream},
 };
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// `serve` in a folder of its own.
 pub(crate) struct Serving {
@@ -145,6 +145,17 @@ impl Serving {
             assert!(Instant::now() < end, "no {wanted:?} in: {text}");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line for programs, if there is one by now.
+    pub(crate) fn try_line(&self) -> Option<Value> {
+        let line = self.stdout.try_recv().ok()?;
+        Some(serde_json::from_str(&line).unwrap())
     }
 
     /// The next line for programs.
@@ -538,12 +549,20 @@ fn receive_serve_and_invoke_give_the_same_reasons() {
 }
 
 /// `serve` with other ends of its streams than those that are read here.
-fn with_streams(place: &Place, stdout: Stdio, stderr: Stdio, address: &str) -> Child {
+pub(crate) fn with_streams(
+    place: &Place,
+    (stdout, stderr): (Stdio, Stdio),
+    address: &str,
+    arguments: &[&str],
+    vars: &[(&str, &str)],
+) -> Child {
     let mut serve = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
     serve
         .current_dir(place.folder.path())
         .args(["serve", "--sweep-seconds", "3600", "--listen", address])
+        .args(arguments)
         .env("WEBHOOK_TOKEN", TOKEN)
+        .envs(vars.iter().copied())
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr);
@@ -551,7 +570,7 @@ fn with_streams(place: &Place, stdout: Stdio, stderr: Stdio, address: &str) -> C
 }
 
 /// An address where nobody listens.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
@@ -582,7 +601,7 @@ fn who_does_not_read_its_lines_costs_lines_and_nothing_else() {
         let place = Place::new();
         place.repository.commit_on(MAIN, &[("a", "a".into())]);
         let address = free_address();
-        let mut child = with_streams(&place, stdout, stderr, &address);
+        let mut child = with_streams(&place, (stdout, stderr), &address, &[], &[]);
         if case == "whoever read is gone" {
             drop((child.stdout.take(), child.stderr.take()));
         }
@@ -697,7 +716,7 @@ fn an_address_that_is_taken_leaves_nothing_behind() {
     let place = Place::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let mut child = with_streams(&place, Stdio::null(), Stdio::piped(), &address);
+    let mut child = with_streams(&place, (Stdio::null(), Stdio::piped()), &address, &[], &[]);
     assert_eq!(wait_within(&mut child, LIMIT).unwrap().code(), Some(2));
     let mut text = String::new();
     child

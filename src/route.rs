@@ -17,7 +17,7 @@ pub use self::{
     pattern::RefPattern,
 };
 use crate::{
-    push::{InvalidName, PushEvent, RefName, RepositoryName},
+    push::{CommitId, InvalidName, PushEvent, RefName, RepositoryName},
     space::SpaceUrl,
 };
 
@@ -129,6 +129,8 @@ pub struct Destination {
     pub space: String,
     /// The URL to fetch from: `{space}/{project}/{repository}.git`, percent-encoded where a URL needs it.
     pub url: String,
+    /// Whether the space is one of Backlog, which has pages of commits.
+    pub on_backlog: bool,
     /// Who may read it.
     pub credentials: CredentialsSource,
     /// The repository.
@@ -139,6 +141,16 @@ pub struct Destination {
     pub bucket: String,
     /// The object to write.
     pub key: ObjectKey,
+}
+
+impl Destination {
+    /// The page of a commit, if the repository is on Backlog.
+    #[must_use]
+    pub fn commit_url(&self, commit: CommitId) -> Option<String> {
+        let repository = self.url.strip_suffix(".git")?;
+        self.on_backlog
+            .then(|| format!("{repository}/commit/{commit}"))
+    }
 }
 
 /// Who may own an object: a ref of a repository, in one space or in any.
@@ -388,6 +400,7 @@ impl Route {
             route: self.name.clone(),
             space: space.url.mark(),
             url: self.repository.url_in(&space.url),
+            on_backlog: space.url.is_backlog(),
             credentials: space.credentials.clone(),
             repository: self.repository.clone(),
             ref_name: ref_name.clone(),
@@ -602,6 +615,7 @@ mod tests {
                 route: "web-any".to_owned(),
                 space: "https://example.backlog.com/git".into(),
                 url: "https://example.backlog.com/git/APP/web.git".to_owned(),
+                on_backlog: true,
                 credentials: CredentialsSource::Secret {
                     name: "backlog-bridge/git".to_owned()
                 },

@@ -2,22 +2,19 @@
 //!
 //! Nothing is expanded before it is known to be allowed: a dozen objects can name ten thousand million paths.
 
+mod about;
 mod folders;
 mod names;
 
 use gix::{
     ObjectId,
     bstr::{BStr, BString, ByteSlice},
-    objs::{
-        CommitRefIter, TreeRef,
-        commit::{MessageRef, ref_iter::Token},
-        tree::EntryRef,
-    },
+    objs::{TreeRef, tree::EntryRef},
     validate::path::{self, component},
 };
 
-pub use self::folders::Folders;
 use self::names::{check_aliases, check_name, join, twins};
+pub use self::{about::About, folders::Folders};
 use crate::{
     limits::{Exceeded, Limits, within},
     pack::Objects,
@@ -90,11 +87,8 @@ pub struct Snapshot {
     pub commit: CommitId,
     /// Its tree.
     pub tree: ObjectId,
-    /// The first line of the commit's message.
-    pub summary: BString,
-    /// When it was made, by its committer's clock, in seconds of Unix time; `None` if it does not say so in a way that Git
-    /// understands.
-    pub time: Option<i64>,
+    /// What the commit says of itself.
+    pub about: About,
     /// Everything in the tree but the folders, in Git's order.
     pub entries: Vec<Entry>,
     /// What people should know about the archive, one sentence each.
@@ -157,11 +151,7 @@ impl Snapshot {
         let bytes = objects
             .commit(&id)
             .ok_or(SnapshotError::Missing { what: "commit", id })?;
-        let Head {
-            tree,
-            time,
-            summary,
-        } = Head::of(bytes).map_err(|source| SnapshotError::Malformed {
+        let (tree, about) = About::read(bytes).map_err(|source| SnapshotError::Malformed {
             what: "commit",
             id,
             source,
@@ -182,44 +172,10 @@ impl Snapshot {
         Ok(Self {
             commit,
             tree,
-            summary,
-            time,
+            about,
             warnings: walk.warnings(),
             entries: walk.entries,
         })
-    }
-}
-
-/// What is wanted of a commit.
-struct Head {
-    tree: ObjectId,
-    time: Option<i64>,
-    summary: BString,
-}
-
-impl Head {
-    /// Reads the lines that every commit begins with, and goes on where the message begins. What is in between is of no use,
-    /// and may be millions of lines.
-    fn of(bytes: &[u8]) -> Result<Self, gix::Error> {
-        let (mut tree, mut time) = (None, None);
-        for token in CommitRefIter::from_bytes(bytes, gix::hash::Kind::Sha1) {
-            match token? {
-                Token::Tree { id } => tree = Some(id),
-                Token::Committer { signature } => {
-                    time = signature.time().ok().map(|time| time.seconds);
-                    break;
-                }
-                _ => {}
-            }
-        }
-        match (tree, bytes.split_once_str("\n\n")) {
-            (Some(tree), Some((_, message))) => Ok(Self {
-                tree,
-                time,
-                summary: MessageRef::from_bytes(message).summary().into_owned(),
-            }),
-            _ => Err(gix::error::message("it has no tree, or no message").into()),
-        }
     }
 }
 

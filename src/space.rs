@@ -93,6 +93,12 @@ impl SpaceUrl {
         format!("sha256:{digest}")
     }
 
+    /// Whether it is a space of Backlog, which shows commits below its repositories' URLs.
+    #[must_use]
+    pub fn is_backlog(&self) -> bool {
+        BACKLOG.iter().any(|end| self.host.ends_with(end))
+    }
+
     /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

@@ -257,9 +257,9 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
         ref_name: &REF.parse().unwrap(),
         commit: tip.commit,
         tree: snapshot.tree,
-        summary: snapshot.summary.as_ref(),
+        about: &snapshot.about,
+        url: None,
         delivery_id: &delivery_id,
-        commit_time: snapshot.time,
         previous: None,
     };
     let condition = current.map_or(Condition::Absent, |current| {
@@ -295,9 +295,9 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
         ref_name: &REF.parse().unwrap(),
         commit: id.parse().unwrap(),
         tree: id.parse().unwrap(),
-        summary: "".into(),
+        about: &backlog_bridge::snapshot::About::default(),
+        url: None,
         delivery_id: "",
-        commit_time: None,
         previous: None,
     };
     let mut watch = Watch::default();

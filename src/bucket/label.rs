@@ -2,21 +2,29 @@
 
 use std::collections::HashMap;
 
-use gix::{ObjectId, bstr::BStr};
+use gix::ObjectId;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use time::OffsetDateTime;
 
-use crate::push::{CommitId, RefName, RepositoryName};
+use crate::{
+    push::{CommitId, RefName, RepositoryName},
+    snapshot::About,
+};
 
 /// What user metadata may take in all, in bytes: names and values.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
 const METADATA_BYTES: usize = 2048;
 
-/// What names may take of it, in bytes after encoding; the rest is for ids, and the summary gets what is left.
+/// What names may take of it, in bytes after encoding. The rest is for ids and the space; what is left gets the summary, then the
+/// author, then the subject.
 const MAX_NAME_BYTES: usize = 1400;
 
 /// User metadata is ASCII; everything else is written as `%XX`. So is a space: at the end of a header, HTTP drops it.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
+
+/// How much of a subject, a ref and an author stands in the summary, each, in bytes.
+const SUMMARY_PART_BYTES: usize = 200;
 
 const COMMIT: &str = "git-commit";
 const TREE: &str = "git-tree";
@@ -26,6 +34,9 @@ const SPACE: &str = "git-space";
 const DELIVERY_ID: &str = "delivery-id";
 const COMMIT_TIME: &str = "git-commit-time";
 const PREVIOUS: &str = "git-previous";
+const SUBJECT: &str = "git-subject";
+const AUTHOR: &str = "git-author";
+const AUTHOR_TIME: &str = "git-author-time";
 /// `CodePipeline` shows it beside the source revision.
 const SUMMARY: &str = "codepipeline-artifact-revision-summary";
 
@@ -63,12 +74,12 @@ pub struct Label<'a> {
     pub commit: CommitId,
     /// The commit's tree.
     pub tree: ObjectId,
-    /// The first line of the commit's message.
-    pub summary: &'a BStr,
+    /// What the commit says of itself.
+    pub about: &'a About,
+    /// Where the commit's page is, if there is one.
+    pub url: Option<String>,
     /// Which delivery this is.
     pub delivery_id: &'a str,
-    /// When the commit was made, by its committer's clock, in seconds of Unix time, if the commit says so.
-    pub commit_time: Option<i64>,
     /// The commit of the version that this one replaces, if that is one of the same ref.
     pub previous: Option<CommitId>,
 }
@@ -119,42 +130,102 @@ impl Label<'_> {
             (SPACE.to_owned(), encode(self.space)),
             (DELIVERY_ID.to_owned(), self.delivery_id.to_owned()),
         ]);
-        let time = self.commit_time.map(|time| time.to_string());
+        let about = self.about;
+        let [time, author_time] =
+            [about.time, about.author_time].map(|time| time.map(|time| time.to_string()));
         let previous = self.previous.map(|commit| commit.to_string());
         for (name, value) in [(COMMIT_TIME, time), (PREVIOUS, previous)] {
             metadata.extend(value.map(|value| (name.to_owned(), value)));
         }
-        let used: usize = metadata
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        let mut summary = ascii(&format!("{:.8} {}", self.commit.to_string(), self.summary));
-        summary.truncate(METADATA_BYTES - used - SUMMARY.len());
-        metadata.insert(SUMMARY.to_owned(), summary);
+        let used = |(name, value): (&String, &String)| name.len() + value.len();
+        let mut left = METADATA_BYTES - metadata.iter().map(used).sum::<usize>();
+        let author = encode(&about.author);
+        let subject = encode(&about.subject);
+        for (name, value) in [
+            (SUMMARY, Some(self.summary(left - SUMMARY.len()))),
+            (AUTHOR_TIME, author_time),
+            (AUTHOR, Some(author)),
+            (SUBJECT, Some(subject)),
+        ] {
+            let mut value = value.unwrap_or_default();
+            let room = left.saturating_sub(name.len());
+            cut(&mut value, room);
+            if !value.is_empty() {
+                left -= name.len() + value.len();
+                metadata.insert(name.to_owned(), value);
+            }
+        }
         Ok(metadata)
+    }
+
+    /// What a page of AWS shows beside the revision, in ASCII, whatever language the commit is in.
+    fn summary(&self, room: usize) -> String {
+        let About {
+            subject,
+            author,
+            time,
+            ..
+        } = self.about;
+        let mut parts = vec![format!("{:.8}", self.commit.to_string())];
+        let short = |text: &str| text[..text.len().min(SUMMARY_PART_BYTES)].to_owned();
+        if is_plain(subject) {
+            parts.push(short(subject));
+        } else {
+            let ref_name = self.ref_name.as_str();
+            let ref_name = ref_name.strip_prefix("refs/heads/").unwrap_or(ref_name);
+            let names = [ref_name, author].into_iter().filter(|name| is_plain(name));
+            parts.extend(names.map(short));
+            let date = time.and_then(|time| OffsetDateTime::from_unix_timestamp(time).ok());
+            parts.extend(date.map(|date| date.date().to_string()));
+        }
+        let summary = parts.join(" ");
+        // Half of an address is none.
+        match &self.url {
+            Some(url) if summary.len() + 1 + url.len() <= room => format!("{summary} {url}"),
+            _ => summary,
+        }
     }
 }
 
-/// The text with each run of other characters as one `?`.
-fn ascii(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let plain = c == ' ' || c.is_ascii_graphic();
-        if plain || !out.ends_with('?') {
-            out.push(if plain { c } else { '?' });
-        }
+/// Whether a text can be read as it is where only ASCII can be.
+fn is_plain(text: &str) -> bool {
+    let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    !text.is_empty() && text.trim() == text && text.bytes().all(is_plain)
+}
+
+/// Cuts an encoded text to so many bytes, at a character of what it says.
+fn cut(text: &mut String, bytes: usize) {
+    if text.len() <= bytes {
+        return;
     }
-    out.trim().to_owned()
+    // A byte that is no continuation of another, or an escape of one that is none.
+    let begins = |at: usize| {
+        let escape = text[at..].strip_prefix('%').and_then(|rest| rest.get(..2));
+        let byte = escape.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let is_inside = |back: usize| at >= back && text.as_bytes()[at - back] == b'%';
+        byte.is_none_or(|byte| byte & 0xc0 != 0x80) && !is_inside(1) && !is_inside(2)
+    };
+    let end = (0..=bytes).rev().find(|at| begins(*at));
+    text.truncate(end.unwrap_or_default());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn about(subject: &str, author: &str) -> About {
+        About {
+            subject: subject.into(),
+            author: author.into(),
+            author_time: Some(1_700_000_000),
+            time: Some(i64::MIN),
+        }
+    }
+
     fn label<'a>(
         repository: &'a RepositoryName,
         ref_name: &'a RefName,
-        summary: &'a str,
+        about: &'a About,
     ) -> Label<'a> {
         let id = "00112233445566778899aabbccddeeff00112233";
         Label {
@@ -163,11 +234,23 @@ mod tests {
             ref_name,
             commit: id.parse().unwrap(),
             tree: ObjectId::from_hex(id.as_bytes()).unwrap(),
-            summary: summary.into(),
+            about,
+            url: None,
             delivery_id: "5d1b9f4e",
-            commit_time: Some(i64::MIN),
             previous: Some(id.parse().unwrap()),
         }
+    }
+
+    fn size(metadata: &HashMap<String, String>) -> usize {
+        let sizes = metadata
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        sizes.sum()
+    }
+
+    fn decoded(metadata: &HashMap<String, String>, name: &str) -> String {
+        let text = metadata.get(name).map_or("", String::as_str);
+        percent_decode_str(text).decode_utf8().unwrap().into_owned()
     }
 
     #[test]
@@ -186,14 +269,15 @@ mod tests {
             ("250 bytes", "APP/web", long.as_str()),
         ] {
             let (repository, ref_name) = (repository.parse().unwrap(), ref_name.parse().unwrap());
-            let metadata = label(&repository, &ref_name, "Fix the ログイン form")
-                .metadata()
-                .unwrap();
+            let metadata = label(
+                &repository,
+                &ref_name,
+                &about("Fix the ログイン form", "山田"),
+            )
+            .metadata()
+            .unwrap();
             assert!(metadata.values().all(|value| value.is_ascii()), "{case}");
-            let size: usize = metadata
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum();
+            let size = size(&metadata);
             assert!(size <= METADATA_BYTES, "{case}: {size}");
             for name in [&metadata[REPOSITORY], &metadata[REF]] {
                 assert_eq!(name, name.trim(), "{case}");
@@ -213,23 +297,124 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_is_ascii_and_fits() {
-        let (repository, ref_name) = (
-            "APP/web".parse().unwrap(),
-            "refs/heads/main".parse().unwrap(),
-        );
-        let metadata = label(&repository, &ref_name, "Fix the ログイン form")
-            .metadata()
-            .unwrap();
-        assert_eq!(metadata[SUMMARY], "00112233 Fix the ? form");
-        let metadata = label(&repository, &ref_name, &"x".repeat(5000))
-            .metadata()
-            .unwrap();
-        let size: usize = metadata
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        assert_eq!(size, METADATA_BYTES);
+    fn a_commit_can_be_read_whatever_language_it_is_in() {
+        let url = "https://example.backlog.com/git/APP/web/commit/00112233";
+        for (case, ref_name, subject, author, expected) in [
+            (
+                "ASCII",
+                "refs/heads/main",
+                "Fix the login form",
+                "Taro",
+                "00112233 Fix the login form",
+            ),
+            (
+                "a question",
+                "refs/heads/main",
+                "Why?",
+                "Taro",
+                "00112233 Why?",
+            ),
+            (
+                "Japanese",
+                "refs/heads/main",
+                "ログイン画面の不具合を修正 #APP-12",
+                "山田 太郎",
+                "00112233 main 2023-11-14",
+            ),
+            (
+                "some of it",
+                "refs/tags/v1",
+                "fix: ログイン (login)",
+                "Taro Yamada",
+                "00112233 refs/tags/v1 Taro Yamada 2023-11-14",
+            ),
+            (
+                "a Japanese branch",
+                "refs/heads/機能",
+                "修正",
+                "Taro",
+                "00112233 Taro 2023-11-14",
+            ),
+            (
+                "all of it",
+                "refs/heads/機能",
+                "修正",
+                "山田",
+                "00112233 2023-11-14",
+            ),
+            (
+                "nothing said",
+                "refs/heads/main",
+                "",
+                "",
+                "00112233 main 2023-11-14",
+            ),
+            (
+                "a tab",
+                "refs/heads/main",
+                "a\tb",
+                "",
+                "00112233 main 2023-11-14",
+            ),
+        ] {
+            let (repository, ref_name) = ("APP/web".parse().unwrap(), ref_name.parse().unwrap());
+            let about = About {
+                time: Some(1_700_000_000),
+                ..about(subject, author)
+            };
+            let label = label(&repository, &ref_name, &about);
+            let metadata = label.metadata().unwrap();
+            assert_eq!(metadata[SUMMARY], expected, "{case}");
+            assert_eq!(decoded(&metadata, SUBJECT), subject, "{case}");
+            assert_eq!(decoded(&metadata, AUTHOR), author, "{case}");
+            assert_eq!(metadata[AUTHOR_TIME], "1700000000", "{case}");
+            let label = Label {
+                url: Some(url.into()),
+                ..label
+            };
+            let metadata = label.metadata().unwrap();
+            assert_eq!(metadata[SUMMARY], format!("{expected} {url}"), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_is_cut_at_a_character_the_subject_first() {
+        let repository = "APP/web".parse().unwrap();
+        let short: RefName = "refs/heads/main".parse().unwrap();
+        let long: RefName = format!("refs/heads/{}", "r".repeat(1_000)).parse().unwrap();
+        let whole = "名".repeat(300);
+        for (case, ref_name, subject, author, all_of_author) in [
+            ("300 characters", &short, &*whole, "山田", true),
+            ("ASCII", &short, &*"x".repeat(5_000), "山田", true),
+            (
+                "escapes that are none",
+                &short,
+                &*"%E5".repeat(500),
+                "山田",
+                true,
+            ),
+            ("a long name of a branch", &long, &*whole, "山田 太郎", true),
+            (
+                "a long author too",
+                &long,
+                &*whole,
+                &*"田".repeat(200),
+                false,
+            ),
+        ] {
+            let about = about(subject, author);
+            let metadata = label(&repository, ref_name, &about).metadata().unwrap();
+            assert!(size(&metadata) <= METADATA_BYTES, "{case}");
+            assert!(metadata.values().all(|value| value.is_ascii()), "{case}");
+            let (found, by) = (decoded(&metadata, SUBJECT), decoded(&metadata, AUTHOR));
+            assert!(subject.starts_with(&found), "{case}: {found}");
+            assert!(author.starts_with(&by), "{case}: {by}");
+            assert_eq!(by == author, all_of_author, "{case}: {by}");
+            // No room for one more character is left.
+            let left = METADATA_BYTES - size(&metadata);
+            assert!(left < SUBJECT.len() + 9, "{case}: {left}");
+            assert!(metadata[SUMMARY].starts_with("00112233 "), "{case}");
+        }
     }
 
     #[test]
@@ -244,9 +429,10 @@ mod tests {
             let url: crate::space::SpaceUrl =
                 format!("https://example.test/{path}").parse().unwrap();
             let mark = url.mark();
+            let nothing = About::default();
             let label = Label {
                 space: &mark,
-                ..label(&repository, &ref_name, "")
+                ..label(&repository, &ref_name, &nothing)
             };
             let metadata = label.metadata().unwrap();
             let room = METADATA_BYTES - MAX_NAME_BYTES - 171 - SUMMARY.len() - SPACE.len();
@@ -267,6 +453,7 @@ mod tests {
     fn names_that_leave_no_room_are_refused() {
         let ref_name = format!("refs/heads/{}", "名".repeat(200)).parse().unwrap();
         let repository = "APP/web".parse().unwrap();
-        assert!(label(&repository, &ref_name, "").metadata().is_err());
+        let nothing = About::default();
+        assert!(label(&repository, &ref_name, &nothing).metadata().is_err());
     }
 }

@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
         if let Some(built) = &self.built
             && built.snapshot.commit == commit
         {
-            return Ok(built.snapshot.time);
+            return Ok(built.snapshot.about.time);
         }
         self.built = None;
         let tip = self.tip.expect("the tip was read before");
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
         };
         self.archiving = built.archiving;
         self.count_fetched(built.fetched_bytes);
-        let time = built.snapshot.time;
+        let time = built.snapshot.about.time;
         self.built = Some(built);
         Ok(time)
     }
@@ -342,9 +342,9 @@ impl<'a> Run<'a> {
             ref_name: &self.to.ref_name,
             commit: snapshot.commit,
             tree: snapshot.tree,
-            summary: snapshot.summary.as_ref(),
+            about: &snapshot.about,
+            url: self.to.commit_url(snapshot.commit),
             delivery_id: &delivery_id,
-            commit_time: snapshot.time,
             previous: self.previous.as_ref().map(|previous| previous.commit),
         };
         self.progress.add_bytes(archive.bytes);

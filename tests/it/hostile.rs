@@ -587,8 +587,8 @@ fn a_commit_of_headers_costs_its_bytes() {
         let snapshot = Snapshot::of(commit, &objects, &limits).unwrap();
         (snapshot, "accepted", String::new())
     });
-    assert_eq!(snapshot.summary, "A message");
-    assert_eq!(snapshot.time, Some(1_700_000_000));
+    assert_eq!(snapshot.about.subject, "A message");
+    assert_eq!(snapshot.about.time, Some(1_700_000_000));
 }
 
 #[test]

@@ -74,9 +74,9 @@ async fn put(s3: &S3, way: Way, archive: &Archive, condition: &Condition) -> Res
         ref_name: &MAIN.parse().unwrap(),
         commit: id.parse().unwrap(),
         tree: ObjectId::from_hex(id.as_bytes()).unwrap(),
-        summary: "Add a film".into(),
+        about: &backlog_bridge::snapshot::About::default(),
+        url: None,
         delivery_id: "5d1b9f4e",
-        commit_time: None,
         previous: None,
     };
     match way {

@@ -6,6 +6,8 @@ use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio::sync::OnceCell;
 
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
 use crate::chain::chain;
 
 /// Environment, profile, instance role; honours `AWS_ENDPOINT_URL` and its like. Looked up once, and only when a client is
@@ -68,6 +70,14 @@ enum Class {
     KeyDenied,
     /// The bucket is elsewhere.
     OtherRegion,
+    /// The login is over, or none that AWS knows.
+    Expired,
+    /// This machine's clock is wrong.
+    Skewed,
+    /// S3 says no word, as it does to a question whose answer has no body.
+    Wordless,
+    /// A server that stands in for S3 cannot do it.
+    Lacking,
     /// A server that stands in for S3 has no room.
     DiskFull,
     /// Anything else that the service refuses.
@@ -82,10 +92,20 @@ impl Failure {
         let class = Class::of(err);
         let answer = err.raw_response();
         let said = answer.and_then(|answer| answer.headers().get(ERROR_MESSAGE));
-        let words = match (err.code(), err.message(), said) {
-            (Some(code), Some(message), _) => format!("{code}: {message}"),
-            (_, _, Some(said)) => said.to_owned(),
-            _ => chain(err),
+        let region = answer.and_then(|answer| answer.headers().get("x-amz-bucket-region"));
+        let words = match (err.code(), err.message(), said, region) {
+            (_, _, _, Some(region)) if class == Class::OtherRegion => {
+                format!("the bucket is in {region}: AWS_REGION={region}")
+            }
+            (Some(code), Some(message), ..) => format!("{code}: {message}"),
+            (_, _, Some(said), _) => said.to_owned(),
+            // What the SDK makes of an answer without words is none either.
+            _ => match (err, status(err)) {
+                (SdkError::ServiceError(_), Some(status)) => {
+                    format!("the answer has the status {status} and says no more")
+                }
+                _ => chain(err),
+            },
         };
         Self {
             transient: matches!(class, Class::Passing | Class::Unreachable),
@@ -100,6 +120,21 @@ impl Failure {
 pub(crate) fn status<E>(err: &SdkError<E>) -> Option<u16> {
     err.raw_response()
         .map(|response| response.status().as_u16())
+}
+
+/// How far this machine's clock may be from the service's, in seconds. AWS takes 15 minutes.
+const CLOCK_SECONDS: u64 = 14 * 60;
+
+/// Whether the service's clock says another time than this machine's.
+fn is_skewed<E>(err: &SdkError<E>) -> bool {
+    let date = err
+        .raw_response()
+        .and_then(|answer| answer.headers().get("date"));
+    let theirs = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
+    theirs.is_some_and(|theirs| {
+        let apart = (OffsetDateTime::now_utc() - theirs).whole_seconds();
+        apart.unsigned_abs() > CLOCK_SECONDS
+    })
 }
 
 impl Class {
@@ -117,6 +152,12 @@ impl Class {
                 return Self::Missing;
             }
             "DecryptionFailure" => return Self::KeyDenied,
+            "RequestTimeTooSkewed" => return Self::Skewed,
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken"
+            | "InvalidClientTokenId" | "UnrecognizedClientException" | "InvalidAccessKeyId" => {
+                return Self::Expired;
+            }
+            "NotImplemented" => return Self::Lacking,
             _ if code.contains("AccessDenied") => return Self::Denied,
             _ => {}
         }
@@ -126,8 +167,11 @@ impl Class {
             (_, Some(200)) => Self::Passing,
             (SdkError::ConstructionFailure(_), _) => Self::Configuration,
             (SdkError::DispatchFailure(failure), _) if failure.is_user() => Self::Configuration,
+            (_, Some(400 | 403)) if is_skewed(err) => Self::Skewed,
             (_, Some(403)) => Self::Denied,
             (_, Some(301)) => Self::OtherRegion,
+            (_, Some(400)) if code.is_empty() => Self::Wordless,
+            (_, Some(501)) => Self::Lacking,
             (_, Some(507)) => Self::DiskFull,
             (_, Some(500.. | 408 | 429)) => Self::Passing,
             (_, Some(_)) => Self::Refused,
@@ -164,7 +208,23 @@ impl Class {
                 "; access was denied, check the role's policy and whose credentials these are: aws sts get-caller-identity"
             }
             (Self::KeyDenied, _) => "; the role may not use the key that encrypts it",
-            (Self::OtherRegion, _) => "; the bucket is in another region",
+            (Self::OtherRegion, _) => {
+                "; the bucket is in another region, name that with AWS_REGION, or use a bucket of this one"
+            }
+            (Self::Expired, _) => {
+                "; the login has expired or is not known, log in again: aws sso login, aws login, or new access keys"
+            }
+            (Self::Skewed, _) => {
+                "; this machine's clock is wrong, and AWS takes no request that seems older than 15 minutes: set the clock"
+            }
+            (Self::Wordless, _) => {
+                "; S3 answers so when a login has expired (aws sso login, aws login, or new access keys) or the region is \
+                 another (AWS_REGION); aws s3api head-bucket says more"
+            }
+            (Self::Lacking, Service::S3) => {
+                "; this S3 cannot do what is needed, such as writes under a condition (If-None-Match, If-Match)"
+            }
+            (Self::Lacking, _) => "; it cannot do what is needed",
         }
     }
 }
@@ -254,6 +314,17 @@ mod tests {
                 Class::KeyDenied,
             ),
             ("elsewhere", 301, "", Class::OtherRegion),
+            ("expired", 400, "ExpiredToken", Class::Expired),
+            (
+                "a key that is gone",
+                403,
+                "InvalidAccessKeyId",
+                Class::Expired,
+            ),
+            ("expired, of a HEAD", 400, "", Class::Wordless),
+            ("a wrong clock", 403, "RequestTimeTooSkewed", Class::Skewed),
+            ("no conditions", 501, "NotImplemented", Class::Lacking),
+            ("not there, without words", 501, "", Class::Lacking),
             ("no room", 507, "", Class::DiskFull),
             ("a wrong request", 400, "InvalidArgument", Class::Refused),
         ] {
@@ -277,6 +348,43 @@ mod tests {
             (unread, Class::Passing),
         ] {
             assert_eq!(Class::of(&err), expected, "{}", chain(&err));
+        }
+    }
+
+    /// An answer without a body.
+    fn head(status: u16, headers: &[(&'static str, String)]) -> Failure {
+        let mut response = response(status);
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, value.clone());
+        }
+        let said = ErrorMetadata::builder().build();
+        Failure::of(Service::S3, &Failed::service_error(said, response))
+    }
+
+    #[test]
+    fn an_answer_without_words_says_what_its_headers_tell() {
+        let region = [("x-amz-bucket-region", "ap-northeast-1".to_owned())];
+        let failure = head(301, &region);
+        assert_eq!(
+            failure.words,
+            "the bucket is in ap-northeast-1: AWS_REGION=ap-northeast-1"
+        );
+        let expired = head(400, &[]);
+        assert_eq!(
+            expired.words,
+            "the answer has the status 400 and says no more"
+        );
+        assert!(expired.advice.contains("aws sso login") && !expired.transient);
+        let now = OffsetDateTime::now_utc();
+        for (hours, is_skewed) in [(0, false), (-1, true), (1, true)] {
+            let date = now + time::Duration::hours(hours);
+            let date = date.format(&Rfc2822).unwrap().replace("+0000", "GMT");
+            let failure = head(403, &[("date", date)]);
+            assert_eq!(
+                failure.advice.contains("clock is wrong"),
+                is_skewed,
+                "{failure:?}"
+            );
         }
     }
 

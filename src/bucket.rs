@@ -102,7 +102,7 @@ impl S3 {
         }
     }
 
-    /// A server at `endpoint`, such as the embedded one.
+    /// A server at `endpoint` on this machine, such as the embedded one: `http`, whatever proxy is set.
     #[must_use]
     pub fn at(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
         let config = aws_sdk_s3::Config::builder()
@@ -113,6 +113,8 @@ impl S3 {
             .region(Region::new("us-east-1"))
             .endpoint_url(endpoint)
             .force_path_style(true)
+            // Without TLS, and past any proxy: it is on this machine.
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();
         Self {
             client: Client::from_conf(config),

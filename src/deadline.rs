@@ -68,13 +68,17 @@ pub(crate) async fn flowing<T>(
                 source: why.into(),
             });
         }
-        if !progress.is_patient() && flow.is_slow(came, now) {
+        let is_slow = flow.is_slow(came, now);
+        if is_slow {
+            progress.be_slow();
+        }
+        if is_slow && !progress.is_patient() {
             progress.stop();
             let source =
                 "it takes long, and others wait; a job that is in nobody's way gives it more time";
             return Err(Error::Unreachable {
                 url: url.to_owned(),
-                silent: Silent::Repository,
+                silent: Silent::Pack,
                 source: source.into(),
             });
         }

@@ -30,6 +30,8 @@ pub enum Silent {
     Host,
     /// One repository, on a host that may be well.
     Repository,
+    /// A pack of one repository, whose refs may come at once.
+    Pack,
     /// Nobody now: it was not asked, since it gave no answer a short while ago.
     NotAsked,
 }

@@ -85,6 +85,7 @@ pub struct Progress {
     wire: AtomicU64,
     received: AtomicBool,
     stopped: AtomicBool,
+    slow: AtomicBool,
     deadline: Option<Instant>,
     is_impatient: bool,
     hurried: watch::Sender<bool>,
@@ -180,6 +181,16 @@ impl Progress {
     /// Counts one more object.
     pub fn add_object(&self) {
         self.objects.fetch_add(1, Relaxed);
+    }
+
+    /// Takes note that a pack takes long.
+    pub(crate) fn be_slow(&self) {
+        self.slow.store(true, Relaxed);
+    }
+
+    /// Whether one took long.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Relaxed)
     }
 
     /// Asks the work to end soon, with an error.

@@ -126,6 +126,9 @@ struct Wire {
     waited_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rests: Option<String>,
+    /// Without it, the first of the looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -282,6 +285,10 @@ impl Job {
             Some(Recheck::StepBack { seen, waited }) => (Some(seen), *waited),
             _ => (None, None),
         };
+        let after = match &self.recheck {
+            Some(Recheck::Ref { after }) if *after != LOOKS[0] => Some(*after),
+            _ => None,
+        };
         let wire = Wire {
             route: self.route.clone(),
             repository: self.repository.to_string(),
@@ -296,6 +303,7 @@ impl Job {
             tip: seen.map(|seen| seen.tip.to_string()),
             waited_ms: waited.and_then(|waited| waited.as_millis().try_into().ok()),
             rests: self.rests.clone(),
+            after_ms: after.and_then(|after| after.as_millis().try_into().ok()),
         };
         serde_json::to_string(&wire).expect("plain data")
     }
@@ -329,7 +337,9 @@ impl Message {
                 },
                 waited: wire.waited_ms.map(Duration::from_millis),
             }),
-            (true, ..) => Some(Recheck::Ref { after: LOOKS[0] }),
+            (true, ..) => Some(Recheck::Ref {
+                after: wire.after_ms.map_or(LOOKS[0], Duration::from_millis),
+            }),
         };
         Ok(Self::Deliver(Box::new(Job {
             route: wire.route,

@@ -149,10 +149,11 @@ impl Remote {
             // A web page or a redirect: most likely the address of something else.
             if err.is_unsupported() {
                 let url = self.url.clone();
-                Error::RepositoryNotFound {
-                    url,
-                    source: words(err),
-                }
+                let source = match allowance.redirect() {
+                    Some(to) => self.redirected(&to).into(),
+                    None => words(err),
+                };
+                Error::RepositoryNotFound { url, source }
             } else {
                 self.error_of_refs(err, &allowance)
             }
@@ -241,6 +242,22 @@ impl Remote {
                 source,
             },
             err => err,
+        }
+    }
+
+    /// What is said of a redirect: whoever follows one would carry the password to whoever the server names.
+    fn redirected(&self, to: &str) -> String {
+        let shown = plain::foreign(to);
+        // What follows the space's URL.
+        let mut parts = self.url.rsplitn(3, '/');
+        let [repository, project] = [parts.next(), parts.next()].map(Option::unwrap_or_default);
+        let below = format!("/{project}/{repository}");
+        match to.split_once(&below) {
+            Some((space, _)) if space.starts_with("https://") => format!(
+                "it redirects to {shown}, and no redirect is followed; if the space has moved there, write url = \"{}\"",
+                plain::foreign(space)
+            ),
+            _ => format!("it redirects to {shown}, and no redirect is followed"),
         }
     }
 

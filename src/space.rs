@@ -144,7 +144,9 @@ impl FromStr for SpaceUrl {
         if authority.contains('@') {
             return Err(InvalidSpaceUrl::UserInfo);
         }
-        if rest.contains(['?', '#']) {
+        // A folder may be called so.
+        let is_file = scheme.eq_ignore_ascii_case(Scheme::File.as_str());
+        if !is_file && rest.contains(['?', '#']) {
             return Err(InvalidSpaceUrl::Query);
         }
         let scheme = [Scheme::Https, Scheme::Http, Scheme::File]
@@ -156,7 +158,8 @@ impl FromStr for SpaceUrl {
         let plain_host = host
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-.[]:".contains(&b));
-        let plain_path = !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\')
+        let is_odd = |c: char| c.is_control() || c == '\\' || (c.is_whitespace() && !is_file);
+        let plain_path = !path.contains(is_odd)
             && path
                 .split('/')
                 .all(|segment| segment != "." && segment != "..");

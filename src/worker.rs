@@ -212,7 +212,7 @@ impl Worker {
                 delivery.result = Ok(Success::BranchGone);
                 end = End::Done;
             }
-            if delivery.is_unsettled {
+            if delivery.is_unsettled && delivery.result.is_ok() {
                 more.push(job.awaited(SETTLED));
             }
             more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));

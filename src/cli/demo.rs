@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
 use self::scratch::Scratch;
 use super::{
     Common, Ended, Usage, report,
-    serve::{Running, new_token},
+    serve::{Running, Stop, new_token},
     setup::setup,
 };
 
@@ -27,12 +27,15 @@ const SHOWN: usize = 8;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  backlog-bridge demo\n  \
-    backlog-bridge demo --repository ../web --store demo-store\n\n\
+    backlog-bridge demo ../web --store demo-store\n\n\
     The repository is only read: everything happens in a clone of it.")]
 pub(super) struct Options {
     /// The Git repository to deliver [default: the one this folder is in, or a small sample].
-    #[arg(long, value_name = "PATH_OR_URL")]
+    #[arg(value_name = "PATH_OR_URL")]
     repository: Option<String>,
+    /// The same, as it was asked for before.
+    #[arg(long = "repository", hide = true, conflicts_with = "repository")]
+    named: Option<String>,
 }
 
 pub(super) async fn run(
@@ -43,8 +46,10 @@ pub(super) async fn run(
     if common.aws {
         return Err(Usage("demo needs no AWS; leave --aws away".into()));
     }
+    let mut stop = Stop::listen()?;
     let temporary = tempfile::tempdir()?;
-    let scratch = Scratch::clone(temporary.path(), options.repository.as_deref())?;
+    let repository = options.repository.or(options.named);
+    let scratch = Scratch::clone(temporary.path(), repository.as_deref())?;
     let kept = common.store.as_deref();
     let store = common
         .store
@@ -86,6 +91,8 @@ pub(super) async fn run(
     tokio::select! {
         () = serve_hooks(listener, receiver, queue, |_, _| {}, std::future::pending()) => unreachable!("it never stops"),
         worked = demo.show(kept) => Ok(Ended::Well.and(!worked?)),
+        // What it made is removed all the same.
+        () = stop.asked() => Ok(Ended::WithFailures),
     }
 }
 

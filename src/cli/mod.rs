@@ -114,7 +114,11 @@ pub(crate) fn run() -> ExitCode {
             let ended = runtime.block_on(async {
                 // A file that may not grow any more is an error of who writes it, and not the end of the process.
                 let _limit = signal(SignalKind::from_raw(SIGXFSZ));
-                dispatch(cli, &config).await
+                tokio::select! {
+                    biased;
+                    () = out::unread() => Ok(Ended::WithFailures),
+                    ended = dispatch(cli, &config) => ended,
+                }
             });
             // A blocked read of a Git server that was given up must not hold the process.
             runtime.shutdown_background();

@@ -14,6 +14,7 @@ use std::{
 };
 
 use backlog_bridge::plain;
+use tokio::sync::Notify;
 
 /// How many lines may wait for their reader.
 const WAITING: usize = 1_000;
@@ -29,13 +30,21 @@ struct Service {
     stderr: Stream,
 }
 
-/// Writes a line on stdout. A command ends quietly when nobody reads on, as in `demo | head`.
+/// Told when nobody reads what a command says.
+static UNREAD: Notify = Notify::const_new();
+
+/// Writes a line on stdout, if anybody reads it.
 pub(super) fn say(text: Arguments<'_>) {
     if let Some(service) = SERVICE.get() {
         service.stdout.send(text.to_string());
     } else if writeln!(io::stdout(), "{text}").is_err() {
-        std::process::exit(1);
+        UNREAD.notify_one();
     }
+}
+
+/// Waits until nobody reads on what a command says, as in `demo | head`. Then it ends quietly, and tidies up.
+pub(super) async fn unread() {
+    UNREAD.notified().await;
 }
 
 /// Writes lines on stderr, if anybody reads them.

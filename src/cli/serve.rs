@@ -194,7 +194,7 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
 const STOPPED_WITHIN: Duration = Duration::from_secs(4);
 
 /// The wish of somebody that this ends: Ctrl-C, SIGTERM as service managers send it, or SIGHUP of a terminal that is closed.
-struct Stop {
+pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
     /// Unless whoever started it has said that it outlives the terminal, as `nohup` does.
@@ -204,7 +204,7 @@ struct Stop {
 }
 
 impl Stop {
-    fn listen() -> Result<Self, Usage> {
+    pub(super) fn listen() -> Result<Self, Usage> {
         let outlives = is_ignored(SignalKind::hangup());
         let hangup = (!outlives).then(|| signal(SignalKind::hangup()));
         Ok(Self {
@@ -215,7 +215,7 @@ impl Stop {
         })
     }
 
-    async fn asked(&mut self) {
+    pub(super) async fn asked(&mut self) {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => _ = hangup.recv().await,

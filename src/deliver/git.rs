@@ -102,12 +102,17 @@ impl<'a> Git<'a> {
         self.connection = None;
     }
 
-    /// Takes note that the server began to answer and did not go on.
-    pub(super) fn fell_silent(&self) {
+    /// Takes note that a pack took long, or that it was not waited for any longer.
+    pub(super) fn was_slow(&self, is_given_up: bool) {
+        let had_time = is_given_up && self.is_patient;
         let url = &self.remote.url;
-        let is_patient = self.is_patient;
         self.silences
-            .was(Silent::Repository, url, is_patient, Instant::now());
+            .was(Silent::Pack, url, had_time, Instant::now());
+    }
+
+    /// Takes note that a pack came as fast as others.
+    pub(super) fn was_fast(&self) {
+        self.silences.is_fast(&self.remote.url);
     }
 
     /// A request that changes nothing and is cheap, so that an answer begins soon. A server may close a connection that was
@@ -194,15 +199,12 @@ impl<'a> Git<'a> {
                 });
             // Whoever waited for it may be gone: the others want to know all the same. That our own time was over, or that an
             // old connection was closed, says nothing of the server.
-            let is_host = matches!(
-                &done,
-                Err(Error::Unreachable {
-                    silent: Silent::Host,
-                    ..
-                })
-            );
-            let had_time = began.elapsed() >= PATIENT;
-            if done.is_ok() || had_time || (is_new && is_host) {
+            let says_nothing = match &done {
+                Err(Error::Unreachable { silent, .. }) if *silent == Silent::Host => !is_new,
+                Err(Error::Unreachable { .. }) => began.elapsed() < PATIENT,
+                _ => false,
+            };
+            if !says_nothing {
                 learner.learn(&url, &done, is_patient, Instant::now());
             }
             done

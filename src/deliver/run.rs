@@ -63,6 +63,10 @@ pub(super) struct Run<'a> {
     failed_put: Option<Error>,
     /// The part of the last build that was no fetch, and has a stage of its own.
     archiving: Duration,
+    /// Whether this delivery made a version.
+    has_stored: bool,
+    /// Whether it waited for the Git server to catch up.
+    has_waited: bool,
     delivery: Delivery,
 }
 
@@ -91,6 +95,8 @@ impl<'a> Run<'a> {
             replaced: Vec::new(),
             failed_put: None,
             archiving: Duration::ZERO,
+            has_stored: false,
+            has_waited: false,
             delivery: Delivery::ended(Ok(Success::AlreadyCurrent)),
         }
     }
@@ -179,7 +185,16 @@ impl<'a> Run<'a> {
                 tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
                 Ok(Saw::Waited)
             }
+            // Where others wait for the turn, a server that lags is given its time by a later look: after a short wait here, or
+            // at once where it has just shown something new.
+            Action::Wait(_)
+                if !self.progress.is_patient() && (self.has_waited || self.has_stored) =>
+            {
+                self.delivery.is_unsettled = true;
+                Ok(Saw::Waited)
+            }
             Action::Wait(time) => {
+                self.has_waited = true;
                 tokio::select! {
                     () = tokio::time::sleep(time) => {}
                     () = self.progress.hurried() => self.delivery.is_unsettled = true,
@@ -253,8 +268,11 @@ impl<'a> Run<'a> {
         let from = (&self.to.repository, &*self.to.url);
         let built = flowing(progress, &limits, from, Box::pin(self.build(commit))).await;
         // Nobody else stops work that is waited for.
-        if built.is_err() && progress.is_stopped() {
-            self.git.fell_silent();
+        let is_given_up = built.is_err() && progress.is_stopped();
+        if is_given_up || progress.is_slow() {
+            self.git.was_slow(is_given_up);
+        } else if built.is_ok() {
+            self.git.was_fast();
         }
         built
     }
@@ -374,6 +392,7 @@ impl<'a> Run<'a> {
     }
 
     fn stored(&mut self) {
+        self.has_stored = true;
         if let Some(Built {
             snapshot, archive, ..
         }) = &self.built

@@ -29,17 +29,18 @@ pub struct Silences {
 }
 
 /// Who did not answer: whoever cannot be connected to speaks for all that is there; an answer that does not come, for one
-/// repository.
+/// repository; and a pack that does not, for packs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Who {
     Host(String),
     Repository(String),
+    Pack(String),
 }
 
 impl Who {
     fn url(&self) -> &str {
         match self {
-            Self::Host(url) | Self::Repository(url) => url,
+            Self::Host(url) | Self::Repository(url) | Self::Pack(url) => url,
         }
     }
 }
@@ -100,10 +101,16 @@ impl Silences {
     ) {
         match result {
             Err(Error::Unreachable { silent, .. }) => self.was(*silent, url, is_patient, now),
-            _ => self
-                .silent()
-                .retain(|who, _| !of(url).any(|known| known == *who)),
+            _ => self.silent().retain(|who, _| {
+                let is_pack = matches!(who, Who::Pack(_));
+                is_pack || !of(url).any(|known| known == *who)
+            }),
         }
+    }
+
+    /// Takes note that a repository sends packs as fast as others.
+    pub(super) fn is_fast(&self, url: &str) {
+        self.silent().remove(&Who::Pack(url.to_owned()));
     }
 
     /// Takes note that a repository, or whoever has it, gave no answer. It is left alone by all once it had enough time.
@@ -111,6 +118,7 @@ impl Silences {
         let who = match silent {
             Silent::Host => Who::Host(host(url).to_owned()),
             Silent::Repository => Who::Repository(url.to_owned()),
+            Silent::Pack => Who::Pack(url.to_owned()),
             Silent::NotAsked => return,
         };
         let mut known = self.silent();
@@ -142,6 +150,7 @@ fn of(url: &str) -> impl Iterator<Item = Who> {
     [
         Who::Host(host(url).to_owned()),
         Who::Repository(url.to_owned()),
+        Who::Pack(url.to_owned()),
     ]
     .into_iter()
 }
@@ -197,6 +206,17 @@ mod tests {
         assert_eq!(patient(&web, 101), Some(PATIENT));
         silences.learn(&web, &Ok(()), true, at(102));
         assert_eq!(hasty(&web, 102), Some(IMPATIENT));
+
+        // Refs that come at once say nothing of packs.
+        learn(&web, Silent::Pack, false, 110);
+        silences.learn(&web, &Ok(()), true, at(111));
+        assert_eq!(
+            (hasty(&web, 111), hasty(&api, 111)),
+            (None, Some(IMPATIENT))
+        );
+        assert_eq!(patient(&web, 111), Some(PATIENT));
+        silences.is_fast(&web);
+        assert_eq!(hasty(&web, 111), Some(IMPATIENT));
 
         // Who cannot be connected to speaks for all that is there.
         learn(&web, Silent::Host, true, 200);

@@ -35,6 +35,8 @@ pub(super) struct Allowance {
     /// Who is told how many bytes come.
     told: Arc<Mutex<Option<Arc<Progress>>>>,
     heard: Heard,
+    /// Where the last answer sends its client.
+    redirect: Arc<Mutex<Option<String>>>,
 }
 
 impl Allowance {
@@ -70,6 +72,16 @@ impl Allowance {
 
     fn told(&self) -> MutexGuard<'_, Option<Arc<Progress>>> {
         self.told.lock().expect("nothing panics while it is held")
+    }
+
+    fn redirects(&self) -> MutexGuard<'_, Option<String>> {
+        let redirect = self.redirect.lock();
+        redirect.expect("nothing panics while it is held")
+    }
+
+    /// Where the last answer sends its client, if it does.
+    pub(super) fn redirect(&self) -> Option<String> {
+        self.redirects().clone()
     }
 
     /// Whether refs were left out of the last list for which there was no room.
@@ -127,6 +139,15 @@ impl Capped {
         }
     }
 
+    fn headers(&self, headers: PlainHeaders) -> Headers {
+        *self.allowance.redirects() = None;
+        Headers {
+            plain: headers,
+            line: Vec::new(),
+            allowance: self.allowance.clone(),
+        }
+    }
+
     fn body(&self, body: Plain) -> Body {
         let allowance = self.allowance.clone();
         let filter = allowance.wanted().take().map(Filter::new);
@@ -138,9 +159,10 @@ impl Capped {
 }
 
 type Plain = <reqwest::Remote as Http>::ResponseBody;
+type PlainHeaders = <reqwest::Remote as Http>::Headers;
 
 impl Http for Capped {
-    type Headers = <reqwest::Remote as Http>::Headers;
+    type Headers = Headers;
     type ResponseBody = Body;
     type PostBody = <reqwest::Remote as Http>::PostBody;
 
@@ -151,7 +173,7 @@ impl Http for Capped {
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<GetResponse<Self::Headers, Body>, gix::Error> {
         let GetResponse { headers, body } = self.client.get(url, base_url, headers)?;
-        let body = self.body(body);
+        let (headers, body) = (self.headers(headers), self.body(body));
         Ok(GetResponse { headers, body })
     }
 
@@ -167,7 +189,7 @@ impl Http for Capped {
             headers,
             body,
         } = self.client.post(url, base_url, headers, kind)?;
-        let body = self.body(body);
+        let (headers, body) = (self.headers(headers), self.body(body));
         Ok(PostResponse {
             post_body,
             headers,
@@ -181,6 +203,58 @@ impl Http for Capped {
 
     fn redirected_base_url(&self) -> Option<String> {
         self.client.redirected_base_url()
+    }
+}
+
+/// How much of a header's line is looked at, in bytes.
+const HEADER_BYTES: usize = 4 << 10;
+
+/// An answer's headers, of which it is noted where they send the client.
+pub(super) struct Headers {
+    plain: PlainHeaders,
+    line: Vec<u8>,
+    allowance: Allowance,
+}
+
+impl Headers {
+    fn note(&mut self, byte: u8) {
+        if byte != b'\n' {
+            if self.line.len() < HEADER_BYTES {
+                self.line.push(byte);
+            }
+            return;
+        }
+        let line = String::from_utf8_lossy(&self.line);
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("location")
+        {
+            *self.allowance.redirects() = Some(value.trim().to_owned());
+        }
+        self.line.clear();
+    }
+}
+
+impl Read for Headers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Headers {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.plain.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        // What is there already cannot fail.
+        let bytes = self.plain.fill_buf().unwrap_or_default();
+        let bytes = bytes[..n.min(bytes.len())].to_vec();
+        for byte in bytes {
+            self.note(byte);
+        }
+        self.plain.consume(n);
     }
 }
 

@@ -1208,11 +1208,88 @@ fn the_demo_works_with_and_without_a_repository() {
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
     place.repository.set_symbolic_ref("HEAD", MAIN);
     let path = place.repository.path().to_str().unwrap();
-    let own = place.run(&["demo", "--repository", path, "--store", "kept"], &[]);
+    let own = place.run(&["demo", path, "--store", "kept"], &[]);
     assert_eq!(own.code, Some(0), "{own:?}");
     assert!(place.path("kept/sources/DEMO/web.zip").is_dir());
+    // As it was asked for before.
     let none = place.run(&["demo", "--repository", "/does/not/exist"], &[]);
     assert_eq!(none.code, Some(2), "{none:?}");
+    // In a bare one.
+    let mut bare = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+    let bare = bare.current_dir(path).arg("demo").stdin(Stdio::null());
+    let bare = Ran::from(run_within(bare, LIMIT).unwrap());
+    assert_eq!(bare.code, Some(0), "{bare:?}");
+    assert!(bare.stdout.contains("DEMO/web"), "{bare:?}");
+}
+
+#[test]
+fn no_proxy_and_no_name_of_a_folder_stops_the_first_commands() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let nobody = "http://127.0.0.1:1";
+    let temporary = place.path("一時 フォルダ #1");
+    fs::create_dir(&temporary).unwrap();
+    let temporary = temporary.to_str().unwrap();
+    let folder = place.path("作業 場所%20?");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(place.path("routes.toml"), folder.join("routes.toml")).unwrap();
+    for proxy in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        for command in ["demo", "sync"] {
+            let mut run = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+            let run = run
+                .current_dir(&folder)
+                .arg(command)
+                .env_remove("SOURCE_BUCKET")
+                .env(proxy, nobody)
+                .env("TMPDIR", temporary)
+                .stdin(Stdio::null());
+            let ran = Ran::from(run_within(run, LIMIT).unwrap());
+            assert_eq!(ran.code, Some(0), "{proxy}, {command}: {ran:?}");
+        }
+    }
+    assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    let left = fs::read_dir(folder.join("backlog-bridge-store/sources")).unwrap();
+    assert!(left.count() > 0, "it was delivered here");
+}
+
+#[test]
+fn a_demo_that_nobody_reads_to_its_end_or_that_is_stopped_tidies_up() {
+    let place = Place::new();
+    for (case, script) in [
+        ("head", "\"$0\" demo | head -1"),
+        ("gone at once", "\"$0\" demo | true"),
+        (
+            "Ctrl-C",
+            "\"$0\" demo > out & sleep 0.4; kill -INT $!; wait $!",
+        ),
+        (
+            "a service manager",
+            "\"$0\" demo > out & sleep 0.2; kill -TERM $!; wait $!",
+        ),
+    ] {
+        let temporary = place.path(case);
+        fs::create_dir(&temporary).unwrap();
+        let mut shell = Command::new("bash");
+        let shell = shell
+            .current_dir(place.folder.path())
+            .args(["-m", "-c", script, env!("CARGO_BIN_EXE_backlog-bridge")])
+            .env("TMPDIR", &temporary)
+            .stdin(Stdio::null());
+        let ran = Ran::from(run_within(shell, LIMIT).unwrap());
+        assert_eq!(
+            fs::read_dir(&temporary).unwrap().count(),
+            0,
+            "{case}: {ran:?}"
+        );
+        assert!(!ran.stderr.contains("panicked"), "{case}: {ran:?}");
+    }
 }
 
 #[test]

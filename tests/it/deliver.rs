@@ -89,6 +89,8 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
             version.metadata["codepipeline-artifact-revision-summary"].clone(),
         ),
         ("delivery-id", delivery_id.clone()),
+        ("git-author", text("Robot")),
+        ("git-author-time", text("1700000000")),
         ("git-commit", commit.clone()),
         ("git-commit-time", text("1700000000")),
         ("git-ref", text(MAIN)),
@@ -97,6 +99,7 @@ async fn a_first_delivery_holds_the_tree_and_says_what_it_is() {
             "git-space",
             format!("file://{}", world.upstream.root().display()),
         ),
+        ("git-subject", text("Commit%20at%201700000000")),
         ("git-tree", tree),
     ];
     assert_eq!(
@@ -861,6 +864,11 @@ fn a_redirect_is_not_followed() {
             server.fault(Handshake, GitFault::Redirect(elsewhere.base()));
             let err = failure(world.deliver().await);
             assert_eq!(err.kind(), "repository_not_found", "{}", chain(&err));
+            let expected = format!(
+                "if the space has moved there, write url = \"{}\"",
+                elsewhere.space_url()
+            );
+            assert!(chain(&err).ends_with(&expected), "{}", chain(&err));
             assert!(elsewhere.requests().is_empty());
         });
     });

@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// How often it is looked what was delivered. That costs time, too.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Repositories that are well, with their branches.
 const WELL: usize = 20;
 const BRANCHES: usize = 3;
@@ -101,7 +104,7 @@ impl Town {
                 nth += 1;
             }
             news(&mut times);
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(LOOK_EVERY);
         }
         let end = Instant::now() + Duration::from_mins(1);
         while !times.is_complete() {
@@ -110,7 +113,7 @@ impl Town {
                 "not everything was delivered: {times}"
             );
             news(&mut times);
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(LOOK_EVERY);
         }
         times
     }
@@ -241,8 +244,7 @@ async fn the_functions_deliver_who_is_well_beside_who_is_sick() {
         let news = |times: &mut Times| {
             for branch in times.waiting() {
                 let key = format!("{}/{}.zip", branch.0, branch.1);
-                let newest = s3.versions(BUCKET, &key).into_iter().next();
-                if let Some(version) = newest {
+                if let Some(version) = s3.newest(BUCKET, &key) {
                     times.delivered(&branch, &version.metadata["git-commit"]);
                 }
             }

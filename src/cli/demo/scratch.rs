@@ -203,9 +203,11 @@ impl Scratch {
 /// The repository that this folder is in, if it has a commit.
 fn surrounding() -> Option<String> {
     run(Command::new("git").args(["rev-parse", "--verify", "--quiet", "HEAD"])).ok()?;
-    run(Command::new("git").args(["rev-parse", "--show-toplevel"]))
-        .ok()
-        .filter(|top| !top.is_empty())
+    // A bare repository has no top.
+    ["--show-toplevel", "--absolute-git-dir"]
+        .into_iter()
+        .find_map(|place| run(Command::new("git").args(["rev-parse", place])).ok())
+        .filter(|place| !place.is_empty())
 }
 
 /// What a repository is called, by its path or URL.

@@ -559,6 +559,39 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_server_is_a_job_that_says_for_which() {
+        let silent = "https://a.example/git/APP/web.git";
+        let rests = job().resting(silent);
+        assert!(rests.body().contains(&format!("\"rests\":\"{silent}\"")));
+        // The jobs of all refs that wait for it are one group, which is nobody else's.
+        let other_ref = Job {
+            ref_name: "refs/heads/dev".parse().unwrap(),
+            ..rests.clone()
+        };
+        assert_eq!(rests.group(), other_ref.group());
+        let groups = [
+            rests.group(),
+            job().group(),
+            job().awaited(LOOKS[0]).group(),
+            job().resting("https://a.example").group(),
+        ];
+        let distinct: std::collections::HashSet<_> = groups.iter().collect();
+        assert_eq!(distinct.len(), groups.len());
+        // A later look after another time than the first one says after which.
+        let later = job().awaited(Duration::from_secs(7));
+        assert!(
+            later.body().contains("\"after_ms\":7000"),
+            "{}",
+            later.body()
+        );
+        assert!(!job().awaited(LOOKS[0]).body().contains("after"));
+        for job in [rests, later, job().awaited(LOOKS[0])] {
+            let read = Message::parse(&job.body()).unwrap();
+            assert_eq!(read, Message::Deliver(job.into()));
+        }
+    }
+
+    #[test]
     fn a_job_is_spelled_as_the_contract_has_it() {
         let (hint, before) = ("1".repeat(40), "2".repeat(40));
         let expected = format!(

@@ -182,12 +182,17 @@ impl Receiver {
         if request.method != "POST" {
             return Err("no POST");
         }
-        let rest = request.path.strip_prefix(HOOKS).ok_or("another path")?;
-        let candidate = if rest.is_empty() {
-            let password = request.authorization.and_then(basic_password);
-            password.map(Cow::Owned)
-        } else {
-            rest.strip_prefix('/').map(Cow::Borrowed)
+        let path = request.path;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        // A domain of the API's own may put a path in front.
+        let (_, rest) = path.rsplit_once(HOOKS).ok_or("another path")?;
+        let candidate = match rest.strip_prefix('/') {
+            Some(token) => Some(Cow::Borrowed(token)),
+            None if rest.is_empty() => {
+                let password = request.authorization.and_then(basic_password);
+                password.map(Cow::Owned)
+            }
+            None => return Err("another path"),
         };
         let candidate = candidate.ok_or("no token")?;
         if self.may_post(request.source_ip) {

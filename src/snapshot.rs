@@ -18,6 +18,7 @@ pub use self::{about::About, folders::Folders};
 use crate::{
     limits::{Exceeded, Limits, within},
     pack::Objects,
+    plain,
     push::CommitId,
 };
 
@@ -163,7 +164,8 @@ impl Snapshot {
             folders: 0,
             path_bytes: 0,
             bytes: 0,
-            lfs_pointers: 0,
+            submodules: Examples::default(),
+            lfs_pointers: Examples::default(),
             windows_hostile: Examples::default(),
             twins: Examples::default(),
         };
@@ -186,23 +188,29 @@ struct Walk<'a> {
     folders: u64,
     path_bytes: u64,
     bytes: u64,
-    lfs_pointers: u64,
+    submodules: Examples,
+    lfs_pointers: Examples,
     windows_hostile: Examples,
     /// Names that are one with another one of their folder on some disks.
     twins: Examples,
 }
 
-/// How many there are of something, and the first.
+/// How many examples are named.
+const NAMED: u64 = 5;
+
+/// How many there are of something, and the first of them.
 #[derive(Default)]
 struct Examples {
     count: u64,
-    first: BString,
+    shown: String,
 }
 
 impl Examples {
-    fn add(&mut self, path: impl FnOnce() -> BString) {
-        if self.count == 0 {
-            self.first = path();
+    fn add(&mut self, path: &BStr) {
+        if self.count < NAMED {
+            let comma = if self.count == 0 { "" } else { ", " };
+            let name = plain::foreign(&path.to_str_lossy());
+            self.shown.extend([comma, "\"", &name, "\""]);
         }
         self.count += 1;
     }
@@ -271,7 +279,7 @@ impl<'a> Walk<'a> {
             return Err(SnapshotError::path(join(path, pair[1].filename), why));
         }
         for (_, name) in twins(&names) {
-            self.twins.add(|| join(path, name));
+            self.twins.add(join(path, name).as_bstr());
         }
         Ok(entries)
     }
@@ -288,13 +296,17 @@ impl<'a> Walk<'a> {
                 return Err(SnapshotError::path(path.into(), why));
             }
         };
-        if kind != EntryKind::Submodule {
+        if kind == EntryKind::Submodule {
+            self.submodules.add(path);
+        } else {
             let blob = self
                 .objects
                 .blob(&id)
                 .ok_or(SnapshotError::Missing { what: "blob", id })?;
             self.bytes = self.bytes.saturating_add(blob.size);
-            self.lfs_pointers += u64::from(blob.is_lfs_pointer);
+            if blob.is_lfs_pointer {
+                self.lfs_pointers.add(path);
+            }
             within(
                 "the size of all files in bytes",
                 self.bytes,
@@ -303,7 +315,7 @@ impl<'a> Walk<'a> {
             )?;
         }
         if path::component(entry.filename, None, component::Options::default()).is_err() {
-            self.windows_hostile.add(|| path.into());
+            self.windows_hostile.add(path);
         }
         self.path_bytes += path.len() as u64;
         let entries = u64::from(self.limits.entries);
@@ -328,26 +340,38 @@ impl<'a> Walk<'a> {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.lfs_pointers > 0 {
-            warnings.push(format!(
-                "{} files are kept by Git LFS: the archive holds their pointers, not their content",
-                self.lfs_pointers
-            ));
-        }
-        if self.windows_hostile.count > 0 {
-            warnings.push(format!(
-                "{} names cannot be extracted on Windows, such as {:?}",
-                self.windows_hostile.count, self.windows_hostile.first
-            ));
-        }
-        if self.twins.count > 0 {
-            warnings.push(format!(
-                "{} names differ from another one of their folder only in case, in the form of a letter, or in a dot at the end, \
-                 such as {:?}: on a disk that does not tell them apart (macOS, Windows) one file takes the other's place",
-                self.twins.count, self.twins.first
-            ));
-        }
-        warnings
+        let say = |examples: &Examples, one: &str, many: &str| {
+            let (count, which) = (examples.count, &examples.shown);
+            match count {
+                0 => None,
+                1 => Some(format!("{which}: {one}")),
+                _ => Some(format!("{count} {many}, such as {which}")),
+            }
+        };
+        let warnings = [
+            say(
+                &self.submodules,
+                "this submodule is an empty folder in the archive; fetch it in the build, or commit what is needed",
+                "submodules are empty folders in the archive; fetch them in the build, or commit what is needed",
+            ),
+            say(
+                &self.lfs_pointers,
+                "this file is kept by Git LFS; the archive holds its pointer, not its content",
+                "files are kept by Git LFS; the archive holds their pointers, not their content",
+            ),
+            say(
+                &self.windows_hostile,
+                "this name cannot be extracted on Windows",
+                "names cannot be extracted on Windows",
+            ),
+            say(
+                &self.twins,
+                "this name differs from another one of its folder only in case, in the form of a letter, or in a dot at the end; \
+                 on a disk that does not tell them apart (macOS, Windows), one takes the other's place",
+                "names differ from another one of their folder only in case, in the form of a letter, or in a dot at the end; \
+                 on a disk that does not tell them apart (macOS, Windows), one takes the other's place",
+            ),
+        ];
+        warnings.into_iter().flatten().collect()
     }
 }

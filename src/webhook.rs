@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The longest body that is read, in bytes.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 
 /// How many commits of one push are kept. They are hints, and all of them have to fit into one queue message.
 const MAX_COMMITS: usize = 1_000;
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_over_1_mib_is_refused() {
+    fn a_body_over_6_mib_is_refused() {
         let fits = format!(
             r#"{{"type":1,"content":{{}}}}{}"#,
             " ".repeat(MAX_BODY_BYTES - 23)

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backlog_bridge::webhook::MAX_BODY_BYTES;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -342,7 +343,7 @@ fn a_token_of_ones_own_is_not_shown_and_others_find_nothing() {
     assert_eq!(serving.post("another-token-of-somebody", push()).0, 404);
     assert_eq!(serving.post(token, push()).0, 202);
     assert_eq!(serving.post(token, "{".into()).0, 400);
-    let long = format!("payload={}", "x".repeat(1024 * 1024));
+    let long = format!("payload={}", "x".repeat(MAX_BODY_BYTES));
     assert_eq!(serving.post(token, long).0, 413);
     let login = serving
         .client

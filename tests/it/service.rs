@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use backlog_bridge::webhook::MAX_BODY_BYTES;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
@@ -125,8 +126,21 @@ async fn every_envelope_of_either_webhook_is_taken() {
         };
         assert_eq!((status, &*body), expected, "{file}");
     }
-    // Base64, and the token as a password.
     let body = project_push("update", MAIN, &[]);
+    // Behind a domain with a base path, and with a slash behind.
+    for path in [
+        format!("/bridge/hooks/{TOKEN}"),
+        format!("/a/hooks/b/hooks/{TOKEN}/"),
+        format!("/hooks/{TOKEN}/"),
+    ] {
+        let event = request("POST", &path, &body);
+        assert_eq!(
+            answer(&service.receive.invoke(&event).await).0,
+            202,
+            "{path}"
+        );
+    }
+    // Base64, and the token as a password.
     let mut event = request("POST", "/hooks", &BASE64_STANDARD.encode(body));
     event["isBase64Encoded"] = true.into();
     let login = BASE64_STANDARD.encode(format!("backlog:{TOKEN}"));
@@ -308,7 +322,13 @@ async fn whoever_does_not_know_the_token_finds_nothing() {
             "POST",
             format!("/hooks/{TOKEN}1"),
         ),
-        ("a token and a slash", "POST", format!("/hooks/{TOKEN}/")),
+        (
+            "a token and two slashes",
+            "POST",
+            format!("/hooks/{TOKEN}//"),
+        ),
+        ("something behind it", "POST", format!("/hooks/{TOKEN}/x")),
+        ("another name", "POST", format!("/myhooks/x{TOKEN}")),
         ("no token", "POST", "/hooks".into()),
         ("an empty token", "POST", "/hooks/".into()),
         ("an unknown path", "POST", "/".into()),
@@ -328,7 +348,7 @@ async fn whoever_does_not_know_the_token_finds_nothing() {
     let long = request(
         "POST",
         "/hooks/another-token-of-this-length",
-        &"x".repeat(1024 * 1024 + 1),
+        &"x".repeat(MAX_BODY_BYTES + 1),
     );
     let mut nonsense = request("POST", "/hooks/another-token-of-this-length", "%%%");
     nonsense["isBase64Encoded"] = true.into();
@@ -438,7 +458,7 @@ async fn what_leads_to_nothing_is_said_and_not_sent() {
     };
     let long = format!(
         "{{\"type\":12,\"content\":\"{}\"}}",
-        "x".repeat(1024 * 1024)
+        "x".repeat(MAX_BODY_BYTES)
     );
     for (body, status, said) in [
         (other, 200, "no route matches"),
@@ -459,7 +479,7 @@ async fn what_leads_to_nothing_is_said_and_not_sent() {
             400,
             "expected the body of a Backlog webhook",
         ),
-        (long, 413, "at most 1048576 are read"),
+        (long, 413, "at most 6291456 are read"),
     ] {
         let (found, answer) = service.post(&at, &body).await;
         let text = answer["ignored"].as_str().or(answer["error"].as_str());

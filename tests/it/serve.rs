@@ -781,3 +781,30 @@ fn what_is_tidied_up_in_a_store_is_made_again() {
     assert_eq!(serving.line()["outcome"], "published");
     assert_eq!(serving.stop().0, Some(0));
 }
+
+#[test]
+fn a_routing_table_that_cannot_be_read_to_its_end_keeps_no_webhook_waiting() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    let routes = place.folder.path().join("routes.toml");
+    fs::remove_file(&routes).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&routes)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for n in 0..20 {
+        let started = Instant::now();
+        // What the last good table takes is taken, and nobody knows of anything else.
+        assert_eq!(serving.push(&n.to_string().repeat(40)[..40]).0, 202);
+        let other = project_push("update", "refs/heads/other", &[]);
+        assert_eq!(serving.post(&serving.token, other).0, 503);
+        assert!(started.elapsed() < Duration::from_secs(5), "{n}");
+    }
+    let text = serving.wait_for("it is no regular file");
+    assert_eq!(text.matches("WARN").count(), 1, "told once: {text}");
+}

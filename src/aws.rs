@@ -99,6 +99,7 @@ impl Failure {
             }
             (Some(code), Some(message), ..) => format!("{code}: {message}"),
             (_, _, Some(said), _) => said.to_owned(),
+            (Some(code), None, ..) => code.to_owned(),
             // What the SDK makes of an answer without words is none either.
             _ => match (err, status(err)) {
                 (SdkError::ServiceError(_), Some(status)) => {

@@ -171,7 +171,7 @@ fn serve_delivers_who_is_well_as_if_nobody_was_sick() {
         "serve",
         &runs[&false],
         &runs[&true],
-        Duration::from_millis(500),
+        Duration::from_secs(1),
     );
 }
 

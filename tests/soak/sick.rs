@@ -167,12 +167,7 @@ fn serve_delivers_who_is_well_as_if_nobody_was_sick() {
         assert!(after.rss_kib < before.rss_kib + 64 * 1024);
         runs.insert(with_sick, times);
     }
-    compare(
-        "serve",
-        &runs[&false],
-        &runs[&true],
-        Duration::from_secs(1),
-    );
+    compare("serve", &runs[&false], &runs[&true], Duration::from_secs(1));
 }
 
 /// What a process has.

@@ -1,19 +1,15 @@
-//! The queue between `receive` and `deliver`: what a message says, and how it is sent. The home of `aws-sdk-sqs`.
+//! The queue between `receive` and `deliver`: what a message says. How it is sent is [`sqs`]'s.
+
+mod sqs;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aws_sdk_sqs::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    types::QueueAttributeName,
-};
 use base64::Engine;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
 
+pub use self::sqs::Sqs;
 use crate::{
-    aws::{self, Failure, Service},
     error::Error,
     progress::Progress,
     push::{CommitId, PushEvent, RefName, RepositoryName},
@@ -358,147 +354,6 @@ impl Message {
             recheck,
             rests: wire.rests,
         })))
-    }
-}
-
-/// An SQS FIFO queue.
-#[derive(Debug)]
-pub struct Sqs {
-    client: Client,
-    url: String,
-    /// Where the dead-letter queue is, once that was asked; `None` if there is none.
-    dead_letters: OnceCell<Option<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RedrivePolicy {
-    dead_letter_target_arn: String,
-}
-
-impl Sqs {
-    /// The queue at `url`, with region and credentials as the SDK finds them.
-    pub async fn from_environment(url: String) -> Self {
-        let config = aws_sdk_sqs::config::Builder::from(aws::sdk_config().await);
-        Self {
-            client: Client::from_conf(config.timeout_config(aws::small_answers()).build()),
-            url,
-            dead_letters: OnceCell::new(),
-        }
-    }
-
-    /// Sends a job. When this returns, the queue has it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Queue`]; then the queue may have it nevertheless.
-    pub async fn send(&self, job: &Job) -> Result<(), Error> {
-        let id = job.deduplication_id(SystemTime::now());
-        self.send_to(&self.url, &job.body(), &job.group(), id).await
-    }
-
-    async fn send_to(&self, url: &str, body: &str, group: &str, id: String) -> Result<(), Error> {
-        let request = self
-            .client
-            .send_message()
-            .queue_url(url)
-            .message_body(body)
-            .message_group_id(group)
-            .message_deduplication_id(id);
-        let sent = request.send().await;
-        sent.map_err(|err| failed(format!("send a message to {url}"), &err))?;
-        Ok(())
-    }
-
-    /// Sends a message that cannot be handled to the dead-letter queue, from where people can send it back (and have to say
-    /// where to: SQS knows that only of messages that it moved itself). Says whether
-    /// there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Queue`]; then the message must not be acknowledged.
-    pub async fn bury(&self, body: &str, group: &str) -> Result<bool, Error> {
-        let url = self
-            .dead_letters
-            .get_or_try_init(|| self.dead_letter_url())
-            .await?;
-        match url {
-            Some(url) => {
-                let id = uuid::Uuid::new_v4().simple().to_string();
-                self.send_to(url, body, group, id).await.map(|()| true)
-            }
-            None => Ok(false),
-        }
-    }
-
-    async fn dead_letter_url(&self) -> Result<Option<String>, Error> {
-        let attributes = self
-            .client
-            .get_queue_attributes()
-            .queue_url(&self.url)
-            .attribute_names(QueueAttributeName::RedrivePolicy)
-            .send()
-            .await
-            .map_err(|err| failed(format!("read the redrive policy of {}", self.url), &err))?;
-        let policy = attributes
-            .attributes()
-            .and_then(|attributes| attributes.get(&QueueAttributeName::RedrivePolicy));
-        let policy = policy.and_then(|text| serde_json::from_str(text).ok());
-        let Some(RedrivePolicy {
-            dead_letter_target_arn: arn,
-        }) = policy
-        else {
-            return Ok(None);
-        };
-        // arn:aws:sqs:region:account:name
-        let mut parts = arn.split(':').skip(4);
-        let (account, name) = (parts.next(), parts.next());
-        let answer = self
-            .client
-            .get_queue_url()
-            .set_queue_name(name.map(Into::into))
-            .set_queue_owner_aws_account_id(account.map(Into::into))
-            .send()
-            .await
-            .map_err(|err| failed(format!("find the dead-letter queue {arn}"), &err))?;
-        Ok(answer.queue_url)
-    }
-
-    /// Has a message come again after `delay`, and not only when its visibility timeout is over.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Queue`]; then it comes later.
-    pub async fn postpone(&self, receipt_handle: &str, delay: Duration) -> Result<(), Error> {
-        // Never sooner.
-        let seconds = delay.as_millis().div_ceil(1000);
-        let request = self
-            .client
-            .change_message_visibility()
-            .queue_url(&self.url)
-            .receipt_handle(receipt_handle)
-            .visibility_timeout(i32::try_from(seconds).unwrap_or(i32::MAX));
-        let changed = request.send().await;
-        changed.map_err(|err| failed(format!("postpone a message of {}", self.url), &err))?;
-        Ok(())
-    }
-}
-
-fn failed<E>(action: String, err: &SdkError<E>) -> Error
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    let Failure {
-        transient,
-        advice,
-        words,
-        ..
-    } = Failure::of(Service::Sqs, err);
-    Error::Queue {
-        action,
-        advice,
-        transient,
-        source: words.into(),
     }
 }
 

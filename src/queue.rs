@@ -1,4 +1,4 @@
-//! The queue between `receive` and `deliver`: what a message says. How it is sent is [`sqs`]'s.
+//! The queue between `receive` and `deliver`: what a message says. How it is sent is `queue::sqs`'s.
 
 mod sqs;
 

@@ -8,6 +8,7 @@
 
 mod header;
 mod previous;
+mod times;
 
 use std::{
     fs::File,
@@ -18,10 +19,14 @@ use std::{
 use gix::bstr::ByteSlice;
 use zip::ZipArchive;
 
-use self::header::{Headers, Payload};
+use self::{
+    header::{Headers, Payload},
+    times::Modified,
+};
 pub use self::{
     header::GIT_FIELD,
     previous::{Delivered, PreviousError},
+    times::{Dates, Times},
 };
 use crate::{
     pack::{Blob, Objects},
@@ -67,7 +72,7 @@ fn comment(commit: CommitId, delivery_id: &str) -> String {
 }
 
 impl Archive {
-    /// Writes the archive of `commit`, whose blobs are in `objects`. It waits for its [`stamp`](Self::stamp).
+    /// Writes the archive of `commit`, whose blobs are in `objects`, with the times that follow from `dates`. It waits for its [`stamp`](Self::stamp).
     ///
     /// Entries and objects are given up before the archive is read once more: memory holds them or the reader's lists, not
     /// both.
@@ -79,26 +84,30 @@ impl Archive {
         commit: CommitId,
         entries: Vec<Entry>,
         objects: Objects,
+        dates: &Dates,
         progress: &Progress,
     ) -> Result<Self, ArchiveError> {
         let comment = comment(commit, &"0".repeat(DELIVERY_ID_LEN));
+        let times = dates.times(&entries, &objects)?;
         let file = tempfile::tempfile().map_err(ArchiveError::Disk)?;
         let mut writer = Writer {
             out: BufWriter::with_capacity(CHUNK, file),
             offset: 0,
             buffer: vec![0; CHUNK].into(),
         };
-        for entry in &entries {
+        for (entry, &modified) in entries.iter().zip(&times) {
             if progress.is_stopped() {
                 return Err(ArchiveError::Stopped);
             }
-            writer.entry(entry, &objects).map_err(ArchiveError::Disk)?;
+            writer
+                .entry(entry, modified, &objects)
+                .map_err(ArchiveError::Disk)?;
         }
         let (file, bytes) = writer
-            .finish(&entries, &objects, &comment)
+            .finish(&entries, &times, &objects, &comment)
             .map_err(ArchiveError::Disk)?;
         let count = entries.len();
-        drop((entries, objects));
+        drop((entries, times, objects));
         let archive = Self {
             file,
             bytes,
@@ -174,9 +183,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn entry(&mut self, entry: &Entry, objects: &Objects) -> io::Result<()> {
+    fn entry(&mut self, entry: &Entry, modified: Modified, objects: &Objects) -> io::Result<()> {
         let blob = blob(entry, objects);
-        let headers = Headers::of(entry, blob.map(payload), self.offset);
+        let headers = Headers::of(entry, blob.map(payload), self.offset, Some(modified));
         self.write(&headers.local())?;
         if let Some(blob) = blob {
             objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
@@ -190,14 +199,15 @@ impl Writer {
     fn finish(
         mut self,
         entries: &[Entry],
+        times: &[Modified],
         objects: &Objects,
         comment: &str,
     ) -> io::Result<(File, u64)> {
         let start = self.offset;
         let mut offset = 0;
-        for entry in entries {
+        for (entry, &modified) in entries.iter().zip(times) {
             let payload = blob(entry, objects).map(payload);
-            let headers = Headers::of(entry, payload, offset);
+            let headers = Headers::of(entry, payload, offset, Some(modified));
             self.write(&headers.central())?;
             offset += headers.local_len() as u64 + payload.map_or(0, |payload| payload.deflated);
         }

@@ -1,5 +1,6 @@
 //! An object of a versioned bucket: what it holds, and a new version under a condition. The home of `aws-sdk-s3`.
 
+mod clock;
 mod label;
 mod text;
 mod upload;
@@ -16,6 +17,7 @@ use aws_sdk_s3::{
 };
 use tokio::io::AsyncWriteExt;
 
+use self::clock::Clock;
 pub use self::{
     label::{Holding, Label},
     text::{Found, MAX_TEXT_BYTES},
@@ -49,6 +51,15 @@ impl<'a> From<&'a Destination> for Address<'a> {
             key: to.key.as_str(),
         }
     }
+}
+
+/// What S3 says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The current version; `None` if there is no object.
+    pub current: Option<Current>,
+    /// When S3 said so, by its own clock, in seconds of Unix time; by this machine's if the answer has no time.
+    pub time: i64,
 }
 
 /// The current version of an object.
@@ -121,30 +132,34 @@ impl S3 {
         }
     }
 
-    /// What the object holds now; `None` if there is none.
+    /// What the object holds now.
     ///
     /// # Errors
     ///
     /// [`Error::Bucket`] if S3 cannot be asked; [`Error::NotVersioned`] or [`Error::MaybeNotVersioned`] if the next write
     /// would, or might, destroy the current version. A refusal is never "none".
-    pub async fn head(&self, at: Address<'_>) -> Result<Option<Current>, Error> {
+    pub async fn head(&self, at: Address<'_>) -> Result<Head, Error> {
+        let clock = Clock::default();
         let answer = self
             .client
             .head_object()
             .bucket(at.bucket)
             .key(at.key)
+            .customize()
+            .interceptor(clock.clone())
             .send()
             .await;
+        let time = clock.time();
         let current = match answer {
-            Ok(head) => Current::from(head),
-            Err(err) if status(&err) == Some(404) => return Ok(None),
+            Ok(head) => Some(Current::from(head)),
+            Err(err) if status(&err) == Some(404) => None,
             Err(err) => return Err(error("read", at, &err)),
         };
         // It may be older than the bucket's versioning, and is kept like any other then.
-        if current.version_id.is_none() {
+        if current.as_ref().is_some_and(|current| current.version_id.is_none()) {
             self.keeps_versions(at).await?;
         }
-        Ok(Some(current))
+        Ok(Head { current, time })
     }
 
     /// Asks whether the next write leaves the current version in place.

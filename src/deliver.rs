@@ -184,7 +184,7 @@ impl Bridge {
             }
             let destination = route.destination(space, &name);
             if let (false, Ok(to)) = (all, &destination)
-                && self.s3.head(to.into()).await?.is_none()
+                && self.s3.head(to.into()).await?.current.is_none()
             {
                 continue;
             }

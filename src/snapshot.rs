@@ -97,7 +97,7 @@ pub struct Snapshot {
 }
 
 /// A path of the tree and what stands there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The path from the root, without a leading slash.
     pub path: BString,

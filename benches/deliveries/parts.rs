@@ -12,7 +12,7 @@ use std::{
 
 use aws_sdk_s3::primitives::ByteStream;
 use backlog_bridge::{
-    archive::{Archive, Delivered},
+    archive::{Archive, Dates, Delivered},
     bucket::{Address, Condition, Label, Put, S3},
     limits::Limits,
     pack::Objects,
@@ -74,7 +74,8 @@ fn fetch_and_archive(url: &str) {
         .unwrap()
         .unwrap();
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
-    let archive = Archive::write(snapshot.commit, snapshot.entries, objects, &progress).unwrap();
+    let dates = Dates::default();
+    let archive = Archive::write(snapshot.commit, snapshot.entries, objects, &dates, &progress).unwrap();
     assert!(archive.entries > 0);
 }
 
@@ -199,10 +200,12 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
         key: KEY,
     };
     let mut watch = Watch::default();
-    let current = runtime.block_on(s3.head(at)).unwrap();
+    let head = runtime.block_on(s3.head(at)).unwrap();
+    let current = head.current;
     watch.lap("head");
     let (mut connection, tip) = connect(url);
     watch.lap("connect, tip");
+    let mut times = None;
     let stock = current.as_ref().map(|current| {
         let holds = current.holds.clone().unwrap();
         let file = tempfile::tempfile().unwrap();
@@ -214,7 +217,8 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
             tree: holds.tree.unwrap(),
             delivery_id: holds.delivery_id,
         };
-        let stock = delivered.stock(&file, &limits, &progress).unwrap();
+        let (stock, before) = delivered.stock(file, &limits, &progress).unwrap();
+        times = Some(before);
         watch.lap("verify it");
         (holds.commit, stock)
     });
@@ -246,8 +250,10 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     watch.split("wait for the pack", wait, "receive, verify");
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
     watch.lap("walk the tree");
+    let (now, before) = (head.time, times);
+    let dates = Dates { now, before };
     let mut archive =
-        Archive::write(snapshot.commit, snapshot.entries, objects, &progress).unwrap();
+        Archive::write(snapshot.commit, snapshot.entries, objects, &dates, &progress).unwrap();
     let delivery_id = uuid::Uuid::new_v4().simple().to_string();
     archive.stamp(tip.commit, &delivery_id).unwrap();
     watch.lap("write the zip");
@@ -301,7 +307,7 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
         previous: None,
     };
     let mut watch = Watch::default();
-    assert!(runtime.block_on(s3.head(at)).unwrap().is_none());
+    assert!(runtime.block_on(s3.head(at)).unwrap().current.is_none());
     watch.lap("head");
     let put = runtime.block_on(async {
         match way {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    archive::{Archive, Delivered},
+    archive::{Archive, Dates, Delivered},
     pack::Objects,
     progress::Progress,
     snapshot::Snapshot,
@@ -45,8 +45,14 @@ static RIGHT: LazyLock<(Delivered, Vec<u8>)> = LazyLock::new(|| {
     let objects = Objects::receive(&mut &pack[..], &limits(), &progress).expect("a right pack");
     let snapshot = Snapshot::of(commit.into(), &objects, &limits()).expect("a right tree");
     let delivery_id = "0123456789abcdef0123456789abcdef".to_owned();
-    let mut archive = Archive::write(snapshot.commit, snapshot.entries, objects, &progress)
-        .expect("a temporary file");
+    let mut archive = Archive::write(
+        snapshot.commit,
+        snapshot.entries,
+        objects,
+        &Dates::default(),
+        &progress,
+    )
+    .expect("a temporary file");
     archive
         .stamp(commit.into(), &delivery_id)
         .expect("a temporary file");
@@ -85,7 +91,7 @@ fuzz_target!(|data: &[u8]| {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(&zip).expect("a temporary file");
     let taken = held(zip.len(), || {
-        delivered.stock(&file, &limits(), &Progress::default())
+        delivered.stock(file, &limits(), &Progress::default())
     });
     // One byte too many or another one, and nothing of it is used. Only bits that mean nothing to a deflater may differ.
     if taken.is_ok() {

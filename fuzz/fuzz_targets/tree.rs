@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use backlog_bridge::{
-    archive::{self, Archive},
+    archive::{self, Archive, Dates},
     pack::Objects,
     progress::Progress,
     snapshot::Snapshot,
@@ -70,6 +70,7 @@ fn read(pack: &[u8], commit: ObjectId, root: ObjectId) {
         snapshot.commit,
         snapshot.entries.clone(),
         objects,
+        &Dates::default(),
         &progress,
     )
     .expect("a temporary file");

@@ -1,4 +1,4 @@
-//! The records of a zip, as this program writes them: byte for byte the same for the same entry at the same place.
+//! The records of a zip, as this program writes them: byte for byte the same for the same entry and time at the same place.
 //!
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
 
@@ -6,10 +6,11 @@ use std::borrow::Cow;
 
 use gix::bstr::ByteSlice;
 
+use super::times::Modified;
 use crate::snapshot::{Entry, EntryKind};
 
-/// 1980-01-01 00:00:00, the first instant that a zip can hold: the same tree gives the same entries.
-const MODIFIED: [u8; 4] = [0, 0, 0x21, 0];
+/// 1980-01-01 00:00:00, which is all that version 0.1 said of the times of its entries.
+pub(super) const NO_TIME: [u8; 4] = [0, 0, 0x21, 0];
 
 /// Version 2.0, or 4.5 where sizes need 64 bits.
 const VERSION: u16 = 20;
@@ -31,11 +32,23 @@ const ZIP64_FIELD: u16 = 0x0001;
 /// The length of that field with its id and its own length, in bytes, where it has the two sizes only.
 const ZIP64_SIZES_LEN: usize = 4 + 8 + 8;
 
+/// Extra field "UT": the time in seconds of Unix time, which is the same instant in any time zone.
+pub(super) const TIME_FIELD: u16 = 0x5455;
+
+/// The length of what [`TIME_FIELD`] holds, in bytes: that it has a time of modification, and that time.
+pub(super) const TIME_FIELD_LEN: u16 = 5;
+
+/// That a [`TIME_FIELD`] has a time of modification, and no other.
+pub(super) const IS_MODIFIED: u8 = 1;
+
 /// Extra field of ours, in the central directory: Git's mode (4 bytes) and object id (20 bytes).
 pub const GIT_FIELD: u16 = 0x4742;
 
 /// The length of what [`GIT_FIELD`] holds, in bytes.
 pub(super) const GIT_FIELD_LEN: u16 = 24;
+
+/// The length of a [`TIME_FIELD`] with its id and its own length, in bytes.
+pub(super) const TIME_EXTRA_LEN: usize = 4 + TIME_FIELD_LEN as usize;
 
 /// The length of a local header without its name and extra field, in bytes.
 const LOCAL_LEN: usize = 30;
@@ -74,6 +87,8 @@ pub(super) struct Headers<'a> {
     payload: Payload,
     /// Where the local header begins, in bytes behind the start of the zip.
     offset: u64,
+    /// In seconds of Unix time, if it has a field for that.
+    unix_time: Option<i32>,
     /// Whether a size needs 64 bits.
     large: bool,
     /// Whether the offset does.
@@ -85,12 +100,17 @@ pub(super) struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// The headers of `entry`, whose local header is `offset` bytes behind the start of the zip. `payload` is `None` for
-    /// what holds nothing.
+    /// what holds nothing, `modified` is `None` for what version 0.1 wrote.
     ///
     /// # Panics
     ///
     /// If the path is longer than a zip can say.
-    pub(super) fn of(entry: &'a Entry, payload: Option<Payload>, offset: u64) -> Self {
+    pub(super) fn of(
+        entry: &'a Entry,
+        payload: Option<Payload>,
+        offset: u64,
+        modified: Option<Modified>,
+    ) -> Self {
         let method = if payload.is_some() { DEFLATED } else { STORED };
         let payload = payload.unwrap_or(Payload::NOTHING);
         let Payload {
@@ -115,7 +135,7 @@ impl<'a> Headers<'a> {
         shared.extend(version.to_le_bytes());
         shared.extend(flags.to_le_bytes());
         shared.extend(method.to_le_bytes());
-        shared.extend(MODIFIED);
+        shared.extend(modified.map_or(NO_TIME, Modified::dos));
         shared.extend(crc32.to_le_bytes());
         shared.extend(if large { SEE_ZIP64 } else { narrow(deflated) }.to_le_bytes());
         shared.extend(if large { SEE_ZIP64 } else { narrow(size) }.to_le_bytes());
@@ -125,6 +145,7 @@ impl<'a> Headers<'a> {
             name,
             payload,
             offset,
+            unix_time: modified.and_then(Modified::unix),
             large,
             far,
             version,
@@ -134,19 +155,21 @@ impl<'a> Headers<'a> {
 
     /// Stands before the entry's data.
     pub(super) fn local(&self) -> Vec<u8> {
-        let zip64 = extra_field(ZIP64_FIELD, &self.sizes());
+        let extra = self.extra(&self.sizes());
         let mut local = Vec::with_capacity(self.local_len());
         local.extend(b"PK\x03\x04");
         local.extend(&self.shared);
-        local.extend(length(&zip64));
+        local.extend(length(&extra));
         local.extend_from_slice(&self.name);
-        local.extend(zip64);
+        local.extend(extra);
         local
     }
 
     /// The length of [`local`](Self::local) in bytes.
     pub(super) fn local_len(&self) -> usize {
-        LOCAL_LEN + self.name.len() + if self.large { ZIP64_SIZES_LEN } else { 0 }
+        let zip64 = if self.large { ZIP64_SIZES_LEN } else { 0 };
+        let time = self.unix_time.map_or(0, |_| TIME_EXTRA_LEN);
+        LOCAL_LEN + self.name.len() + zip64 + time
     }
 
     /// Stands in the central directory.
@@ -159,7 +182,7 @@ impl<'a> Headers<'a> {
         };
         let mut wide = self.sizes();
         wide.extend(self.far.then_some(self.offset));
-        let mut extra = extra_field(ZIP64_FIELD, &wide);
+        let mut extra = self.extra(&wide);
         extra.extend(GIT_FIELD.to_le_bytes());
         extra.extend(GIT_FIELD_LEN.to_le_bytes());
         extra.extend(self.entry.kind.git_mode().to_le_bytes());
@@ -175,6 +198,18 @@ impl<'a> Headers<'a> {
         central.extend_from_slice(&self.name);
         central.extend(extra);
         central
+    }
+
+    /// The extra fields of both headers.
+    fn extra(&self, zip64: &[u64]) -> Vec<u8> {
+        let mut extra = extra_field(ZIP64_FIELD, zip64);
+        if let Some(time) = self.unix_time {
+            extra.extend(TIME_FIELD.to_le_bytes());
+            extra.extend(TIME_FIELD_LEN.to_le_bytes());
+            extra.push(IS_MODIFIED);
+            extra.extend(time.to_le_bytes());
+        }
+        extra
     }
 
     /// What the zip64 field of both headers has.

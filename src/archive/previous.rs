@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{self, BufReader, Read},
     os::unix::fs::FileExt,
+    sync::Arc,
 };
 
 use gix::{ObjectId, bstr::BString};
@@ -16,9 +17,10 @@ use gix::{ObjectId, bstr::BString};
 use super::{
     DELIVERY_ID_LEN, comment,
     header::{
-        self, CENTRAL_LEN, END_LEN, END_ZIP64_LEN, GIT_FIELD, GIT_FIELD_LEN, Headers, Payload,
-        SEE_ZIP64,
+        self, CENTRAL_LEN, END_LEN, END_ZIP64_LEN, GIT_FIELD, GIT_FIELD_LEN, Headers, IS_MODIFIED,
+        NO_TIME, Payload, SEE_ZIP64, TIME_EXTRA_LEN, TIME_FIELD, TIME_FIELD_LEN,
     },
+    times::{Modified, Times},
 };
 use crate::{
     limits::Limits,
@@ -74,7 +76,7 @@ pub struct Delivered {
 }
 
 impl Delivered {
-    /// Reads the objects back from the archive in `file`, and compares each with its id.
+    /// Reads the objects back from the archive in `file`, and compares each with its id; and the times of its entries.
     ///
     /// Memory holds about a hundred bytes an entry, and the trees.
     ///
@@ -83,15 +85,12 @@ impl Delivered {
     /// [`PreviousError`] if anything in it is not exactly as it was written. Nothing of such an archive may be used.
     pub fn stock(
         &self,
-        file: &File,
+        file: File,
         limits: &Limits,
         progress: &Progress,
-    ) -> Result<Stock, PreviousError> {
-        let End {
-            entries,
-            start,
-            size,
-        } = self.end(file)?;
+    ) -> Result<(Stock, Times), PreviousError> {
+        let end = self.end(&file)?;
+        let End { entries, start, .. } = end;
         if entries > limits.entries.into() {
             return Err(PreviousError::Entries { entries });
         }
@@ -99,31 +98,37 @@ impl Delivered {
         let read = file.try_clone().map_err(PreviousError::Disk)?;
         let mut claims = Claims::new(read, expected, limits);
         let mut folders = Folders::new();
-        let section = Section {
-            file,
-            offset: start,
-            end: start + size,
-        };
-        let mut directory = BufReader::with_capacity(CHUNK, section);
+        let mut directory = end.directory(&file);
         let mut offset = 0;
+        // An entry without a time is before all others.
+        let (mut oldest, mut newest) = (Some(Modified::LAST), None);
         for _ in 0..entries {
-            let member = Member::read(&mut directory, file, offset, start)?;
-            folders.add(&member.entry, |tree| claims.add_tree(tree))?;
-            if member.entry.kind != EntryKind::Submodule {
+            let record = Record::read(&mut directory)?;
+            let data_end = record.check(&file, offset, start)?;
+            let Record {
+                entry,
+                payload,
+                modified,
+                ..
+            } = record;
+            folders.add(&entry, |tree| claims.add_tree(tree))?;
+            if entry.kind != EntryKind::Submodule {
                 let Payload {
                     size,
                     deflated,
                     crc32,
-                } = member.payload.unwrap_or(Payload::NOTHING);
+                } = payload.unwrap_or(Payload::NOTHING);
                 claims.add_blob(&Claim {
-                    id: member.entry.id,
+                    id: entry.id,
                     size,
                     crc32,
-                    offset: member.end - deflated,
+                    offset: data_end - deflated,
                     deflated,
                 })?;
             }
-            offset = member.end;
+            oldest = oldest.min(modified);
+            newest = newest.max(modified);
+            offset = data_end;
         }
         let left = directory.read(&mut [0]).map_err(PreviousError::Disk)?;
         if offset != start || left > 0 {
@@ -134,7 +139,14 @@ impl Delivered {
             let expected = self.tree;
             return Err(PreviousError::Tree { found, expected });
         }
-        Ok(claims.verify(progress)?)
+        drop(directory);
+        let stock = claims.verify(progress)?;
+        let times = Times {
+            file: Arc::new(file),
+            end,
+            newest: oldest.and(newest),
+        };
+        Ok((stock, times))
     }
 
     /// Finds the end, which is the first thing that must be as it was written.
@@ -193,28 +205,38 @@ impl PreviousError {
 }
 
 /// What the end says of the central directory. Offsets and sizes are in bytes, and lie within the file.
-struct End {
-    entries: u64,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub(super) entries: u64,
     start: u64,
     size: u64,
 }
 
-/// An entry whose headers are as this program writes them.
-struct Member {
-    entry: Entry,
-    payload: Option<Payload>,
-    /// Where its data ends.
-    end: u64,
+impl End {
+    /// The directory, from its first entry to its last.
+    pub(super) fn directory<'a>(&self, file: &'a File) -> impl Read + use<'a> {
+        let section = Section {
+            file,
+            offset: self.start,
+            end: self.start + self.size,
+        };
+        BufReader::with_capacity(CHUNK, section)
+    }
 }
 
-impl Member {
-    /// Reads the next entry of `directory`, whose local header must be at `offset` and whose data must end at `most`.
-    fn read(
-        directory: &mut impl Read,
-        file: &File,
-        offset: u64,
-        most: u64,
-    ) -> Result<Self, PreviousError> {
+/// What the directory says of an entry.
+pub(super) struct Record {
+    pub(super) entry: Entry,
+    pub(super) payload: Option<Payload>,
+    /// `None` in what version 0.1 wrote.
+    pub(super) modified: Option<Modified>,
+    /// As it was read.
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    /// Reads the next entry of `directory`.
+    pub(super) fn read(directory: &mut impl Read) -> Result<Self, PreviousError> {
         let early = |err: io::Error| match err.kind() {
             io::ErrorKind::UnexpectedEof => PreviousError::foreign("its directory ends early"),
             _ => PreviousError::Disk(err),
@@ -268,11 +290,36 @@ impl Member {
             crc32: u32_at(&central, 16),
         };
         let payload = (payload != Payload::NOTHING).then_some(payload);
+        let dos = [12, 13, 14, 15].map(|at| central[at]);
+        let unix = extra
+            .len()
+            .checked_sub(GIT_EXTRA_LEN + TIME_EXTRA_LEN)
+            .map(|at| &extra[at..])
+            .filter(|time| u16_at(time, 0) == TIME_FIELD && u16_at(time, 2) == TIME_FIELD_LEN)
+            .filter(|time| time[4] == IS_MODIFIED)
+            .map(|time| u32_at(time, 5).cast_signed());
+        let modified = if unix.is_none() && dos == NO_TIME {
+            None
+        } else {
+            let wrong = || PreviousError::foreign("an entry has a time that there is not");
+            Some(Modified::read(dos, unix).ok_or_else(wrong)?)
+        };
+        Ok(Self {
+            entry,
+            payload,
+            modified,
+            bytes: central,
+        })
+    }
 
+    /// Compares all that is said of the entry with what this program writes, its local header at `offset` in `file`
+    /// included, and says where its data ends: at `most` at the latest.
+    fn check(&self, file: &File, offset: u64, most: u64) -> Result<u64, PreviousError> {
+        let Self { entry, payload, .. } = self;
         let another =
             || PreviousError::foreign(format_args!("the header of {:?} is another", entry.path));
-        let headers = Headers::of(&entry, payload, offset);
-        if headers.central() != central {
+        let headers = Headers::of(entry, *payload, offset, self.modified);
+        if headers.central() != self.bytes {
             return Err(another());
         }
         let expected = headers.local();
@@ -287,11 +334,7 @@ impl Member {
         if local != expected {
             return Err(another());
         }
-        Ok(Self {
-            entry,
-            payload,
-            end,
-        })
+        Ok(end)
     }
 }
 
@@ -333,11 +376,14 @@ mod tests {
 
     use super::*;
 
+    const NOW: i64 = 1_795_995_266;
     const DELIVERY_ID: &str = "0123456789abcdef0123456789abcdef";
 
     /// A zip in the making, which is as the program writes it unless a test says otherwise.
     #[derive(Default)]
     struct Zip {
+        /// The time of the entries that are added; none is what version 0.1 wrote.
+        time: Option<Modified>,
         bytes: Vec<u8>,
         directory: Vec<u8>,
         entries: Vec<Entry>,
@@ -345,7 +391,10 @@ mod tests {
 
     impl Zip {
         fn of(files: &[(&str, EntryKind, &[u8])]) -> Self {
-            let mut zip = Self::default();
+            let mut zip = Self {
+                time: Some(Modified::at(NOW)),
+                ..Self::default()
+            };
             for (path, kind, content) in files {
                 zip.add(path, *kind, content);
             }
@@ -368,7 +417,7 @@ mod tests {
         }
 
         fn push(&mut self, entry: Entry, payload: Option<Payload>, stream: &[u8]) {
-            let headers = Headers::of(&entry, payload, self.bytes.len() as u64);
+            let headers = Headers::of(&entry, payload, self.bytes.len() as u64, self.time);
             self.bytes.extend(headers.local());
             if payload.is_some() {
                 self.bytes.extend(stream);
@@ -405,13 +454,18 @@ mod tests {
         }
     }
 
-    fn read(delivered: &Delivered, bytes: &[u8]) -> Result<(), String> {
+    /// Reads a zip, and says which is the newest time in it.
+    fn read_times(delivered: &Delivered, bytes: &[u8]) -> Result<Option<Modified>, String> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        match delivered.stock(&file, &Limits::default(), &Progress::default()) {
-            Ok(_) => Ok(()),
+        match delivered.stock(file, &Limits::default(), &Progress::default()) {
+            Ok((_, times)) => Ok(times.newest),
             Err(err) => Err(crate::error::chain(&err)),
         }
+    }
+
+    fn read(delivered: &Delivered, bytes: &[u8]) -> Result<(), String> {
+        read_times(delivered, bytes).map(drop)
     }
 
     fn sample() -> Zip {
@@ -429,6 +483,54 @@ mod tests {
     fn what_was_written_is_read() {
         for zip in [sample(), Zip::default()] {
             assert_eq!(read(&zip.delivered(), &zip.finish()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn times_are_of_use_if_every_entry_has_one() {
+        let some = Some(Modified::at(NOW));
+        let later = Some(Modified::at(NOW + 2));
+        let far = Some(Modified::at(1 << 32));
+        for (case, times, newest) in [
+            ("one", &[some][..], some),
+            ("the newest", &[some, later, some], later),
+            ("after 2038", &[some, far], far),
+            ("0.1", &[None, None], None),
+            ("one without", &[some, None, later], None),
+            ("nothing", &[], None),
+        ] {
+            let mut zip = Zip::default();
+            for (n, time) in times.iter().enumerate() {
+                zip.time = *time;
+                zip.add(&n.to_string(), EntryKind::File, b"a");
+            }
+            let found = read_times(&zip.delivered(), &zip.finish());
+            assert_eq!(found, Ok(newest), "{case}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_not_as_they_are_written_are_refused() {
+        let zip = Zip::of(&[("a", EntryKind::File, b"a")]);
+        let (delivered, bytes) = (zip.delivered(), zip.finish());
+        let fields: Vec<_> = bytes
+            .windows(4)
+            .enumerate()
+            .filter_map(|(at, field)| (field == b"UT\x05\0").then_some(at))
+            .collect();
+        assert_eq!(fields.len(), 2, "in both headers");
+        for (case, offset, byte) in [
+            ("an odd second", 5, bytes[fields[0] + 5] + 1),
+            ("another time", 6, bytes[fields[0] + 6] + 1),
+            ("more than the one time", 4, 3),
+            ("another field", 0, b'u'),
+        ] {
+            let mut altered = bytes.clone();
+            for at in &fields {
+                altered[at + offset] = byte;
+            }
+            let error = read(&delivered, &altered).expect_err(case);
+            assert!(error.contains("header"), "{case}: {error}");
         }
     }
 
@@ -569,7 +671,7 @@ mod tests {
             entries: 69_999,
             ..Limits::default()
         };
-        let result = delivered.stock(&file, &limits, &Progress::default());
+        let result = delivered.stock(file, &limits, &Progress::default());
         let entries = 70_000;
         assert!(
             matches!(result, Err(PreviousError::Entries { entries: found }) if found == entries)

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::git::Git;
 use crate::{
-    archive::{Archive, ArchiveError},
+    archive::{Archive, ArchiveError, Dates, Times},
     error::{Error, chain},
     limits::Limits,
     pack::{Objects, PackError, Stock},
@@ -29,8 +29,8 @@ pub(super) struct Base {
     stock: Arc<Mutex<Option<oneshot::Receiver<StockOrNot>>>>,
 }
 
-/// The objects of a [`Base`], or why they cannot be had.
-pub(super) type StockOrNot = Result<Stock, String>;
+/// The objects of a [`Base`] and the times of their files, or why they cannot be had.
+pub(super) type StockOrNot = Result<(Stock, Times), String>;
 
 impl Base {
     pub(super) fn new(commit: CommitId, stock: oneshot::Receiver<StockOrNot>) -> Self {
@@ -70,6 +70,7 @@ impl Git<'_> {
     pub(super) async fn build(
         &mut self,
         tip: Tip,
+        dates: Dates,
         limits: Limits,
         progress: Arc<Progress>,
     ) -> Result<Built, Error> {
@@ -85,12 +86,13 @@ impl Git<'_> {
             let remote = connection.remote();
             let snapshot = Snapshot::of(commit, &objects, &limits)
                 .map_err(|err| snapshot_error(err, remote, commit))?;
-            Built::of(snapshot, objects, started, remote, &progress)
+            Built::of(snapshot, objects, &dates, started, remote, &progress)
         })
         .await
     }
 
-    /// Fetches what a commit has and `base` has not, and makes the commit's archive of both.
+    /// Fetches what a commit has and `base` has not, and makes the commit's archive of both. `now` is the time of what has
+    /// changed, in seconds of Unix time.
     ///
     /// A base that turns out to be useless costs the connection: what may be left of an answer is of no interest.
     ///
@@ -101,6 +103,7 @@ impl Git<'_> {
         &mut self,
         base: Base,
         tip: Tip,
+        now: i64,
         limits: Limits,
         progress: Arc<Progress>,
     ) -> Result<Result<Built, Useless>, Error> {
@@ -113,7 +116,7 @@ impl Git<'_> {
                         fetched_bytes: 0,
                     }));
                 }
-                build_on(connection, &base, &tip, &limits, &progress)
+                build_on(connection, &base, &tip, now, &limits, &progress)
             })
             .await;
         match built {
@@ -140,12 +143,20 @@ fn build_on(
     connection: &mut Connection,
     base: &Base,
     tip: &Tip,
+    now: i64,
     limits: &Limits,
     progress: &Arc<Progress>,
 ) -> Result<Result<Built, Useless>, Error> {
     let commit = tip.commit;
-    let receive =
-        |wire: &mut dyn Read| Objects::receive_onto(|| base.stock(), wire, limits, progress);
+    let mut before = None;
+    let receive = |wire: &mut dyn Read| {
+        let stock = || {
+            let (stock, times) = base.stock()?;
+            before = Some(times);
+            Ok(stock)
+        };
+        Objects::receive_onto(stock, wire, limits, progress)
+    };
     let useless = |why, fetched_bytes| Useless { why, fetched_bytes };
     let objects = match connection.fetch(tip, Some(base.commit), progress, receive)? {
         Ok(Ok(objects)) => objects,
@@ -160,7 +171,10 @@ fn build_on(
     progress.begin(Stage::Archive);
     let remote = connection.remote();
     match Snapshot::of(commit, &objects, limits) {
-        Ok(snapshot) => Built::of(snapshot, objects, started, remote, progress).map(Ok),
+        Ok(snapshot) => {
+            let dates = Dates { now, before };
+            Built::of(snapshot, objects, &dates, started, remote, progress).map(Ok)
+        }
         Err(err @ SnapshotError::Missing { .. }) => {
             Ok(Err(useless(chain(&err), objects.pack_bytes())))
         }
@@ -173,13 +187,14 @@ impl Built {
     fn of(
         mut snapshot: Snapshot,
         objects: Objects,
+        dates: &Dates,
         started: Instant,
         remote: &Remote,
         progress: &Progress,
     ) -> Result<Self, Error> {
         let fetched_bytes = objects.pack_bytes();
         let entries = mem::take(&mut snapshot.entries);
-        let archive = Archive::write(snapshot.commit, entries, objects, progress)
+        let archive = Archive::write(snapshot.commit, entries, objects, dates, progress)
             .map_err(|err| archive_error(err, remote))?;
         Ok(Self {
             snapshot,

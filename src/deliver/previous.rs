@@ -6,7 +6,7 @@ use gix::ObjectId;
 
 use super::Bridge;
 use crate::{
-    archive::Delivered,
+    archive::{Delivered, Times},
     bucket::{Address, Current, Holding},
     error::chain,
     limits::Limits,
@@ -34,7 +34,7 @@ impl Previous {
         }
     }
 
-    /// Reads the version from S3, and verifies all objects in it.
+    /// Reads the version from S3, and verifies all objects in it. Its times go with them.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Previous {
         bridge: &Bridge,
         at: Address<'_>,
         progress: &Arc<Progress>,
-    ) -> Result<Stock, String> {
+    ) -> Result<(Stock, Times), String> {
         let Some(tree) = self.tree else {
             return Err("the metadata of the current version names no tree".into());
         };
@@ -66,7 +66,7 @@ impl Previous {
             delivery_id: self.delivery_id.clone(),
         };
         let (limits, progress) = (bridge.limits, Arc::clone(progress));
-        let task = tokio::task::spawn_blocking(move || delivered.stock(&file, &limits, &progress));
+        let task = tokio::task::spawn_blocking(move || delivered.stock(file, &limits, &progress));
         let stock = task.await.expect("the work does not panic");
         stock.map_err(|err| text(&err))
     }

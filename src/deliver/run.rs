@@ -16,6 +16,7 @@ use super::{
     step::{Action, Saw, Steps, Verdict},
 };
 use crate::{
+    archive::{Dates, Times},
     bucket::{Address, Condition, Current, Label, Put},
     deadline::{flowing, in_time},
     error::Error,
@@ -45,12 +46,18 @@ pub(super) struct Run<'a> {
     steps: Steps,
     /// What the last head showed.
     head: Option<Current>,
+    /// The entity tag of what it showed, which the next write's condition names.
+    beside: Option<String>,
+    /// When it showed that, in seconds of Unix time: the time of what has changed since.
+    now: i64,
     /// The current version, if it is one of ours.
     previous: Option<Previous>,
     /// The tip that was read last.
     tip: Option<Tip>,
     /// The archive that was built last. A round that was lost to a fault of S3 need not fetch again.
     built: Option<Built>,
+    /// The entity tag of the version whose times it goes on from.
+    built_beside: Option<String>,
     /// The delivery id of the last write whose outcome is unknown.
     tried: Option<String>,
     /// Whether the current version has no id of its own.
@@ -86,9 +93,12 @@ impl<'a> Run<'a> {
             progress,
             steps,
             head: None,
+            beside: None,
+            now: 0,
             previous: None,
             tip: None,
             built: None,
+            built_beside: None,
             tried: None,
             is_nameless: false,
             replaces: None,
@@ -155,9 +165,11 @@ impl<'a> Run<'a> {
         match action {
             Action::Head => {
                 self.previous = None;
-                self.head = self.bridge.s3.head(self.at).await?;
-                let head = self.head.as_ref();
-                Ok(Saw::Head(head.map(|current| current.etag.clone())))
+                let head = self.bridge.s3.head(self.at).await?;
+                self.beside = head.current.as_ref().map(|current| current.etag.clone());
+                self.now = head.time;
+                self.head = head.current;
+                Ok(Saw::Head(self.beside.clone()))
             }
             Action::Table => self.judge().await.map(Saw::Table),
             Action::Tip => {
@@ -279,18 +291,25 @@ impl<'a> Run<'a> {
 
     /// Builds the archive, and says when the commit was made.
     async fn build(&mut self, commit: CommitId) -> Result<Option<i64>, Error> {
+        // The times of an archive are good for the place behind one version only.
         if let Some(built) = &self.built
             && built.snapshot.commit == commit
+            && self.built_beside == self.beside
         {
             return Ok(built.snapshot.about.time);
         }
         self.built = None;
         let tip = self.tip.expect("the tip was read before");
-        let (limits, progress) = (self.bridge.limits, self.progress);
         let built = match self.build_on_previous(tip).await? {
-            Some(built) => built,
-            None => self.git.build(tip, limits, Arc::clone(progress)).await?,
+            Ok(built) => built,
+            Err(before) => {
+                let now = self.now;
+                let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
+                let dates = Dates { now, before };
+                self.git.build(tip, dates, limits, progress).await?
+            }
         };
+        self.built_beside.clone_from(&self.beside);
         self.archiving = built.archiving;
         self.count_fetched(built.fetched_bytes);
         let time = built.snapshot.about.time;
@@ -298,10 +317,14 @@ impl<'a> Run<'a> {
         Ok(time)
     }
 
-    /// Builds on the current version, if there is one of ours that can be used; otherwise takes note why not.
-    async fn build_on_previous(&mut self, tip: Tip) -> Result<Option<Built>, Error> {
+    /// Builds on the current version, if there is one of ours that can be used. Otherwise takes note why not, and gives the
+    /// times of that version, if they at least can be used.
+    async fn build_on_previous(
+        &mut self,
+        tip: Tip,
+    ) -> Result<Result<Built, Option<Times>>, Error> {
         let Some(previous) = self.previous.clone() else {
-            return Ok(None);
+            return Ok(Err(None));
         };
         let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
         // The version is read and verified while the Git server finds out what has changed.
@@ -309,17 +332,21 @@ impl<'a> Run<'a> {
         let base = Base::new(previous.commit, stock);
         let stock = async {
             let stock = previous.stock(self.bridge, self.at, &progress).await;
+            let times = stock.as_ref().ok().map(|(_, times)| times.clone());
             there.send(stock).ok();
+            times
         };
-        let building = self.git.build_on(base, tip, limits, Arc::clone(&progress));
-        let useless = match tokio::join!(building, stock).0? {
-            Ok(built) => return Ok(Some(built)),
+        let (now, on) = (self.now, Arc::clone(&progress));
+        let building = self.git.build_on(base, tip, now, limits, on);
+        let (built, times) = tokio::join!(building, stock);
+        let useless = match built? {
+            Ok(built) => return Ok(Ok(built)),
             Err(useless) => useless,
         };
         self.count_fetched(useless.fetched_bytes);
         self.delivery.full_fetch = Some(useless.why);
         self.progress.begin(Stage::Fetch);
-        Ok(None)
+        Ok(Err(times))
     }
 
     fn count_fetched(&mut self, bytes: u64) {

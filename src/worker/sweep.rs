@@ -286,7 +286,7 @@ async fn has_drifted(
 ) -> Result<bool, Error> {
     let at = to.into();
     bridge.tips.saw(at, Some(tip), Instant::now());
-    let head = bridge.s3.head(at).await?;
+    let head = bridge.s3.head(at).await?.current;
     Ok(differs(head.as_ref(), to, table, route.sweep(), tip))
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    archive::Archive, limits::Limits, pack::Objects, progress::Progress, snapshot::Snapshot,
+    archive::{Archive, Dates}, limits::Limits, pack::Objects, progress::Progress, snapshot::Snapshot,
 };
 use gix::objs::Kind;
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -710,6 +710,7 @@ fn sizes_and_offsets_over_4_gib_are_archived() {
         snapshot.commit,
         snapshot.entries,
         objects,
+        &Dates::default(),
         &Progress::default(),
     )
     .unwrap();

@@ -338,6 +338,7 @@ struct DraftHeader {
     flags: u16,
     method: u16,
     date: u16,
+    unix_time: u32,
     crc: u32,
     compressed: usize,
     size: usize,
@@ -354,7 +355,14 @@ impl DraftHeader {
             zip.extend(u32::try_from(number).unwrap().to_le_bytes());
         }
         zip.extend(u16::try_from(self.name.len()).unwrap().to_le_bytes());
-        zip.extend([0, 0]);
+        zip.extend([9, 0]);
+    }
+
+    /// The name and the field that has the time.
+    fn write_rest(&self, zip: &mut Vec<u8>) {
+        zip.extend(&self.name);
+        zip.extend(b"UT\x05\0\x01");
+        zip.extend(self.unix_time.to_le_bytes());
     }
 }
 
@@ -381,7 +389,8 @@ fn drafts(entries: &[Entry]) -> Vec<Draft> {
         let header = DraftHeader {
             flags: if utf8 { 1 << 11 } else { 0 },
             method: if deflate { 8 } else { 0 },
-            date: 0x21,
+            date: 0x22,
+            unix_time: 315_619_200,
             crc: crc32fast::hash(&entry.content),
             compressed: data.len(),
             size: entry.content.len(),
@@ -407,11 +416,11 @@ fn write_zip(drafts: &[Draft], comment: &str) -> Vec<u8> {
         directory.extend([0; 6]);
         directory.extend(draft.attributes.to_le_bytes());
         directory.extend(u32::try_from(zip.len()).unwrap().to_le_bytes());
-        directory.extend(&draft.central.name);
+        draft.central.write_rest(&mut directory);
 
         zip.extend(b"PK\x03\x04");
         draft.local.write(&mut zip);
-        zip.extend(&draft.local.name);
+        draft.local.write_rest(&mut zip);
         zip.extend(&draft.data);
     }
     let at = u32::try_from(zip.len()).unwrap();
@@ -448,7 +457,7 @@ fn the_oracle_refuses_every_fault() {
     let expected = expected_entries(&repository, &commit);
     let comment = format!("{commit}\ndelivery-1");
     // 0 is a.txt, 1 bin/run, 4 the submodule lib/, 5 the link, 6 the Japanese name.
-    let cases: [(&str, Tamper, &str); 16] = [
+    let cases: [(&str, Tamper, &str); 19] = [
         (
             "wrong CRC",
             |d| both_of(d, 0, |h| h.crc ^= 1),
@@ -484,8 +493,27 @@ fn the_oracle_refuses_every_fault() {
         ),
         (
             "other time",
-            |d| both_of(d, 0, |h| h.date = 0x22),
+            |d| both_of(d, 0, |h| h.date = 0x23),
             "wrong time",
+        ),
+        (
+            "a time that another time zone does not have",
+            |d| {
+                both_of(d, 0, |h| {
+                    (h.date, h.unix_time) = (0x21, 315_619_200 - 86_400);
+                });
+            },
+            "wrong time",
+        ),
+        (
+            "an odd second",
+            |d| both_of(d, 0, |h| h.unix_time += 1),
+            "wrong time",
+        ),
+        (
+            "local differs in its time",
+            |d| d[0].local.unix_time += 2,
+            "disagree",
         ),
         ("local differs", |d| d[0].local.crc ^= 1, "disagree"),
         (

@@ -121,7 +121,7 @@ async fn a_large_archive_goes_in_parts_and_arrives_byte_for_byte() {
     let put_small = put(&s3, Way::AsItComes, &small, &Condition::Absent).await;
     assert!(matches!(put_small, Ok(Put::Stored { .. })), "{put_small:?}");
     assert_eq!(counts(&server), [0, 0, 0, 0, 1]);
-    let current = s3.head(AT).await.unwrap().unwrap();
+    let current = s3.head(AT).await.unwrap().current.unwrap();
 
     let large = archive(PARTS_FROM_BYTES + 5);
     let condition = Condition::Unchanged(current.etag);
@@ -151,7 +151,7 @@ async fn a_large_archive_goes_in_parts_and_arrives_byte_for_byte() {
     }
 
     // What the next delivery does with it.
-    let current = s3.head(AT).await.unwrap().unwrap();
+    let current = s3.head(AT).await.unwrap().current.unwrap();
     assert_eq!(current.version_id.as_ref(), Some(&version_id));
     assert_eq!(current.holds.as_ref().unwrap().delivery_id, "5d1b9f4e");
     let got = tempfile::NamedTempFile::new().unwrap();
@@ -178,7 +178,7 @@ async fn a_condition_that_holds_no_longer_at_the_end_refuses_the_upload() {
         } else {
             let first = other.put_object().bucket(AT.bucket).key(AT.key);
             first.send().await.unwrap();
-            Condition::Unchanged(s3.head(AT).await.unwrap().unwrap().etag)
+            Condition::Unchanged(s3.head(AT).await.unwrap().current.unwrap().etag)
         };
         let before = server.versions(AT.bucket, AT.key).len();
         // The last moment: all parts are there.

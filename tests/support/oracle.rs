@@ -16,8 +16,10 @@ use super::{process::run_within, upstream::Repository};
 
 const SUBMODULE: u32 = 0o160_000;
 const SYMLINK: u32 = 0o120_000;
-/// 1980-01-01 00:00:00, as time and date of MS-DOS.
-const MODIFIED: (u16, u16) = (0, 1 << 5 | 1);
+/// 1980-01-01 00:00:00, as time and date of MS-DOS: all that version 0.1 said, and who knows nothing.
+const NO_TIME: (u16, u16) = (0, 1 << 5 | 1);
+/// 1980-01-02, in seconds of Unix time.
+const FIRST_TIME: i64 = 3653 * 86_400;
 const UTF8: u16 = 1 << 11;
 const UNIX: u16 = 3;
 
@@ -140,6 +142,9 @@ pub fn check_zip(zip: &[u8], expected: &[Entry], commit: &str) -> Result<(), Str
         if member.content != entry.content {
             return Err(format!("{shown} has another content"));
         }
+        if member.time.is_none() {
+            return Err(format!("{shown} has no time"));
+        }
     }
     match by_name.first_key_value() {
         Some((name, _)) => Err(format!("{} is too much", name.escape_ascii())),
@@ -159,11 +164,13 @@ pub struct Member {
     pub name: Vec<u8>,
     /// From the external attributes, type included.
     pub mode: u32,
+    /// When it was changed, in seconds of Unix time, if it says so.
+    pub time: Option<i64>,
     pub content: Vec<u8>,
 }
 
 /// Reads a zip and refuses what the product must not write: any byte that is not accounted for, data descriptors,
-/// headers that disagree, wrong checksums, names without their flag, other times than the fixed one.
+/// headers that disagree, wrong checksums, names without their flag, two times that are not the same instant.
 ///
 /// # Errors
 ///
@@ -225,6 +232,7 @@ fn read_member(
     let member = Member {
         name: header.name.clone(),
         mode: header.attributes >> 16,
+        time: header.time(),
         content,
     };
     Ok((member, reader.at))
@@ -252,6 +260,8 @@ struct Header {
     flags: u16,
     method: u16,
     modified: (u16, u16),
+    /// From the field "UT".
+    unix_time: Option<u32>,
     crc: u32,
     compressed: u64,
     size: u64,
@@ -297,6 +307,7 @@ impl Header {
             flags: reader.u16()?,
             method: reader.u16()?,
             modified: (reader.u16()?, reader.u16()?),
+            unix_time: None,
             crc: reader.u32()?,
             compressed: reader.u32()?.into(),
             size: reader.u32()?.into(),
@@ -315,6 +326,13 @@ impl Header {
         while fields.left() > 0 {
             let (id, length) = (fields.u16()?, fields.u16()?);
             let field = fields.take(length.into())?;
+            if id == 0x5455 {
+                let [1, time @ ..] = field else {
+                    return Err("a field UT that has not just the one time".into());
+                };
+                let time = time.try_into().map_err(|_| "a field UT of another length")?;
+                self.unix_time = Some(u32::from_le_bytes(time));
+            }
             if id != 1 {
                 continue;
             }
@@ -335,7 +353,8 @@ impl Header {
     fn agrees_with(&self, central: &Self) -> Result<(), String> {
         let all = |h: &Self| {
             (
-                (h.version_needed, h.flags, h.method, h.modified),
+                (h.version_needed, h.flags, h.method),
+                (h.modified, h.unix_time),
                 (h.crc, h.compressed, h.size, h.name.clone()),
             )
         };
@@ -344,6 +363,30 @@ impl Header {
         } else {
             Err("local and central header disagree".into())
         }
+    }
+
+    /// What MS-DOS's fields say, taken for UTC.
+    fn dos_time(&self) -> i64 {
+        let (time, date) = (i64::from(self.modified.0), i64::from(self.modified.1));
+        let (year, month, day) = (1980 + (date >> 9), date >> 5 & 15, date & 31);
+        // Counted in years that begin in March, so that the odd day is the last.
+        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+        let seconds = (time >> 11) * 3600 + (time >> 5 & 63) * 60 + 2 * (time & 31);
+        (days - 719_468) * 86_400 + seconds
+    }
+
+    fn time(&self) -> Option<i64> {
+        (self.modified != NO_TIME).then(|| self.dos_time())
+    }
+
+    /// Whether both times are the same instant, and one that every reader has in every time zone.
+    fn has_a_right_time(&self) -> bool {
+        let (dos, unix) = (self.dos_time(), self.unix_time.map(i64::from));
+        if self.modified == NO_TIME || dos > i32::MAX.into() {
+            return unix.is_none();
+        }
+        dos >= FIRST_TIME && unix == Some(dos)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -359,7 +402,7 @@ impl Header {
         for (right, wrong) in [
             (self.flags == flags, "flags"),
             (self.method == 0 || self.method == 8, "method"),
-            (self.modified == MODIFIED, "time"),
+            (self.has_a_right_time(), "time"),
             (self.version_made_by >> 8 == UNIX, "version made by"),
             (self.version_needed >= version, "version needed"),
             (!folder || self.compressed == 0, "size of a folder"),

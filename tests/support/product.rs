@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 
 use backlog_bridge::{
-    archive::Archive,
+    archive::{Archive, Dates},
     error::chain,
     limits::Limits,
     pack::{Objects, PackError},
@@ -125,7 +125,14 @@ fn archive(commit: CommitId, objects: Objects, limits: &Limits) -> Result<Built,
     let snapshot = Snapshot::of(commit, &objects, limits).map_err(Refusal::Snapshot)?;
     let pack_bytes = objects.pack_bytes();
     let entries = snapshot.entries.clone();
-    let mut archive = Archive::write(commit, entries, objects, &Progress::default()).unwrap();
+    let mut archive = Archive::write(
+        commit,
+        entries,
+        objects,
+        &Dates::default(),
+        &Progress::default(),
+    )
+    .unwrap();
     archive.stamp(commit, DELIVERY_ID).unwrap();
     let mut zip = Vec::new();
     archive.file.rewind().unwrap();

@@ -19,14 +19,14 @@ use std::{
 use gix::bstr::ByteSlice;
 use zip::ZipArchive;
 
-use self::{
-    header::{Headers, Payload},
-    times::Modified,
-};
 pub use self::{
     header::GIT_FIELD,
     previous::{Delivered, PreviousError},
     times::{Dates, Times},
+};
+use self::{
+    header::{Headers, Payload},
+    times::Modified,
 };
 use crate::{
     pack::{Blob, Objects},

@@ -75,7 +75,14 @@ fn fetch_and_archive(url: &str) {
         .unwrap();
     let snapshot = Snapshot::of(tip.commit, &objects, &limits).unwrap();
     let dates = Dates::default();
-    let archive = Archive::write(snapshot.commit, snapshot.entries, objects, &dates, &progress).unwrap();
+    let archive = Archive::write(
+        snapshot.commit,
+        snapshot.entries,
+        objects,
+        &dates,
+        &progress,
+    )
+    .unwrap();
     assert!(archive.entries > 0);
 }
 
@@ -252,8 +259,14 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     watch.lap("walk the tree");
     let (now, before) = (head.time, times);
     let dates = Dates { now, before };
-    let mut archive =
-        Archive::write(snapshot.commit, snapshot.entries, objects, &dates, &progress).unwrap();
+    let mut archive = Archive::write(
+        snapshot.commit,
+        snapshot.entries,
+        objects,
+        &dates,
+        &progress,
+    )
+    .unwrap();
     let delivery_id = uuid::Uuid::new_v4().simple().to_string();
     archive.stamp(tip.commit, &delivery_id).unwrap();
     watch.lap("write the zip");

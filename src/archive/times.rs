@@ -117,7 +117,10 @@ impl Dates {
         let mut other = record()?;
         let mut times = Vec::with_capacity(entries.len());
         for entry in entries {
-            while other.as_ref().is_some_and(|other| other.entry.path < entry.path) {
+            while other
+                .as_ref()
+                .is_some_and(|other| other.entry.path < entry.path)
+            {
                 other = record()?;
             }
             let kept = other.as_ref().filter(|other| {
@@ -178,7 +181,11 @@ mod tests {
             let dos = [time.to_le_bytes(), date.to_le_bytes()].concat();
             assert_eq!(modified.dos(), dos[..], "{case}");
             assert_eq!(modified.unix(), unix, "{case}");
-            assert_eq!(Modified::read(modified.dos(), unix), Some(modified), "{case}");
+            assert_eq!(
+                Modified::read(modified.dos(), unix),
+                Some(modified),
+                "{case}"
+            );
         }
         for (case, time, date) in [
             ("month 0", 0, 0x01),

@@ -319,10 +319,7 @@ impl<'a> Run<'a> {
 
     /// Builds on the current version, if there is one of ours that can be used. Otherwise takes note why not, and gives the
     /// times of that version, if they at least can be used.
-    async fn build_on_previous(
-        &mut self,
-        tip: Tip,
-    ) -> Result<Result<Built, Option<Times>>, Error> {
+    async fn build_on_previous(&mut self, tip: Tip) -> Result<Result<Built, Option<Times>>, Error> {
         let Some(previous) = self.previous.clone() else {
             return Ok(Err(None));
         };

@@ -7,7 +7,11 @@ use std::{
 };
 
 use backlog_bridge::{
-    archive::{Archive, Dates}, limits::Limits, pack::Objects, progress::Progress, snapshot::Snapshot,
+    archive::{Archive, Dates},
+    limits::Limits,
+    pack::Objects,
+    progress::Progress,
+    snapshot::Snapshot,
 };
 use gix::objs::Kind;
 use proptest::{prelude::*, test_runner::TestRunner};

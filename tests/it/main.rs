@@ -45,6 +45,7 @@ mod supply;
 mod support;
 mod support_works;
 mod tables;
+mod times;
 mod trees;
 mod upgrade;
 mod uploads;

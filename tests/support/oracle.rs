@@ -330,7 +330,9 @@ impl Header {
                 let [1, time @ ..] = field else {
                     return Err("a field UT that has not just the one time".into());
                 };
-                let time = time.try_into().map_err(|_| "a field UT of another length")?;
+                let time = time
+                    .try_into()
+                    .map_err(|_| "a field UT of another length")?;
                 self.unix_time = Some(u32::from_le_bytes(time));
             }
             if id != 1 {
@@ -370,8 +372,13 @@ impl Header {
         let (time, date) = (i64::from(self.modified.0), i64::from(self.modified.1));
         let (year, month, day) = (1980 + (date >> 9), date >> 5 & 15, date & 31);
         // Counted in years that begin in March, so that the odd day is the last.
-        let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-        let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+        let (year, month) = if month > 2 {
+            (year, month - 3)
+        } else {
+            (year - 1, month + 9)
+        };
+        let days =
+            365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
         let seconds = (time >> 11) * 3600 + (time >> 5 & 63) * 60 + 2 * (time & 31);
         (days - 719_468) * 86_400 + seconds
     }

@@ -85,6 +85,8 @@ struct Plan {
     /// Requests that still go well, of any operation; what happens to the one after them, and who is told of it.
     nth: Option<(usize, Fault, oneshot::Sender<()>)>,
     counts: HashMap<Op, usize>,
+    /// What each answer says of its time, if not the truth.
+    date: Option<String>,
 }
 
 /// A version as it is stored. `bytes` is `None` if it is a delete marker.
@@ -116,7 +118,23 @@ impl TestS3 {
         let plan = Arc::new(Mutex::new(Plan::default()));
         let s3 = service(Arc::clone(&store), ACCESS_KEY, SECRET_KEY);
         let shared = Arc::clone(&plan);
-        let faulty = service_fn(move |request| answer(s3.clone(), Arc::clone(&shared), request));
+        let faulty = service_fn(move |request| {
+            let (s3, plan) = (s3.clone(), Arc::clone(&shared));
+            async move {
+                let mut answer = answer(s3, Arc::clone(&plan), request).await?;
+                let date = plan
+                    .lock()
+                    .expect("no test panics while it plans")
+                    .date
+                    .clone();
+                if let Some(date) = date {
+                    answer
+                        .headers_mut()
+                        .insert("date", HeaderValue::try_from(date)?);
+                }
+                Ok::<_, StdError>(answer)
+            }
+        });
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(serve(listener, faulty, Patience::OWN, async {
             let _ = stopped.await;
@@ -157,6 +175,11 @@ impl TestS3 {
         let (failed, hears) = oneshot::channel();
         self.plan().nth = Some((nth - 1, fault, failed));
         hears
+    }
+
+    /// From now on, each answer says this of its time.
+    pub fn set_date(&self, date: &str) {
+        self.plan().date = Some(date.into());
     }
 
     /// What was planned and has not happened yet does not happen any more.

@@ -12,6 +12,7 @@
 mod budget;
 mod delta;
 mod digest;
+mod inflate;
 mod receive;
 mod resolve;
 mod spool;

@@ -38,8 +38,6 @@ pub struct Job {
     pub hints: Vec<CommitId>,
     /// The commit that the ref pointed to before the push, if the event said so.
     pub before: Option<CommitId>,
-    /// Whether the event told of the ref's deletion.
-    pub deleted: bool,
     /// Which request it came from, to find that in the log.
     pub request_id: String,
     /// Whether the sweep made it, and so will make it again.
@@ -106,8 +104,6 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<String>,
     #[serde(default)]
-    deleted: bool,
-    #[serde(default)]
     request_id: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     swept: bool,
@@ -158,7 +154,6 @@ impl Job {
             ref_name,
             hints: Vec::new(),
             before: None,
-            deleted: false,
             request_id: request_id.to_owned(),
             swept: false,
             by_glob: false,
@@ -291,7 +286,6 @@ impl Job {
             ref_name: self.ref_name.to_string(),
             hints: self.hints.iter().map(CommitId::to_string).collect(),
             before: self.before.map(|commit| commit.to_string()),
-            deleted: self.deleted,
             request_id: self.request_id.clone(),
             swept: self.swept,
             recheck: self.recheck.is_some(),
@@ -347,7 +341,6 @@ impl Message {
                 .map(|commit| commit.parse())
                 .transpose()
                 .map_err(name)?,
-            deleted: wire.deleted,
             request_id: wire.request_id,
             swept: wire.swept,
             by_glob: false,
@@ -368,7 +361,6 @@ mod tests {
             ref_name: "refs/heads/main".parse().unwrap(),
             hints: vec!["1".repeat(40).parse().unwrap()],
             before: Some("2".repeat(40).parse().unwrap()),
-            deleted: false,
             request_id: "a-request".into(),
             swept: false,
             by_glob: false,

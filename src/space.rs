@@ -7,10 +7,19 @@ use std::{
 };
 
 use base64::Engine;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 /// How the hosts of Backlog's spaces end. They have repositories below `/git` only.
 const BACKLOG: [&str; 3] = [".backlog.com", ".backlog.jp", ".backlogtool.com"];
+
+/// What is written as `%XX` in a segment of a URL's path: all that may not stand for itself.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'@');
 
 /// The longest URL that stands in metadata as it is, in bytes.
 const LONGEST_MARK: usize = 200;
@@ -113,7 +122,7 @@ impl SpaceUrl {
         // gix takes the path of a `file:` URL as it stands.
         let segment = |name: &str| match self.scheme {
             Scheme::File => name.to_owned(),
-            Scheme::Https | Scheme::Http => percent_encode(name),
+            Scheme::Https | Scheme::Http => utf8_percent_encode(name, ENCODED).to_string(),
         };
         format!("{self}/{}/{}.git", segment(project), segment(repository))
     }
@@ -127,7 +136,10 @@ impl SpaceUrl {
         let space: Self = space.parse().ok()?;
         let name = |segment: &str| match space.scheme {
             Scheme::File => Some(segment.to_owned()),
-            Scheme::Https | Scheme::Http => percent_decode(segment),
+            Scheme::Https | Scheme::Http => percent_decode_str(segment)
+                .decode_utf8()
+                .ok()
+                .map(Into::into),
         };
         let (project, repository) = (name(project)?, name(repository)?);
         Some((space, project, repository))
@@ -202,46 +214,6 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         Some((host, port)) if !port.ends_with(']') => Some((host, Some(port.parse().ok()?))),
         _ => Some((authority, None)),
     }
-}
-
-/// Writes every byte that may not stand for itself in a URL's path segment as `%XX`.
-fn percent_encode(segment: &str) -> String {
-    use fmt::Write;
-    let mut encoded = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("a String takes everything");
-        }
-    }
-    encoded
-}
-
-/// Reads `%XX` as a byte. A `%` that no two digits follow stands for itself. `None` if the result is not UTF-8.
-fn percent_decode(segment: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = match rest {
-            [b'%', high, low, ..] => hex_digit(*high).zip(hex_digit(*low)),
-            _ => None,
-        };
-        if let Some((high, low)) = escaped {
-            decoded.push(high << 4 | low);
-            rest = &rest[3..];
-        } else {
-            decoded.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(decoded).ok()
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| value.try_into().ok())
 }
 
 #[cfg(test)]

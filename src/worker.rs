@@ -311,7 +311,7 @@ fn hints(job: &Job, age: Duration, is_awaited: bool) -> Option<Hints> {
     // Nobody pushed what the sweep found; after a deletion there is no commit to wait for; and a server that lags had its
     // time while the job waited.
     let may_lag = age < SETTLED;
-    let is_push = !job.swept && !job.deleted;
+    let is_push = !job.swept;
     (is_push && may_lag).then(|| Hints {
         commits: job.hints.clone(),
         before: job.before,

@@ -13,6 +13,8 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 /// The longest name that is made, in bytes, before the mark that it goes on. File systems stop at 255.
 const MAX_NAME_BYTES: usize = 200;
 
@@ -37,7 +39,7 @@ pub(super) fn key(names_found: &[String]) -> Option<String> {
             Some(start) => (start, false),
             None => (name.as_str(), true),
         };
-        component.push_str(&percent_decoded(text)?);
+        component.push_str(&percent_decode_str(text).decode_utf8().ok()?);
         if ends {
             components.push(std::mem::take(&mut component));
         }
@@ -83,22 +85,6 @@ fn percent_encoded(c: char, leads: bool) -> String {
     } else {
         c.into()
     }
-}
-
-fn percent_decoded(name: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The operations of S3 on uploads in parts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use s3s::{
     S3Request, S3Result,
@@ -27,7 +27,7 @@ impl Operations {
         let algorithm = input
             .checksum_algorithm
             .map(|name| name.as_str().to_owned());
-        let id = self.store.begin_upload(Upload {
+        let id = self.uploads.begin(Upload {
             bucket: input.bucket.clone(),
             key: input.key.clone(),
             content_type: content_type(input.content_type),
@@ -58,7 +58,7 @@ impl Operations {
             checksums: received.checksums.clone(),
         };
         let upload = (&*input.bucket, &*input.key, &*input.upload_id);
-        self.store.put_part(upload, input.part_number, part)?;
+        self.uploads.put_part(upload, input.part_number, part)?;
         let sum = |algorithm| received.checksums.get(algorithm).cloned();
         Ok(UploadPartOutput {
             e_tag: Some(ETag::Strong(hex(&received.md5))),
@@ -74,7 +74,7 @@ impl Operations {
     /// All parts that are there; there is never a second page.
     pub(super) fn parts_page(&self, input: ListPartsInput) -> S3Result<ListPartsOutput> {
         let upload = (&*input.bucket, &*input.key, &*input.upload_id);
-        let parts = self.store.with_upload(upload, |upload| {
+        let parts = self.uploads.with(upload, |upload| {
             let parts = upload.parts.iter().map(|(&number, part)| Part {
                 part_number: Some(number),
                 e_tag: Some(ETag::Strong(part.etag())),
@@ -122,9 +122,11 @@ impl Operations {
             return Err(s3_error!(MalformedXML, "an upload has at least one part"));
         }
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
+        let uploads = Arc::clone(&self.uploads);
         let version = self
             .store(move |store| {
-                store.complete_upload((&bucket, &key, &input.upload_id), &parts, &condition)
+                let upload = (&*bucket, &*key, &*input.upload_id);
+                uploads.complete(store, upload, &parts, &condition)
             })
             .await?;
         Ok(CompleteMultipartUploadOutput {
@@ -141,8 +143,8 @@ impl Operations {
         &self,
         input: &AbortMultipartUploadInput,
     ) -> S3Result<AbortMultipartUploadOutput> {
-        self.store
-            .abort_upload((&input.bucket, &input.key, &input.upload_id))?;
+        self.uploads
+            .abort((&input.bucket, &input.key, &input.upload_id))?;
         Ok(AbortMultipartUploadOutput::default())
     }
 }

@@ -27,7 +27,7 @@ use super::{
     body::{self, Received},
     error::StoreError,
     store::{Condition, Store},
-    uploads::hex,
+    uploads::{Uploads, hex},
     version::{Content, Version},
 };
 
@@ -40,6 +40,7 @@ const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 /// S3 over a store.
 pub(super) struct Operations {
     pub(super) store: Arc<Store>,
+    pub(super) uploads: Arc<Uploads>,
 }
 
 impl Operations {

@@ -125,7 +125,10 @@ impl EmbeddedS3 {
 /// S3 over `store` as an HTTP service, for those who hold this pair of keys.
 #[must_use]
 pub fn service(store: Arc<Store>, access_key: &str, secret_key: &str) -> S3Service {
-    let mut builder = S3ServiceBuilder::new(Operations { store });
+    let mut builder = S3ServiceBuilder::new(Operations {
+        store,
+        uploads: Arc::default(),
+    });
     builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
     builder.build()
 }

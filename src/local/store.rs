@@ -10,7 +10,7 @@
 //! The number in front of its name is what makes it the newest. A delete marker is a version without bytes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs::{self, File, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
@@ -26,7 +26,6 @@ use uuid::Uuid;
 use super::{
     error::StoreError,
     key_path,
-    uploads::Upload,
     version::{Content, Numbered, Version, folders_in, newest, numbered},
 };
 
@@ -53,7 +52,6 @@ pub struct Store {
     dir: PathBuf,
     /// Who changes what the tree of folders holds has it alone.
     tree: RwLock<()>,
-    pub(super) uploads: Mutex<HashMap<String, Upload>>,
     /// What was said to be damaged.
     told: Mutex<HashSet<String>>,
     /// Held as long as the store is open. The system lets go of it when the process dies.
@@ -105,7 +103,6 @@ impl Store {
         let store = Self {
             dir: dir.to_owned(),
             tree: RwLock::default(),
-            uploads: Mutex::default(),
             told: Mutex::default(),
             lock,
         };

@@ -4,10 +4,10 @@
 //! [`StoreError::NoSuchUpload`] and begins again, as the bridge does with a large archive.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
-    sync::{MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use s3s::crypto::{Checksum as _, Md5};
@@ -69,11 +69,15 @@ pub(super) fn hex(md5: &[u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(*md5))
 }
 
-impl Store {
+/// The uploads under way, by their ids.
+#[derive(Default)]
+pub(super) struct Uploads(Mutex<HashMap<String, Upload>>);
+
+impl Uploads {
     /// Begins an upload and returns its id.
-    pub(super) fn begin_upload(&self, upload: Upload) -> String {
+    pub(super) fn begin(&self, upload: Upload) -> String {
         let id = Uuid::new_v4().simple().to_string();
-        self.uploads().insert(id.clone(), upload);
+        self.all().insert(id.clone(), upload);
         id
     }
 
@@ -84,18 +88,18 @@ impl Store {
         number: i32,
         part: Part,
     ) -> Result<(), StoreError> {
-        self.with_upload((bucket, key, id), |upload| {
+        self.with((bucket, key, id), |upload| {
             upload.parts.insert(number, part);
         })
     }
 
     /// Looks at an upload.
-    pub(super) fn with_upload<T>(
+    pub(super) fn with<T>(
         &self,
         (bucket, key, id): (&str, &str, &str),
         look: impl FnOnce(&mut Upload) -> T,
     ) -> Result<T, StoreError> {
-        let mut uploads = self.uploads();
+        let mut uploads = self.all();
         match uploads.get_mut(id) {
             Some(upload) if upload.bucket == bucket && upload.key == key => Ok(look(upload)),
             _ => Err(StoreError::NoSuchUpload),
@@ -103,40 +107,47 @@ impl Store {
     }
 
     /// Ends an upload without a trace.
-    pub(super) fn abort_upload(&self, target: (&str, &str, &str)) -> Result<(), StoreError> {
-        self.with_upload(target, |_| ())?;
-        self.uploads().remove(target.2);
+    pub(super) fn abort(&self, target: (&str, &str, &str)) -> Result<(), StoreError> {
+        self.with(target, |_| ())?;
+        self.all().remove(target.2);
         Ok(())
     }
 
-    /// Makes the named parts the newest version. The upload lives on if that fails.
-    pub(super) fn complete_upload(
+    /// Makes the named parts the newest version in `store`. The upload lives on if that fails.
+    pub(super) fn complete(
         &self,
+        store: &Store,
         target: (&str, &str, &str),
         parts: &[Named],
         condition: &Condition,
     ) -> Result<Version, StoreError> {
-        self.with_upload(target, |_| ())?;
+        self.with(target, |_| ())?;
         // Out of reach while it is put together: a second completion must not make a second version.
-        let upload = self.uploads().remove(target.2);
+        let upload = self.all().remove(target.2);
         let upload = upload.ok_or(StoreError::NoSuchUpload)?;
-        let completed = self.put_together(&upload, parts, condition);
+        let completed = upload.put_together(store, parts, condition);
         if completed.is_err() {
-            self.uploads().insert(target.2.to_owned(), upload);
+            self.all().insert(target.2.to_owned(), upload);
         }
         completed
     }
 
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upload {
     fn put_together(
         &self,
-        upload: &Upload,
+        store: &Store,
         named: &[Named],
         condition: &Condition,
     ) -> Result<Version, StoreError> {
         if !named.is_sorted_by(|one, next| one.number < next.number) {
             return Err(StoreError::InvalidPartOrder);
         }
-        if let Some(algorithm) = &upload.algorithm
+        if let Some(algorithm) = &self.algorithm
             && !named
                 .iter()
                 .all(|part| part.checksums.contains_key(algorithm))
@@ -144,12 +155,12 @@ impl Store {
             let algorithm = algorithm.clone();
             return Err(StoreError::ChecksumMissing { algorithm });
         }
-        let mut bytes = self.temporary()?;
+        let mut bytes = store.temporary()?;
         let mut size = 0;
         let mut digests = Md5::new();
         for (index, named_part) in named.iter().enumerate() {
             let number = named_part.number;
-            let part = upload.parts.get(&number);
+            let part = self.parts.get(&number);
             let part = part
                 .filter(|part| part.is(named_part))
                 .ok_or(StoreError::InvalidPart { number })?;
@@ -164,15 +175,11 @@ impl Store {
         let content = Content {
             etag: format!("{}-{}", hex(&digests.finalize()), named.len()),
             size,
-            content_type: upload.content_type.clone(),
-            metadata: upload.metadata.clone(),
+            content_type: self.content_type.clone(),
+            metadata: self.metadata.clone(),
             // A checksum of the whole was never sent, and one of the checksums says nothing about the bytes.
             checksums: BTreeMap::new(),
         };
-        self.put(&upload.bucket, &upload.key, bytes, content, condition)
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, std::collections::HashMap<String, Upload>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+        store.put(&self.bucket, &self.key, bytes, content, condition)
     }
 }

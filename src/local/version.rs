@@ -26,7 +26,7 @@ pub struct Version {
     /// The version id: random, so that nobody can know it who was not told.
     pub version_id: String,
     /// When it was stored.
-    #[serde(with = "rfc3339")]
+    #[serde(with = "time::serde::rfc3339")]
     pub modified: OffsetDateTime,
     /// What was stored, or `None` if this is a delete marker.
     pub content: Option<Content>,
@@ -209,24 +209,4 @@ pub(super) fn folders_in(folder: &Path) -> Result<Vec<String>, StoreError> {
         }
     }
     Ok(names)
-}
-
-/// A time as people write it, in `version.json`.
-mod rfc3339 {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as _};
-    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &OffsetDateTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&time.format(&Rfc3339).map_err(S::Error::custom)?)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<OffsetDateTime, D::Error> {
-        OffsetDateTime::parse(&String::deserialize(deserializer)?, &Rfc3339)
-            .map_err(D::Error::custom)
-    }
 }

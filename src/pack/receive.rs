@@ -6,7 +6,6 @@ use std::{
     io::{Read, Write},
 };
 
-use flate2::{Decompress, FlushDecompress, Status};
 use gix::{
     ObjectId,
     objs::Kind,
@@ -18,6 +17,7 @@ use super::{
     budget::Budget,
     delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
     digest::Digest,
+    inflate::{Fault, Framing, Inflater, Source},
     stream::{Place, Stream},
 };
 use crate::{limits::within, progress::Progress};
@@ -77,7 +77,7 @@ pub(super) fn receive(
         whole: Vec::new(),
         deltas: Vec::new(),
     };
-    let mut inflater = Inflater::new();
+    let mut inflater = Inflater::new(Framing::Zlib);
     for _ in 0..objects {
         let entry = input.entry_header()?;
         let offset = entry.pack_offset();
@@ -87,7 +87,9 @@ pub(super) fn receive(
             Header::Blob => {
                 progress.add_object();
                 let mut digest = Digest::new(Kind::Blob, size);
-                let stream = inflater.inflate(&mut input, size, |bytes| digest.update(bytes))?;
+                let stream = inflate(&mut inflater, &mut input, size, |bytes| {
+                    digest.update(bytes)
+                })?;
                 let (id, blob) = digest.finish(stream)?;
                 received.whole.push((offset, id));
                 received.index.insert(id, Object::Blob(blob));
@@ -99,8 +101,9 @@ pub(super) fn receive(
                 budget.keep(size)?;
                 let mut bytes =
                     Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
-                let stream =
-                    inflater.inflate(&mut input, size, |more| bytes.extend_from_slice(more))?;
+                let stream = inflate(&mut inflater, &mut input, size, |more| {
+                    bytes.extend_from_slice(more)
+                })?;
                 let mut digest = Digest::new(kind, size);
                 digest.update(&bytes);
                 let (id, _) = digest.finish(stream)?;
@@ -117,7 +120,7 @@ pub(super) fn receive(
             Header::RefDelta { base_id } => Base::Id(base_id),
         };
         let mut head = Vec::with_capacity(DELTA_HEADER_LEN);
-        let stream = inflater.inflate(&mut input, size, |bytes| {
+        let stream = inflate(&mut inflater, &mut input, size, |bytes| {
             head.extend(bytes.iter().take(DELTA_HEADER_LEN - head.len()));
         })?;
         let (_, result_size, _) = delta::sizes(&head)?;
@@ -256,66 +259,36 @@ impl<'a> Input<'a> {
     }
 }
 
-struct Inflater {
-    zlib: Decompress,
-    out: Box<[u8]>,
-}
-
-impl Inflater {
-    /// A zlib stream begins with two bytes and ends with the Adler-32 of what it holds.
-    const ZLIB_HEADER_LEN: u64 = 2;
-    const ADLER32_LEN: u64 = 4;
-
-    fn new() -> Self {
-        Self {
-            zlib: Decompress::new(true),
-            out: vec![0; CHUNK].into(),
-        }
+impl Source for Input<'_> {
+    fn peek(&mut self) -> Result<&[u8], PackError> {
+        self.peek(1)
     }
 
-    /// Inflates one zlib stream, shows its bytes to `each`, and says where the deflate stream in it stands.
-    fn inflate(
-        &mut self,
-        input: &mut Input<'_>,
-        size: u64,
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<Stream, PackError> {
-        let start = input.offset;
-        self.zlib.reset(true);
-        loop {
-            let bytes = input.peek(1)?;
-            if bytes.is_empty() {
-                return Err(PackError::Truncated);
-            }
-            let (before_in, before_out) = (self.zlib.total_in(), self.zlib.total_out());
-            let status = self
-                .zlib
-                .decompress(bytes, &mut self.out, FlushDecompress::None)
-                .map_err(PackError::damaged)?;
-            let consumed =
-                usize::try_from(self.zlib.total_in() - before_in).expect("within the buffer");
-            let produced =
-                usize::try_from(self.zlib.total_out() - before_out).expect("within the buffer");
-            if self.zlib.total_out() > size {
-                return Err(PackError::damaged("an object is longer than announced"));
-            }
-            each(&self.out[..produced]);
-            input.consume(consumed);
-            match status {
-                Status::StreamEnd => break,
-                Status::Ok | Status::BufError if consumed == 0 && produced == 0 => {
-                    return Err(PackError::damaged("a deflate stream does not go on"));
-                }
-                Status::Ok | Status::BufError => {}
-            }
-        }
-        if self.zlib.total_out() != size {
-            return Err(PackError::damaged("an object is shorter than announced"));
-        }
-        Ok(Stream {
+    fn consume(&mut self, n: usize) {
+        self.consume(n);
+    }
+}
+
+/// A zlib stream begins with two bytes and ends with the Adler-32 of what it holds.
+const ZLIB_HEADER_LEN: u64 = 2;
+const ADLER32_LEN: u64 = 4;
+
+/// Inflates one zlib stream, shows its bytes to `each`, and says where the deflate stream in it stands.
+fn inflate(
+    inflater: &mut Inflater,
+    input: &mut Input<'_>,
+    size: u64,
+    each: impl FnMut(&[u8]),
+) -> Result<Stream, PackError> {
+    let start = input.offset;
+    match inflater.inflate(input, size, each) {
+        Ok(len) => Ok(Stream {
             place: Place::Pack,
-            offset: start + Self::ZLIB_HEADER_LEN,
-            len: self.zlib.total_in() - Self::ZLIB_HEADER_LEN - Self::ADLER32_LEN,
-        })
+            offset: start + ZLIB_HEADER_LEN,
+            len: len - ZLIB_HEADER_LEN - ADLER32_LEN,
+        }),
+        Err(Fault::Source(err)) => Err(err),
+        Err(Fault::Truncated) => Err(PackError::Truncated),
+        Err(Fault::Wrong(why)) => Err(PackError::damaged(format_args!("an object {why}"))),
     }
 }

@@ -6,18 +6,17 @@
 use std::{
     collections::HashMap,
     fs::File,
-    os::unix::fs::FileExt,
     sync::{Mutex, PoisonError},
     thread, vec,
 };
 
-use flate2::{Decompress, FlushDecompress, Status};
 use gix::{ObjectId, objs::Kind};
 
 use super::{
     Blob, CHUNK, MAX_THREADS, Object, PackError,
     budget::Budget,
     digest::Digest,
+    inflate::{Fault, Framing, Inflater, Stored},
     stream::{Place, Stream},
 };
 use crate::{
@@ -189,18 +188,16 @@ pub(super) fn most_deflated(size: u64) -> u64 {
 /// One thread's tools.
 struct Checker<'a> {
     file: &'a File,
-    zlib: Decompress,
-    deflated: Box<[u8]>,
-    inflated: Box<[u8]>,
+    inflater: Inflater,
+    buffer: Box<[u8]>,
 }
 
 impl<'a> Checker<'a> {
     fn new(file: &'a File) -> Self {
         Self {
             file,
-            zlib: Decompress::new(false),
-            deflated: vec![0; CHUNK].into(),
-            inflated: vec![0; CHUNK].into(),
+            inflater: Inflater::new(Framing::None),
+            buffer: vec![0; CHUNK].into(),
         }
     }
 
@@ -231,54 +228,17 @@ impl<'a> Checker<'a> {
         progress: &Progress,
     ) -> Result<(ObjectId, Blob), StockError> {
         let mut digest = Digest::new(Kind::Blob, blob.size);
-        let Stream {
-            mut offset, len, ..
-        } = blob.stream;
-        if blob.size == 0 && len == 0 {
+        if blob.size == 0 && blob.stream.len == 0 {
             return Ok(digest.finish(blob.stream)?);
         }
-        let end = offset + len;
-        let (mut from, mut to) = (0, 0);
-        self.zlib.reset(false);
-        loop {
-            if from == to && offset < end {
-                if progress.is_stopped() {
-                    return Err(PackError::Stopped.into());
-                }
-                (from, to) = (0, CHUNK.min(usize::try_from(end - offset).unwrap_or(CHUNK)));
-                self.file
-                    .read_exact_at(&mut self.deflated[..to], offset)
-                    .map_err(PackError::Disk)?;
-                offset += to as u64;
-            }
-            let (before_in, before_out) = (self.zlib.total_in(), self.zlib.total_out());
-            let status = self
-                .zlib
-                .decompress(
-                    &self.deflated[from..to],
-                    &mut self.inflated,
-                    FlushDecompress::None,
-                )
-                .map_err(|err| damaged(id, err))?;
-            let consumed =
-                usize::try_from(self.zlib.total_in() - before_in).expect("within the buffer");
-            let produced =
-                usize::try_from(self.zlib.total_out() - before_out).expect("within the buffer");
-            if self.zlib.total_out() > blob.size {
-                return Err(damaged(id, "it is longer than it says"));
-            }
-            digest.update(&self.inflated[..produced]);
-            from += consumed;
-            match status {
-                Status::StreamEnd => break,
-                Status::Ok | Status::BufError if consumed == 0 && produced == 0 => {
-                    return Err(damaged(id, "its deflate stream does not go on"));
-                }
-                Status::Ok | Status::BufError => {}
-            }
-        }
-        if self.zlib.total_in() != len || self.zlib.total_out() != blob.size {
-            return Err(damaged(id, "its sizes are not what it says"));
+        let mut stored = Stored::new(self.file, blob.stream, &mut self.buffer, Some(progress));
+        let each = |bytes: &[u8]| digest.update(bytes);
+        match self.inflater.inflate(&mut stored, blob.size, each) {
+            Ok(len) if len == blob.stream.len => {}
+            Ok(_) => return Err(damaged(id, "its deflate stream has another size")),
+            Err(Fault::Source(err)) => return Err(err.into()),
+            Err(Fault::Truncated) => return Err(damaged(id, "its deflate stream ends early")),
+            Err(Fault::Wrong(why)) => return Err(damaged(id, format_args!("it {why}"))),
         }
         Ok(digest.finish(blob.stream)?)
     }

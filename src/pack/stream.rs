@@ -1,10 +1,11 @@
 //! Where the deflate stream of an object stands, and how it is read from there again.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::fs::File;
 
-use flate2::{Decompress, FlushDecompress, Status};
-
-use super::{CHUNK, PackError};
+use super::{
+    CHUNK, PackError,
+    inflate::{Fault, Framing, Inflater, Stored},
+};
 
 /// Where a raw deflate stream stands (no zlib header, no Adler-32).
 #[derive(Debug, Clone, Copy)]
@@ -34,16 +35,16 @@ impl Stream {
     };
 }
 
-/// Inflates streams, one after the other.
+/// Reads streams back, one after the other.
 pub(super) struct StreamReader {
-    zlib: Decompress,
+    inflater: Inflater,
     buffer: Box<[u8]>,
 }
 
 impl StreamReader {
     pub(super) fn new() -> Self {
         Self {
-            zlib: Decompress::new(false),
+            inflater: Inflater::new(Framing::None),
             buffer: vec![0; CHUNK].into(),
         }
     }
@@ -56,28 +57,12 @@ impl StreamReader {
         size: u64,
     ) -> Result<Vec<u8>, PackError> {
         let mut out = Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
-        let Stream {
-            mut offset, len, ..
-        } = stream;
-        let end = offset + len;
-        self.zlib.reset(false);
-        while offset < end {
-            let n = CHUNK.min(usize::try_from(end - offset).unwrap_or(CHUNK));
-            file.read_exact_at(&mut self.buffer[..n], offset)
-                .map_err(PackError::Disk)?;
-            offset += n as u64;
-            let before = self.zlib.total_in();
-            let status = self
-                .zlib
-                .decompress_vec(&self.buffer[..n], &mut out, FlushDecompress::None)
-                .map_err(PackError::damaged)?;
-            if status != Status::StreamEnd && self.zlib.total_in() - before < n as u64 {
-                return Err(PackError::damaged("an object changed while it was read"));
-            }
+        let mut stored = Stored::new(file, stream, &mut self.buffer, None);
+        let each = |bytes: &[u8]| out.extend_from_slice(bytes);
+        match self.inflater.inflate(&mut stored, size, each) {
+            Ok(len) if len == stream.len => Ok(out),
+            Err(Fault::Source(err)) => Err(err),
+            _ => Err(PackError::damaged("an object changed while it was read")),
         }
-        if out.len() as u64 != size {
-            return Err(PackError::damaged("an object changed while it was read"));
-        }
-        Ok(out)
     }
 }

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -140,6 +141,13 @@ class Terminal:
         before, _, self.said = self.said.partition(words)
         return before
 
+    def until_unseen(self, seconds=20):
+        """Waits until nothing that is typed is shown. A person is slower than the shell; this is not."""
+        end = time.monotonic() + seconds
+        while termios.tcgetattr(self.terminal)[3] & termios.ECHO:
+            assert time.monotonic() < end, "what is typed is still shown"
+            time.sleep(0.01)
+
     def close(self):
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
@@ -165,6 +173,7 @@ def paste_login(shell, document, text):
             terminal.until(f"\n{first}: ")
             terminal.type(f"{USER}\n")
             terminal.until(f"{second}: ")
+            terminal.until_unseen()
             terminal.type(f"{PASSWORD}\n")
             shown = terminal.until("stored")
             terminal.type("echo \"[$BACKLOG_USER$BACKLOG_PASS]\"\n")

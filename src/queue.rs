@@ -378,7 +378,7 @@ mod tests {
         let recheck = job().parked(step_back.clone());
         let tip = "3".repeat(40);
         let expected = format!(
-            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":[],"deleted":false,"request_id":"a-request","recheck":true,"held":"d","tip":"{tip}"}}"#
+            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":[],"request_id":"a-request","recheck":true,"held":"d","tip":"{tip}"}}"#
         );
         assert_eq!(recheck.body(), expected);
         let due = recheck.due(Duration::from_millis(61_500));
@@ -442,7 +442,7 @@ mod tests {
     fn a_job_is_spelled_as_the_contract_has_it() {
         let (hint, before) = ("1".repeat(40), "2".repeat(40));
         let expected = format!(
-            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":["{hint}"],"before":"{before}","deleted":false,"request_id":"a-request"}}"#
+            r#"{{"route":"web-main","repository":"APP/web","ref":"refs/heads/main","hints":["{hint}"],"before":"{before}","request_id":"a-request"}}"#
         );
         assert_eq!(job().body(), expected);
         assert_eq!(

@@ -333,20 +333,20 @@ mod tests {
             (
                 "a smaller size",
                 |claim| claim.size -= 1,
-                "longer than it says",
+                "longer than announced",
             ),
             ("no size", |claim| claim.size = 0, "padded"),
-            ("a larger size", |claim| claim.size += 1, "sizes are not"),
+            ("a larger size", |claim| claim.size += 1, "shorter"),
             (
                 "a shorter stream",
                 |claim| claim.deflated -= 1,
-                "does not go on",
+                "ends early",
             ),
-            ("no stream", |claim| claim.deflated = 0, "does not go on"),
+            ("no stream", |claim| claim.deflated = 0, "ends early"),
             (
                 "a longer stream",
                 |claim| claim.deflated += 1,
-                "sizes are not",
+                "another size",
             ),
             ("another place", |claim| claim.offset -= 1, ""),
             (
@@ -378,7 +378,7 @@ mod tests {
         let Err(text) = verify(file, &[claim], &Limits::default()) else {
             panic!("it was believed")
         };
-        assert!(text.contains("longer than it says"), "{text}");
+        assert!(text.contains("longer than announced"), "{text}");
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::{
     telemetry::{self, Metric},
 };
 
-/// Warnings that a line in a log repeats: one tree can have thousands.
-const LOGGED_WARNINGS: usize = 20;
+/// Warnings that a line of JSON has: one tree can have thousands.
+const FIRST_WARNINGS: usize = 20;
 
 /// What became of one object, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,11 +113,11 @@ pub struct Report {
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Fault>,
-    /// Why everything was fetched, though the object held an earlier commit of the ref. In the log only.
-    #[serde(skip)]
+    /// Why everything was fetched, though the object held an earlier commit of the ref.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub full_fetch: Option<String>,
-    /// What people should know, one sentence each.
-    #[serde(skip)]
+    /// What people should know, one sentence each. A line of JSON has the first of them, and how many more there are.
+    #[serde(flatten, serialize_with = "first_warnings")]
     pub warnings: Vec<String>,
     /// The time each stage took.
     #[serde(skip)]
@@ -184,6 +184,22 @@ pub(crate) fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::
 #[expect(clippy::ref_option, reason = "serde wants it so")]
 fn optional_millis<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     time.map(|time| time.as_millis()).serialize(to)
+}
+
+fn first_warnings<S: Serializer>(warnings: &[String], to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct First {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        further_warnings: Option<usize>,
+    }
+    let (first, further) = warnings.split_at(warnings.len().min(FIRST_WARNINGS));
+    let first = First {
+        warnings: first.iter().map(|text| plain::foreign(text)).collect(),
+        further_warnings: Some(further.len()).filter(|&more| more > 0),
+    };
+    first.serialize(to)
 }
 
 impl Report {
@@ -319,14 +335,7 @@ impl Report {
             context: &'a C,
             #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
             stages_ms: serde_json::Map<String, serde_json::Value>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            full_fetch: Option<&'a str>,
-            #[serde(skip_serializing_if = "Vec::is_empty")]
-            warnings: Vec<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            further_warnings: Option<usize>,
         }
-        let shown = self.warnings.len().min(LOGGED_WARNINGS);
         let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let stages = self.stages.iter();
         let line = Line {
@@ -335,12 +344,6 @@ impl Report {
             stages_ms: stages
                 .map(|(stage, time)| (stage.name().to_owned(), millis(time).into()))
                 .collect(),
-            full_fetch: self.full_fetch.as_deref(),
-            warnings: self.warnings[..shown]
-                .iter()
-                .map(|text| plain::foreign(text))
-                .collect(),
-            further_warnings: Some(self.warnings.len() - shown).filter(|&more| more > 0),
         };
         let (level, message) = self.level_and_message();
         metrics.extend(self.error.as_ref().map(|_| failures(self.again)));

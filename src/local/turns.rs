@@ -173,11 +173,13 @@ mod tests {
     fn taken(turns: &mut Turns, table: &Arc<RouteTable>, route: &str) -> usize {
         let mut taken = 0;
         while let Some(open) = turns.open(Some(Arc::clone(table))) {
-            let repository = format!("APP/{route}").parse().unwrap();
-            let name = format!("refs/heads/b{}", turns.taken.len())
-                .parse()
-                .unwrap();
-            let job = Job::unhinted(route.into(), repository, name, "");
+            let mut jobs = (0..).map(|n| {
+                let repository = format!("APP/{route}").parse().unwrap();
+                let name = format!("refs/heads/b{n}").parse().unwrap();
+                Job::unhinted(route.into(), repository, name, "")
+            });
+            let job = jobs.find(|job| !turns.taken.contains_key(&job.group()));
+            let job = job.unwrap();
             if !open.takes(&job) {
                 break;
             }

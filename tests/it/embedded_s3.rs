@@ -680,7 +680,12 @@ async fn a_process_that_is_killed_leaves_whole_versions_only() {
         return put_for_ever(dir.as_ref()).await;
     }
     let dir = tempfile::tempdir().unwrap();
-    for round in 0..10 {
+    // More often where the machine is so busy that nothing was stored yet.
+    let mut stored = 0;
+    for round in 0..100 {
+        if round >= 10 && stored > 0 {
+            break;
+        }
         let mut child = this_test_again(&|| ());
         child.stdout(Stdio::null());
         let mut child = child.env(DIR, dir.path()).spawn().unwrap();
@@ -691,15 +696,16 @@ async fn a_process_that_is_killed_leaves_whole_versions_only() {
         let store = Store::open(dir.path()).unwrap();
         let left = fs::read_dir(dir.path().join(".backlog-bridge/tmp"));
         assert_eq!(left.unwrap().count(), 0);
-        for version in store.versions(BUCKET, KEY).unwrap() {
+        let versions = store.versions(BUCKET, KEY).unwrap();
+        stored = versions.len();
+        for version in versions {
             let mut bytes = Vec::new();
             version.open().unwrap().read_to_end(&mut bytes).unwrap();
             let n: u8 = version.content.unwrap().metadata["n"].parse().unwrap();
             assert!(bytes == vec![n; 300_000], "version {n} of round {round}");
         }
     }
-    let store = Store::open(dir.path()).unwrap();
-    assert!(!store.versions(BUCKET, KEY).unwrap().is_empty());
+    assert!(stored > 0, "it never got so far");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod git;
 mod hints;
 mod history;
 pub mod holder;
+mod ledger;
 mod listings;
 mod previous;
 mod run;

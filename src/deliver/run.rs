@@ -1,4 +1,4 @@
-//! One delivery in progress: carries out what [`step`](super::step) decides, and keeps count.
+//! One delivery in progress: carries out what [`step`](super::step) decides.
 
 use std::{
     sync::Arc,
@@ -12,12 +12,13 @@ use super::{
     build::{Base, Built, archive_error},
     git::Git,
     holder::{Holder, Ruling},
+    ledger::Ledger,
     previous::Previous,
     step::{Action, Saw, Steps, Verdict},
 };
 use crate::{
     archive::{Dates, Times},
-    bucket::{Address, Condition, Current, Label, Put},
+    bucket::{Address, Condition, Current, Label},
     deadline::{flowing, in_time},
     error::Error,
     plain,
@@ -33,9 +34,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 
 /// Rounds in which a commit may be refused that the Git server shows. After them, the queue lets it rest for longer.
 const REFUSED_FETCHES: u32 = 3;
-
-const NAMELESS: &str = "the current version was written while versioning was off or suspended; it has no id of its own, \
-                        and the next push makes a version that has one";
 
 pub(super) struct Run<'a> {
     bridge: &'a Bridge,
@@ -58,23 +56,11 @@ pub(super) struct Run<'a> {
     built: Option<Built>,
     /// The entity tag of the version whose times it goes on from.
     built_beside: Option<String>,
-    /// The delivery id of the last write whose outcome is unknown.
-    tried: Option<String>,
-    /// Whether the current version has no id of its own.
-    is_nameless: bool,
-    /// What a write would replace, where people should know.
-    replaces: Option<String>,
-    /// What the writes of all rounds replaced, likewise.
-    replaced: Vec<String>,
-    /// Why the last write failed, if that is all there is to say in the end.
-    failed_put: Option<Error>,
     /// The part of the last build that was no fetch, and has a stage of its own.
     archiving: Duration,
-    /// Whether this delivery made a version.
-    has_stored: bool,
     /// Whether it waited for the Git server to catch up.
     has_waited: bool,
-    delivery: Delivery,
+    ledger: Ledger,
 }
 
 impl<'a> Run<'a> {
@@ -99,15 +85,9 @@ impl<'a> Run<'a> {
             tip: None,
             built: None,
             built_beside: None,
-            tried: None,
-            is_nameless: false,
-            replaces: None,
-            replaced: Vec::new(),
-            failed_put: None,
             archiving: Duration::ZERO,
-            has_stored: false,
             has_waited: false,
-            delivery: Delivery::ended(Ok(Success::AlreadyCurrent)),
+            ledger: Ledger::new(),
         }
     }
 
@@ -115,7 +95,7 @@ impl<'a> Run<'a> {
     pub(super) async fn finish(mut self) -> Delivery {
         let mut action = self.steps.start();
         let progress = self.progress;
-        self.delivery.result = loop {
+        let result = loop {
             if let Action::Done(verdict) = action {
                 break in_time(progress, Box::pin(self.conclude(verdict))).await;
             }
@@ -124,17 +104,20 @@ impl<'a> Run<'a> {
             let started = Instant::now();
             let saw = in_time(progress, Box::pin(self.carry_out(action))).await;
             let archiving = std::mem::take(&mut self.archiving);
-            self.took(stage, started.elapsed().saturating_sub(archiving));
+            let time = started.elapsed().saturating_sub(archiving);
+            self.ledger.took(stage, time);
             if !archiving.is_zero() {
-                self.took(Stage::Archive, archiving);
+                self.ledger.took(Stage::Archive, archiving);
             }
             match saw {
                 Ok(saw) => action = self.steps.next(saw),
                 Err(err) => break Err(err),
             }
         };
-        self.delivery.stages.sort_unstable();
-        self.delivery
+        let mut delivery = self.ledger.delivery;
+        delivery.result = result;
+        delivery.stages.sort_unstable();
+        delivery
     }
 
     fn stage(&self, action: &Action) -> Stage {
@@ -146,18 +129,6 @@ impl<'a> Run<'a> {
             Action::Build(_) => Stage::Fetch,
             Action::Put(_) => Stage::Put,
             Action::Wait(_) | Action::Done(_) => Stage::Settle,
-        }
-    }
-
-    fn took(&mut self, stage: Stage, time: Duration) {
-        match self
-            .delivery
-            .stages
-            .iter_mut()
-            .find(|(other, _)| *other == stage)
-        {
-            Some((_, total)) => *total += time,
-            None => self.delivery.stages.push((stage, time)),
         }
     }
 
@@ -184,7 +155,7 @@ impl<'a> Run<'a> {
                     self.steps.take_back();
                 }
                 self.bridge.tips.saw(self.at, tip, Instant::now());
-                self.delivery.tip = tip;
+                self.ledger.delivery.tip = tip;
                 Ok(Saw::Tip(tip))
             }
             Action::Build(commit) => match self.build_in_time(commit).await {
@@ -200,16 +171,16 @@ impl<'a> Run<'a> {
             // Where others wait for the turn, a server that lags is given its time by a later look: after a short wait here, or
             // at once where it has just shown something new.
             Action::Wait(_)
-                if !self.progress.is_patient() && (self.has_waited || self.has_stored) =>
+                if !self.progress.is_patient() && (self.has_waited || self.ledger.has_stored) =>
             {
-                self.delivery.is_unsettled = true;
+                self.ledger.delivery.is_unsettled = true;
                 Ok(Saw::Waited)
             }
             Action::Wait(time) => {
                 self.has_waited = true;
                 tokio::select! {
                     () = tokio::time::sleep(time) => {}
-                    () = self.progress.hurried() => self.delivery.is_unsettled = true,
+                    () = self.progress.hurried() => self.ledger.delivery.is_unsettled = true,
                 }
                 Ok(Saw::Waited)
             }
@@ -229,28 +200,11 @@ impl<'a> Run<'a> {
 
     /// Takes note of what the current version is and what a write would replace.
     fn examine(&mut self, current: Current, ruling: &Ruling) -> Result<(), Error> {
-        let replaced = self.replaces.take();
-        match (ruling, &current.holds) {
-            (Ruling::Go(Some(Holder::Us(_))), Some(holding)) => {
-                self.previous = Some(Previous::of(&current, holding));
-                if self.tried.as_ref() == Some(&holding.delivery_id) {
-                    self.steps.found_own_write(holding.commit);
-                    self.replaces = replaced;
-                    self.stored();
-                } else if self.delivery.commit != Some(holding.commit) {
-                    // What this delivery stored is history by now.
-                    self.delivery.entries = None;
-                    self.delivery.archive_bytes = None;
-                }
-                self.delivery.commit = Some(holding.commit);
-            }
-            (
-                Ruling::Go(Some(Holder::Unrouted {
-                    repository,
-                    ref_name,
-                })),
-                _,
-            ) => {
+        let replaces = match ruling {
+            Ruling::Go(Some(Holder::Unrouted {
+                repository,
+                ref_name,
+            })) => {
                 let (repository, ref_name) = (plain::foreign(repository), plain::foreign(ref_name));
                 if !self.bridge.replaces_unrouted {
                     return Err(Error::Unrouted {
@@ -260,17 +214,22 @@ impl<'a> Run<'a> {
                         ref_name,
                     });
                 }
-                self.replaces = Some(format!(
+                Some(format!(
                     "replaced what the object held before, {repository} {ref_name}"
-                ));
+                ))
             }
-            (Ruling::Go(Some(Holder::Foreign)), _) => {
-                self.replaces = Some("replaced an object that backlog-bridge did not write".into());
+            Ruling::Go(Some(Holder::Foreign)) => {
+                Some("replaced an object that backlog-bridge did not write".into())
             }
-            _ => {}
+            _ => None,
+        };
+        if let (Ruling::Go(Some(Holder::Us(_))), Some(holding)) = (ruling, &current.holds) {
+            self.previous = Some(Previous::of(&current, holding));
+            if self.ledger.found_ours(holding, self.built.as_ref()) {
+                self.steps.found_own_write(holding.commit);
+            }
         }
-        self.is_nameless = current.version_id.is_none();
-        self.delivery.version_id = current.version_id;
+        self.ledger.found(&current, replaces);
         Ok(())
     }
 
@@ -311,7 +270,7 @@ impl<'a> Run<'a> {
         };
         self.built_beside.clone_from(&self.beside);
         self.archiving = built.archiving;
-        self.count_fetched(built.fetched_bytes);
+        self.ledger.fetched(built.fetched_bytes);
         let time = built.snapshot.about.time;
         self.built = Some(built);
         Ok(time)
@@ -340,14 +299,10 @@ impl<'a> Run<'a> {
             Ok(built) => return Ok(Ok(built)),
             Err(useless) => useless,
         };
-        self.count_fetched(useless.fetched_bytes);
-        self.delivery.full_fetch = Some(useless.why);
+        self.ledger.fetched(useless.fetched_bytes);
+        self.ledger.delivery.full_fetch = Some(useless.why);
         self.progress.begin(Stage::Fetch);
         Ok(Err(times))
-    }
-
-    fn count_fetched(&mut self, bytes: u64) {
-        *self.delivery.fetched_bytes.get_or_insert(0) += bytes;
     }
 
     /// What a fetch that failed means.
@@ -390,60 +345,27 @@ impl<'a> Run<'a> {
             previous: self.previous.as_ref().map(|previous| previous.commit),
         };
         self.progress.add_bytes(archive.bytes);
-        match self
-            .bridge
-            .s3
-            .put(self.at, archive, &label, condition)
-            .await?
-        {
-            Put::Stored { version_id } => {
-                self.delivery.version_id = Some(version_id);
-                self.delivery.commit = Some(snapshot.commit);
-                self.stored();
-                Ok(Saw::Stored(delivery_id))
-            }
-            Put::Refused => {
-                self.failed_put = None;
-                self.tried = Some(delivery_id);
-                Ok(Saw::NotStored)
-            }
-            Put::Unknown(err) => {
-                self.failed_put = Some(err);
-                self.tried = Some(delivery_id);
-                Ok(Saw::NotStored)
-            }
-        }
-    }
-
-    fn stored(&mut self) {
-        self.has_stored = true;
-        if let Some(Built {
-            snapshot, archive, ..
-        }) = &self.built
-        {
-            self.delivery.entries = Some(archive.entries);
-            self.delivery.archive_bytes = Some(archive.bytes);
-            // Those of an earlier round are about a version that is history by now.
-            self.delivery.warnings.clone_from(&snapshot.warnings);
-        }
-        self.replaced.extend(self.replaces.take());
-        self.delivery.warnings.extend_from_slice(&self.replaced);
-        self.failed_put = None;
+        let put = self.bridge.s3.put(self.at, archive, &label, condition);
+        let put = put.await?;
+        let built = self.built.as_ref().expect("it is still there");
+        Ok(if self.ledger.put(&delivery_id, put, built) {
+            Saw::Stored(delivery_id)
+        } else {
+            Saw::NotStored
+        })
     }
 
     async fn conclude(&mut self, verdict: Verdict) -> Result<Success, Error> {
         match verdict {
             Verdict::Published(_) => Ok(Success::Published),
             Verdict::AlreadyCurrent(_) => {
-                if self.is_nameless {
-                    self.delivery.warnings.push(NAMELESS.into());
-                }
+                self.ledger.left_as_it_is();
                 Ok(Success::AlreadyCurrent)
             }
             Verdict::StepBack {
                 published, seen, ..
             } => {
-                self.delivery.step_back = Some(seen);
+                self.ledger.delivery.step_back = Some(seen);
                 Ok(if published {
                     Success::Published
                 } else {
@@ -462,9 +384,7 @@ impl<'a> Run<'a> {
                 repository: plain::foreign(&repository),
                 ref_name: plain::foreign(&ref_name),
             }),
-            Verdict::Contention => Err(self.failed_put.take().unwrap_or(Error::Contention {
-                rounds: self.steps.rounds(),
-            })),
+            Verdict::Contention => Err(self.ledger.lost(self.steps.rounds())),
         }
     }
 }

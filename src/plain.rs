@@ -1,6 +1,9 @@
 //! Text that somebody else wrote, for people to read: what a terminal would carry out, or hide, is shown as an escape.
+//! And files that people wrote, which should be UTF-8.
 
 use std::fmt::Write;
+
+use encoding_rs::{EUC_JP, Encoding, SHIFT_JIS};
 
 /// How much of a foreign text is shown in a message, in bytes.
 const SHOWN_BYTES: usize = 512;
@@ -83,9 +86,121 @@ pub fn json(text: &str) -> String {
     shown
 }
 
+/// `1 entry`, `2 entries`.
+#[must_use]
+pub fn count(number: usize, one: &str, many: &str) -> String {
+    let what = if number == 1 { one } else { many };
+    format!("{number} {what}")
+}
+
+/// The text of a file that somebody wrote, without the mark that some editors put at its beginning.
+///
+/// # Errors
+///
+/// What the file seems to be instead of UTF-8, and how it becomes that.
+pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    let convert = |name: &str, label: &str| {
+        format!(
+            "it is {name} and should be UTF-8; convert it: iconv -f {label} -t UTF-8 FILE > NEW_FILE"
+        )
+    };
+    // UTF-16 of plain English, without its mark, is valid UTF-8 in which every other byte is zero.
+    match bytes[..] {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Err(convert("UTF-16", "UTF-16")),
+        [1..=0xff, 0, ..] => return Err(convert("UTF-16", "UTF-16LE")),
+        [0, 1..=0xff, ..] => return Err(convert("UTF-16", "UTF-16BE")),
+        _ => {}
+    }
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => {
+            return Ok(match text.strip_prefix('\u{feff}') {
+                Some(rest) => rest.to_owned(),
+                None => text,
+            });
+        }
+        Err(err) => err.into_bytes(),
+    };
+    // Shift_JIS takes most of what EUC-JP writes for something, but not the other way round.
+    let is = |encoding: &'static Encoding| {
+        let text = encoding.decode_without_bom_handling_and_without_replacement(&bytes);
+        text.is_some_and(|text| !text.contains(|c| matches!(c, '\u{80}'..='\u{9f}')))
+    };
+    Err(if is(EUC_JP) {
+        convert("probably EUC-JP", "EUC-JP")
+    } else if is(SHIFT_JIS) {
+        // What Windows writes has more characters than Shift_JIS proper.
+        convert("probably Shift_JIS", "CP932")
+    } else {
+        let valid = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let line = 1 + valid.matches('\n').count();
+        format!("line {line} is not UTF-8; save the file as UTF-8")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_in_another_encoding_is_named() {
+        let text = "# 開発\nname = \"main\"\n";
+        let utf16 = |bytes: fn(u16) -> [u8; 2], mark: &str| -> Vec<u8> {
+            let text = format!("{mark}{text}");
+            text.encode_utf16().flat_map(bytes).collect()
+        };
+        let encoded =
+            |encoding: &'static Encoding, text: &str| encoding.encode(text).0.into_owned();
+        for (case, bytes, expected) in [
+            ("UTF-8", text.into(), Ok(text)),
+            ("with a mark", format!("\u{feff}{text}").into(), Ok(text)),
+            ("nothing", Vec::new(), Ok("")),
+            (
+                "UTF-16",
+                utf16(u16::to_le_bytes, "\u{feff}"),
+                Err("-f UTF-16 "),
+            ),
+            (
+                "UTF-16 the other way",
+                utf16(u16::to_be_bytes, "\u{feff}"),
+                Err("-f UTF-16 "),
+            ),
+            (
+                "without a mark",
+                utf16(u16::to_le_bytes, ""),
+                Err("-f UTF-16LE "),
+            ),
+            (
+                "without one the other way",
+                utf16(u16::to_be_bytes, ""),
+                Err("-f UTF-16BE "),
+            ),
+            (
+                "Shift_JIS",
+                encoded(SHIFT_JIS, text),
+                Err(
+                    "probably Shift_JIS and should be UTF-8; convert it: iconv -f CP932 -t UTF-8 FILE",
+                ),
+            ),
+            (
+                "of Windows",
+                encoded(SHIFT_JIS, "# ①髙\n"),
+                Err("-f CP932 "),
+            ),
+            ("EUC-JP", encoded(EUC_JP, text), Err("-f EUC-JP ")),
+            (
+                "Latin-1",
+                b"# x\n# caf\xe9 \n".to_vec(),
+                Err("line 2 is not UTF-8; save"),
+            ),
+            ("noise", vec![b'#', 0xff], Err("line 1 is not UTF-8")),
+        ] {
+            match (utf8(bytes), expected) {
+                (Ok(text), Ok(expected)) => assert_eq!(text, expected, "{case}"),
+                (Err(why), Err(says)) => assert!(why.contains(says), "{case}: {why}"),
+                (found, _) => panic!("{case}: {found:?}"),
+            }
+        }
+    }
 
     #[test]
     fn what_a_terminal_would_carry_out_is_shown() {

@@ -3,7 +3,7 @@
 use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
 
 use super::{Address, Condition, S3, error, is_refusal};
-use crate::{aws::status, error::Error, route::MAX_TABLE_BYTES};
+use crate::{aws::status, error::Error, plain, route::MAX_TABLE_BYTES};
 
 /// The size of the largest object that is read as a text, in bytes.
 pub const MAX_TEXT_BYTES: usize = MAX_TABLE_BYTES;
@@ -122,5 +122,5 @@ async fn whole(mut body: ByteStream, at: Address<'_>) -> Result<Result<String, S
         }
         bytes.extend_from_slice(&more);
     }
-    Ok(String::from_utf8(bytes).map_err(|err| err.to_string()))
+    Ok(plain::utf8(bytes))
 }

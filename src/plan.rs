@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     error::Error,
+    plain,
     push::{Change, PushEvent},
     queue::Job,
     route::{Destination, Route, RouteTable},
@@ -12,13 +13,21 @@ use crate::{
     webhook::Webhook,
 };
 
+/// How many spaces of a table are named to whoever posts from another one.
+const SHOWN_SPACES: usize = 5;
+
 /// Why a webhook asks for nothing. This is the text of the answer, for whoever reads Backlog's history of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ignored {
     /// No route wants the repository and the ref.
     NoRoute,
     /// The webhook names a space that the table does not have.
-    NoSpace(SpaceUrl),
+    NoSpace {
+        /// The space.
+        named: SpaceUrl,
+        /// Those of the table.
+        known: Vec<SpaceUrl>,
+    },
     /// No routing table has been stored yet.
     NoRoutingTable,
     /// The ref is gone; the object stays.
@@ -65,7 +74,11 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
         (false, ..) => Ok(jobs),
         (true, Some(fault), _) => Err(NoJobs::Unknown(fault.error())),
         (true, None, Some(url)) if !table.has_space(&url.mark()) => {
-            Err(NoJobs::Ignored(Ignored::NoSpace(url.clone())))
+            let known = table.spaces().iter().map(|space| space.url().clone());
+            Err(NoJobs::Ignored(Ignored::NoSpace {
+                named: url.clone(),
+                known: known.collect(),
+            }))
         }
         (true, None, _) => Err(NoJobs::Ignored(Ignored::NoRoute)),
     }
@@ -156,10 +169,16 @@ impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute => f.write_str("no route matches"),
-            Self::NoSpace(url) => write!(
-                f,
-                "no route matches: no space of the routing table has the URL {url}"
-            ),
+            Self::NoSpace { named, known } => {
+                let shown = |url: &SpaceUrl| plain::foreign(&url.to_string());
+                write!(f, "no space of the table is {}; it has ", shown(named))?;
+                let first: Vec<_> = known.iter().take(SHOWN_SPACES).map(shown).collect();
+                f.write_str(&first.join(", "))?;
+                match known.len().saturating_sub(SHOWN_SPACES) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
             Self::NoRoutingTable => f.write_str("no routing table yet"),
             Self::Deletion => f.write_str("the ref was deleted"),
             Self::TestDelivery => f.write_str("test delivery received: the webhook works"),
@@ -272,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn a_space_that_is_not_there_is_named_in_one_short_line() {
+        let url = |path: &str| format!("https://git.example.com/{path}").parse::<SpaceUrl>();
+        let named = url(&format!("a\u{202e}b{}", "c".repeat(100_000))).unwrap();
+        let known = (1..=7).map(|n| url(&n.to_string()).unwrap()).collect();
+        let text = Ignored::NoSpace { named, known }.to_string();
+        assert!(
+            text.starts_with("no space of the table is https://git.example.com/a\\u{202e}bccc")
+        );
+        assert!(text.ends_with("…; it has https://git.example.com/1, https://git.example.com/2, https://git.example.com/3, \
+            https://git.example.com/4, https://git.example.com/5 and 2 more"), "{text}");
+        assert!(text.len() < 1_000, "{}", text.len());
+    }
+
+    #[test]
     fn a_webhook_asks_for_jobs_or_for_nothing_with_a_reason() {
         let newest = Reading::Newest(table());
         let unnameable = format!("refs/heads/{}", "n/".repeat(500) + "n");
@@ -302,7 +335,7 @@ mod tests {
                 push_to(space, "refs/heads/main", Change::Updated),
                 &newest,
                 Err(
-                    "no route matches: no space of the routing table has the URL https://other.backlog.com/git",
+                    "no space of the table is https://other.backlog.com/git; it has https://example.backlog.com/git",
                 ),
             ),
             (

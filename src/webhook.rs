@@ -51,9 +51,12 @@ pub enum ParseError {
     /// The body did not arrive, or is not the base64 that it should be.
     #[error("the body cannot be read")]
     Unreadable,
-    /// The body is of another shape.
+    /// The body is neither JSON nor a form.
     #[error("expected the body of a Backlog webhook: a JSON object, or a form with `payload`")]
     Shape,
+    /// The body is JSON of somebody else.
+    #[error("this is no Backlog webhook: {0}")]
+    NotBacklog(&'static str),
     /// What should be JSON is not.
     #[error("malformed JSON at line {line}, column {column}")]
     Json {
@@ -115,12 +118,27 @@ impl Webhook {
             return Err(ParseError::Shape);
         }
         let shape: Shape = from_slice(json)?;
-        if shape.kind.is_some() && shape.content.is_some() {
-            from_slice::<Activity>(json)?.try_into()
-        } else if shape.reference.is_some() && (shape.before.is_some() || shape.after.is_some()) {
-            from_slice::<GitPush>(json)?.try_into().map(Self::Push)
-        } else {
-            Err(ParseError::Shape)
+        let is_push = shape.before.is_some() || shape.after.is_some();
+        match (shape.kind, shape.content, shape.reference) {
+            (Some(_), Some(_), _) => from_slice::<Activity>(json)?.try_into(),
+            (_, _, Some(_)) if is_push => {
+                let push = from_slice::<GitPush>(json)?;
+                match push.of_others() {
+                    Some(why) => Err(ParseError::NotBacklog(why)),
+                    None => push.try_into().map(Self::Push),
+                }
+            }
+            (Some(_), None, None) => Err(ParseError::Field {
+                field: "content",
+                expected: "an object, in a push with `repository`, `ref` and `revisions`",
+            }),
+            (_, _, Some(_)) => Err(ParseError::Field {
+                field: "after",
+                expected: "the commit id that the ref points to now, and one in `before`",
+            }),
+            _ => Err(ParseError::NotBacklog(
+                "it has neither `type` and `content`, as a project webhook, nor `ref`, `before` and `after`, as a Git webhook",
+            )),
         }
     }
 }
@@ -189,6 +207,10 @@ struct Repository {
     name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     url: Option<String>,
+    /// Not Backlog's: GitHub, Gitea and Forgejo say so where to fetch from.
+    clone_url: Option<IgnoredAny>,
+    /// Theirs too: the repository's page.
+    html_url: Option<IgnoredAny>,
 }
 
 /// One commit, with an id that each of the two webhooks calls something else.
@@ -215,6 +237,18 @@ struct GitPush {
     repository: Option<Repository>,
     #[serde(default, deserialize_with = "lenient")]
     revisions: Option<Vec<Lenient<Revision>>>,
+}
+
+impl GitPush {
+    /// Why it is a push of somebody else, if it is: they call the commits `commits`. A field that Backlog may add one day
+    /// does not make it one.
+    fn of_others(&self) -> Option<&'static str> {
+        let repository = self.repository.as_ref()?;
+        let is_theirs = repository.clone_url.is_some() || repository.html_url.is_some();
+        (is_theirs && self.revisions.is_none()).then_some(
+            "`revisions` is missing, and `repository` has `clone_url` or `html_url`, as in a push of GitHub, Gitea or Forgejo",
+        )
+    }
 }
 
 /// A number, or its digits in quotes.
@@ -401,7 +435,6 @@ mod tests {
         for (case, body, expected) in [
             ("nothing", "", shape),
             ("an array", "[]", shape),
-            ("another object", r#"{"action":"opened"}"#, shape),
             ("another form", "token=x", shape),
             ("an empty payload", "payload=", shape),
             ("a payload that is no object", "payload=%5B%5D", shape),
@@ -470,6 +503,67 @@ mod tests {
             let error = Webhook::from_body(body.as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn a_body_of_somebody_else_or_half_a_body_is_told_what_is_missing() {
+        let nobody = "this is no Backlog webhook: it has neither `type` and `content`, as a project webhook, nor `ref`, `before` \
+            and `after`, as a Git webhook";
+        let github = "this is no Backlog webhook: `revisions` is missing, and `repository` has `clone_url` or `html_url`, as in a \
+            push of GitHub, Gitea or Forgejo";
+        let theirs = |url: &str, field: &str| {
+            format!(
+                r#"{{"ref":"refs/heads/main","before":"{ZEROS}","after":"{COMMIT}","commits":[],"repository":{{"url":"{url}",{field}}}}}"#
+            )
+        };
+        for (case, body, expected) in [
+            ("another object", r#"{"action":"opened"}"#, nobody),
+            ("an empty object", "{}", nobody),
+            (
+                "GitHub's ping",
+                r#"{"zen":"x","hook":{"type":"Repository"},"repository":{"clone_url":""}}"#,
+                nobody,
+            ),
+            (
+                "GitHub's push",
+                &theirs(
+                    "https://github.com/o/web",
+                    r#""clone_url":"https://github.com/o/web.git""#,
+                ),
+                github,
+            ),
+            (
+                "Gitea's push",
+                &theirs(
+                    "https://x/api/v1/repos/o/web",
+                    r#""html_url":"https://x/o/web""#,
+                ),
+                github,
+            ),
+            (
+                "a type alone",
+                r#"{"type":12}"#,
+                "`content`: expected an object, in a push with `repository`, `ref` and `revisions`",
+            ),
+            (
+                "a ref alone",
+                r#"{"ref":"refs/heads/main"}"#,
+                "`after`: expected the commit id that the ref points to now, and one in `before`",
+            ),
+        ] {
+            let error = Webhook::from_body(body.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_backlog_may_add_does_no_harm() {
+        let body = format!(
+            r#"{{"ref":"refs/heads/main","before":"{ZEROS}","after":"{COMMIT}","revisions":[],
+                "repository":{{"url":"https://example.backlog.com/git/APP/web","clone_url":"x","html_url":"y"}}}}"#
+        );
+        let webhook = Webhook::from_body(body.as_bytes());
+        assert!(matches!(webhook, Ok(Webhook::Push(_))), "{webhook:?}");
     }
 
     #[test]

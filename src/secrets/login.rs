@@ -132,8 +132,20 @@ impl Logins {
         match state.refusal(source, url, login.as_ref()) {
             Some(refusal) => Err(Error::AuthFailed {
                 repository: repository.clone(),
-                advice: "it, or two others, refused this login a short while ago and is not asked again for five minutes; \
-                         change the secret, or the user's rights",
+                advice: match source {
+                    CredentialsSource::Secret { .. } => {
+                        "it, or two others, refused this login a short while ago and is not asked again for five minutes; \
+                         change the secret, or the user's rights"
+                    }
+                    CredentialsSource::Env { .. } => {
+                        "it, or two others, refused this login a short while ago and is not asked again for five minutes; \
+                         change the two variables and start again, or change the user's rights"
+                    }
+                    CredentialsSource::Anonymous => {
+                        "it, or two others, wanted a login a short while ago and is not asked again for five minutes; \
+                         give the space credentials"
+                    }
+                },
                 refused: Refused::NotAsked,
                 source: format!("refused {} s ago", refusal.at.elapsed().as_secs()).into(),
             }),

@@ -2,6 +2,7 @@
 //! a push only picks the routes to look at.
 
 mod clash;
+mod doubt;
 mod explanation;
 mod file;
 mod object;
@@ -11,6 +12,7 @@ use std::{collections::HashMap, str::FromStr};
 
 pub use self::{
     clash::{Clash, Clashes, Delivered, MAX_CLASHES, MAX_COMPARISONS},
+    doubt::Doubt,
     explanation::{Explanation, Verdict},
     file::{MAX_TABLE_BYTES, RouteTableError},
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
@@ -68,6 +70,8 @@ pub struct Space {
     name: Option<String>,
     url: SpaceUrl,
     credentials: CredentialsSource,
+    /// Where its URL is in the file, from 1.
+    line: usize,
 }
 
 /// One line from refs of one repository to objects in one bucket.
@@ -81,8 +85,15 @@ pub struct Route {
     object: KeyTemplate,
     bucket: String,
     sweep: Sweep,
-    /// Where its object is in the file, from 1.
-    line: usize,
+    lines: Lines,
+}
+
+/// Where the fields of a route are in the file, from 1. One that is left out is where the route begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lines {
+    repository: usize,
+    pattern: usize,
+    object: usize,
 }
 
 /// Where a user name and a password come from; never the two themselves.
@@ -469,7 +480,12 @@ pub(crate) fn bucket_name(text: &str) -> Result<String, InvalidName> {
     if valid {
         Ok(text.to_owned())
     } else {
-        let expected = "a bucket name of 3 to 63 lower-case letters, digits, dots and hyphens";
+        let is_url = text.contains("://") || text.starts_with("arn:");
+        let expected = if is_url {
+            "the name of a bucket alone, without s3:// and key"
+        } else {
+            "a bucket name of 3 to 63 lower-case letters, digits, dots and hyphens"
+        };
         Err(InvalidName::new(expected, text))
     }
 }
@@ -666,15 +682,15 @@ mod tests {
         };
         assert_eq!(
             explain("APP/web", "refs/heads/dev"),
-            "web-main: wants the ref refs/heads/main\n\
+            "web-main: does not match: takes refs/heads/main\n\
              web-any: writes s3://branches/APP/web/dev.zip\n\
-             APP/web refs/heads/main: wants the ref refs/heads/main"
+             APP/web refs/heads/main: does not match: takes refs/heads/main"
         );
         assert_eq!(
             explain("APP/api", "refs/heads/main"),
-            "web-main: wants the repository APP/web\n\
-             web-any: wants the repository APP/web\n\
-             APP/web refs/heads/main: wants the repository APP/web"
+            "web-main: does not match: takes the repository APP/web\n\
+             web-any: does not match: takes the repository APP/web\n\
+             APP/web refs/heads/main: does not match: takes the repository APP/web"
         );
         let long = format!("refs/heads/{}", "n".repeat(1013));
         assert!(

@@ -265,7 +265,11 @@ impl<'t> Search<'t> {
     /// A clash, if the two refs really lead to one key: asked of what deliveries ask.
     fn proved(&self, one: (&Form<'t>, &RefName), other: (&Form<'t>, &RefName)) -> Option<Clash> {
         let order = |(form, ref_name): &(&Form<'t>, &RefName)| {
-            (form.route.line, form.at, ref_name.as_str().to_owned())
+            (
+                form.route.lines.object,
+                form.at,
+                ref_name.as_str().to_owned(),
+            )
         };
         let (later, earlier) = if order(&one) < order(&other) {
             (other, one)
@@ -299,7 +303,7 @@ impl<'t> Search<'t> {
     fn delivered(&self, route: &Route, ref_name: &RefName) -> Delivered {
         Delivered {
             route: route.name.clone(),
-            line: route.line,
+            line: route.lines.object,
             object: route.object.clone(),
             space: self.table.space_of(route).url.clone(),
             repository: route.repository.clone(),

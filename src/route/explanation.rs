@@ -26,12 +26,12 @@ pub enum Verdict {
     },
     /// The ref matches, but its name makes no object key.
     NoKey(KeyError),
-    /// The route wants another repository.
+    /// The route takes another repository.
     OtherRepository {
         /// This one.
         wanted: RepositoryName,
     },
-    /// The route wants another ref.
+    /// The route takes another ref.
     OtherRef {
         /// This one.
         wanted: RefPattern,
@@ -78,8 +78,10 @@ impl fmt::Display for Explanation {
         match &self.verdict {
             Verdict::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
             Verdict::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
-            Verdict::OtherRepository { wanted } => write!(f, "wants the repository {wanted}"),
-            Verdict::OtherRef { wanted } => write!(f, "wants the ref {wanted}"),
+            Verdict::OtherRepository { wanted } => {
+                write!(f, "does not match: takes the repository {wanted}")
+            }
+            Verdict::OtherRef { wanted } => write!(f, "does not match: takes {wanted}"),
         }
     }
 }

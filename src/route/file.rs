@@ -2,23 +2,47 @@
 
 use std::{collections::HashMap, fmt, ops::Range, str::FromStr};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use toml::{
     Spanned,
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
 use super::{
-    CredentialsSource, KeyTemplate, Origin, RefPattern, Route, RouteTable, Space, Sweep,
+    CredentialsSource, KeyTemplate, Lines, Origin, RefPattern, Route, RouteTable, Space, Sweep,
     bucket_name,
 };
 use crate::{
+    plain,
     push::{RefName, RepositoryName},
     space::{Scheme, SpaceUrl},
 };
 
 /// The size of the largest routing table, in bytes.
 pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many faults of a table are told at once.
+const TOLD_FAULTS: usize = 20;
+
+/// The fields of a `[[space]]`.
+const SPACE: &[&str] = &["url", "credentials", "name"];
+
+/// Those that it needs.
+const SPACE_NEEDS: &[&str] = &["url"];
+
+/// The fields of a `[[route]]`.
+const ROUTE: &[&str] = &[
+    "name",
+    "space",
+    "repository",
+    "ref",
+    "object",
+    "bucket",
+    "sweep",
+];
+
+/// Those that it needs.
+const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
 
 /// A routing table that is refused: every fault with its line, one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,35 +54,41 @@ pub struct RouteTableError {
 
 impl fmt::Display for RouteTableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (line, fault)) in self.faults.iter().enumerate() {
+        for (index, (line, fault)) in self.faults.iter().take(TOLD_FAULTS).enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{}:{line}: {fault}", self.file)?;
         }
-        Ok(())
+        match self.faults.len().saturating_sub(TOLD_FAULTS) {
+            0 => Ok(()),
+            more => write!(
+                f,
+                "\n{}: and {}",
+                self.file,
+                plain::count(more, "more fault", "more faults")
+            ),
+        }
     }
 }
 
 impl std::error::Error for RouteTableError {}
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SpaceEntry {
-    url: Spanned<String>,
-    credentials: Option<Spanned<String>>,
-    name: Option<Spanned<String>>,
+/// One `[[space]]` or `[[route]]`, with those of its fields that can be read.
+struct Entry {
+    span: Range<usize>,
+    fields: Vec<(&'static str, Spanned<String>)>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteEntry {
-    name: Option<Spanned<String>>,
-    space: Option<Spanned<String>>,
-    repository: Spanned<String>,
-    #[serde(rename = "ref")]
-    pattern: Spanned<String>,
-    object: Spanned<String>,
-    bucket: Option<Spanned<String>>,
-    sweep: Option<Spanned<String>>,
+impl Entry {
+    fn get(&self, name: &str) -> Option<&Spanned<String>> {
+        let field = self.fields.iter().find(|(own, _)| *own == name);
+        field.map(|(_, text)| text)
+    }
+
+    /// Where a field is, or the entry itself if there is no such field.
+    fn span(&self, name: &str) -> Range<usize> {
+        self.get(name)
+            .map_or_else(|| self.span.clone(), Spanned::span)
+    }
 }
 
 /// Which space a route means by a name.
@@ -68,12 +98,12 @@ struct SpaceNames<'a> {
 }
 
 impl<'a> SpaceNames<'a> {
-    fn of(entries: &'a [SpaceEntry]) -> Self {
+    fn of(entries: &'a [Entry]) -> Self {
         let named = entries.iter().enumerate();
         Self {
             count: entries.len(),
             indices: named
-                .filter_map(|(index, entry)| Some((entry.name.as_ref()?.get_ref().as_str(), index)))
+                .filter_map(|(index, entry)| Some((entry.get("name")?.get_ref().as_str(), index)))
                 .collect(),
         }
     }
@@ -107,6 +137,8 @@ struct Reader<'a> {
     /// make reading quadratic.
     line_starts: Vec<usize>,
     faults: Vec<(usize, String)>,
+    /// Whether what is there can be relied on. Where it is no TOML, nobody knows what else should be there.
+    is_whole: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -116,6 +148,7 @@ impl<'a> Reader<'a> {
             text,
             line_starts: ends.map(|(end, _)| end + 1).collect(),
             faults: Vec::new(),
+            is_whole: true,
         }
     }
 
@@ -134,23 +167,20 @@ impl<'a> Reader<'a> {
         for error in &errors {
             self.toml_fault(error, 0..0);
         }
-        if !errors.is_empty() {
-            return None;
-        }
-        let (mut spaces, mut routes) = (Some(Vec::new()), Some(Vec::new()));
+        self.is_whole = errors.is_empty();
+        let (mut spaces, mut routes) = (Vec::new(), Vec::new());
         for (key, value) in root.into_inner() {
             match &**key.get_ref() {
-                "space" => spaces = self.entries::<SpaceEntry>("[[space]]", value),
-                "route" => routes = self.entries::<RouteEntry>("[[route]]", value),
+                "space" => spaces = self.entries("[[space]]", SPACE, SPACE_NEEDS, value),
+                "route" => routes = self.entries("[[route]]", ROUTE, ROUTE_NEEDS, value),
                 other => self.fault(
                     key.span(),
                     format!("expected [[space]] or [[route]], found {other:?}"),
                 ),
             }
         }
-        let (spaces, routes) = (spaces?, routes?);
         if routes.is_empty() {
-            self.fault(0..0, "expected at least one [[route]]");
+            self.missing(0..0, "expected at least one [[route]]");
         }
         self.check_space_names(&spaces);
         let names = SpaceNames::of(&spaces);
@@ -171,37 +201,81 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    /// All entries of one kind, or `None` if one of them cannot be read: what names it would be judged wrongly.
-    fn entries<T: DeserializeOwned>(
+    /// All entries of one kind.
+    fn entries(
         &mut self,
-        expected: &str,
+        kind: &str,
+        known: &'static [&'static str],
+        needed: &[&str],
         value: Spanned<DeValue<'_>>,
-    ) -> Option<Vec<T>> {
+    ) -> Vec<Entry> {
         let span = value.span();
-        let DeValue::Array(array) = value.into_inner() else {
-            self.fault(span, format!("expected {expected}"));
+        let entries: Vec<Spanned<DeValue<'_>>> = match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().collect(),
+            // One pair of brackets too few hides nothing else.
+            table @ DeValue::Table(_) => {
+                self.fault(span.clone(), format!("expected {kind}"));
+                vec![Spanned::new(span, table)]
+            }
+            other => vec![Spanned::new(span, other)],
+        };
+        let entries = entries.into_iter();
+        entries
+            .filter_map(|entry| self.entry(kind, known, needed, entry))
+            .collect()
+    }
+
+    fn entry(
+        &mut self,
+        kind: &str,
+        known: &'static [&'static str],
+        needed: &[&str],
+        value: Spanned<DeValue<'_>>,
+    ) -> Option<Entry> {
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            self.fault(span, format!("expected {kind}"));
+            // What is not there is no further fault.
+            self.is_whole = false;
             return None;
         };
-        let entries: Vec<Option<T>> = array
-            .into_iter()
-            .map(|entry| {
-                let span = entry.span();
-                T::deserialize(ValueDeserializer::from(entry))
-                    .map_err(|error| self.toml_fault(&error, span))
-                    .ok()
-            })
-            .collect();
-        entries.into_iter().collect()
+        let (mut fields, mut unread) = (Vec::new(), Vec::new());
+        for (key, value) in table {
+            let name = &**key.get_ref();
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+                let fault = format!(
+                    "unknown field `{name}`, expected one of {}",
+                    known.join(", ")
+                );
+                self.fault(key.span(), fault);
+                continue;
+            };
+            let span = value.span();
+            match String::deserialize(ValueDeserializer::from(value)) {
+                Ok(text) => fields.push((*name, Spanned::new(span, text))),
+                Err(error) => {
+                    self.toml_fault(&error, span);
+                    unread.push(*name);
+                }
+            }
+        }
+        for name in needed {
+            if !unread.contains(name) && !fields.iter().any(|(own, _)| own == name) {
+                self.missing(span.clone(), format!("missing field `{name}`"));
+            }
+        }
+        Some(Entry { span, fields })
     }
 
     /// One space needs no name, several need one each.
-    fn check_space_names(&mut self, entries: &[SpaceEntry]) {
+    fn check_space_names(&mut self, entries: &[Entry]) {
         if entries.is_empty() {
-            self.fault(0..0, "expected at least one [[space]]");
+            self.missing(0..0, "expected at least one [[space]]");
         }
         let mut lines = HashMap::new();
         for entry in entries {
-            match &entry.name {
+            match entry.get("name") {
                 Some(name) => {
                     self.label(name);
                     let line = self.line(&name.span());
@@ -213,8 +287,8 @@ impl<'a> Reader<'a> {
                         self.fault_on(line, fault);
                     }
                 }
-                None if entries.len() > 1 => self.fault(
-                    entry.url.span(),
+                None if entries.len() > 1 => self.missing(
+                    entry.span("url"),
                     "expected a `name` for the space, as there are several",
                 ),
                 None => {}
@@ -222,65 +296,74 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn space(&mut self, entry: &SpaceEntry, origin: Origin) -> Option<Space> {
-        let url: Option<SpaceUrl> = self.parsed(&entry.url);
-        let credentials = match &entry.credentials {
+    fn space(&mut self, entry: &Entry, origin: Origin) -> Option<Space> {
+        let credentials = match entry.get("credentials") {
             Some(credentials) => self.parsed(credentials),
             None => Some(CredentialsSource::Anonymous),
         };
-        let refusal = refusal(url.as_ref()?, entry.credentials.is_some(), origin);
-        if let Some(expected) = refusal {
-            let fault = format!("{expected}, found {:?}", entry.url.get_ref());
-            self.fault(entry.url.span(), fault);
+        let text = entry.get("url")?;
+        let url: SpaceUrl = self.parsed(text)?;
+        let has_credentials = entry.get("credentials").is_some();
+        if let Some(expected) = refusal(&url, has_credentials, origin) {
+            let fault = format!("{expected}, found {:?}", text.get_ref());
+            self.fault(text.span(), fault);
         }
         Some(Space {
-            name: entry.name.as_ref().map(|name| name.get_ref().clone()),
-            url: url?,
+            name: entry.get("name").map(|name| name.get_ref().clone()),
+            url,
             credentials: credentials?,
+            line: self.line(&text.span()),
         })
     }
 
     fn route(
         &mut self,
-        entry: &RouteEntry,
+        entry: &Entry,
         spaces: &SpaceNames<'_>,
         default_bucket: Option<&str>,
     ) -> Option<Route> {
-        if let Some(name) = &entry.name {
+        if let Some(name) = entry.get("name") {
             self.label(name);
         }
         let space = self.space_index(entry, spaces);
-        let repository: Option<RepositoryName> = self.parsed(&entry.repository);
-        let pattern: Option<RefPattern> = self.parsed(&entry.pattern);
-        let object: Option<KeyTemplate> = self.parsed(&entry.object);
+        let repository: Option<RepositoryName> = self.field(entry, "repository");
+        let pattern: Option<RefPattern> = self.field(entry, "ref");
+        let object: Option<KeyTemplate> = self.field(entry, "object");
         let bucket = self.bucket(entry, default_bucket);
-        let sweep = match &entry.sweep {
-            Some(sweep) => self.parsed(sweep),
-            None if pattern.as_ref()?.exact().is_some() => Some(Sweep::All),
-            None => Some(Sweep::Existing),
-        };
+        let sweep = entry.get("sweep").map(|sweep| self.parsed(sweep));
+        if let Some(object) = &object {
+            self.check_key(entry, repository.as_ref(), pattern.as_ref(), object);
+        }
         let (repository, pattern, object) = (repository?, pattern?, object?);
-        self.check_key(entry, &repository, &pattern, &object);
+        let line = |name| self.line(&entry.span(name));
         Some(Route {
-            name: match &entry.name {
+            name: match entry.get("name") {
                 Some(name) => name.get_ref().clone(),
                 None => format!("{repository} {pattern}"),
             },
             space: space?,
+            bucket: bucket?,
+            sweep: match sweep {
+                Some(sweep) => sweep?,
+                None if pattern.exact().is_some() => Sweep::All,
+                None => Sweep::Existing,
+            },
+            lines: Lines {
+                repository: line("repository"),
+                pattern: line("ref"),
+                object: line("object"),
+            },
             repository,
             pattern,
             object,
-            bucket: bucket?,
-            sweep: sweep?,
-            line: self.line(&entry.object.span()),
         })
     }
 
-    fn space_index(&mut self, entry: &RouteEntry, spaces: &SpaceNames<'_>) -> Option<usize> {
-        let Some(name) = &entry.space else {
+    fn space_index(&mut self, entry: &Entry, spaces: &SpaceNames<'_>) -> Option<usize> {
+        let Some(name) = entry.get("space") else {
             if spaces.count > 1 {
                 let fault = "expected a `space` for the route, as there are several";
-                self.fault(entry.repository.span(), fault);
+                self.missing(entry.span("repository"), fault);
             }
             return (spaces.count == 1).then_some(0);
         };
@@ -290,18 +373,18 @@ impl<'a> Reader<'a> {
                 "expected the name of a [[space]], found {:?}",
                 name.get_ref()
             );
-            self.fault(name.span(), fault);
+            self.missing(name.span(), fault);
         }
         index
     }
 
-    fn bucket(&mut self, entry: &RouteEntry, default: Option<&str>) -> Option<String> {
-        let (name, span, origin) = match (&entry.bucket, default) {
+    fn bucket(&mut self, entry: &Entry, default: Option<&str>) -> Option<String> {
+        let (name, span, origin) = match (entry.get("bucket"), default) {
             (Some(bucket), _) => (bucket.get_ref().as_str(), bucket.span(), ""),
-            (None, Some(default)) => (default, entry.object.span(), " in SOURCE_BUCKET"),
+            (None, Some(default)) => (default, entry.span("object"), " in SOURCE_BUCKET"),
             (None, None) => {
                 let fault = "expected a `bucket` for the route, as SOURCE_BUCKET is not set";
-                self.fault(entry.object.span(), fault);
+                self.missing(entry.span("object"), fault);
                 return None;
             }
         };
@@ -310,33 +393,40 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
-    /// The one key of an exact route is known. A glob's are not, but some templates make a valid key of no ref at all.
+    /// The one key of an exact route is known. A glob's are not, but some templates make a valid key of no ref at all. What
+    /// cannot be read of the route is taken for something short.
     fn check_key(
         &mut self,
-        entry: &RouteEntry,
-        repository: &RepositoryName,
-        pattern: &RefPattern,
+        entry: &Entry,
+        repository: Option<&RepositoryName>,
+        pattern: Option<&RefPattern>,
         object: &KeyTemplate,
     ) {
-        let span = entry.object.span();
-        if pattern.exact().is_none() && !object.tells_refs_apart() {
-            let found = entry.object.get_ref();
+        let span = entry.span("object");
+        let exact = pattern.map(RefPattern::exact);
+        if exact == Some(None) && !object.tells_refs_apart() {
+            let found = object.to_string();
             let fault = format!("expected {{ref}} in the object key of a glob, found {found:?}");
             self.fault(span, fault);
             return;
         }
         let some_ref: RefName = "refs/heads/x".parse().expect("a valid ref name");
-        if let Err(error) = object.expand(repository, pattern.exact().unwrap_or(&some_ref)) {
+        let some_repository: RepositoryName = "X/x".parse().expect("a valid name");
+        let (repository, ref_name) = (
+            repository.unwrap_or(&some_repository),
+            exact.flatten().unwrap_or(&some_ref),
+        );
+        if let Err(error) = object.expand(repository, ref_name) {
             self.fault(span, error);
         }
     }
 
-    fn check_names<'r>(&mut self, routes: impl Iterator<Item = &'r (&'r RouteEntry, Route)>) {
+    fn check_names<'r>(&mut self, routes: impl Iterator<Item = &'r (&'r Entry, Route)>) {
         let mut names = HashMap::new();
         for (entry, route) in routes {
             let name = &route.name;
-            let own = entry.name.as_ref().unwrap_or(&entry.repository).span();
-            let line = self.line(&own);
+            let own = entry.get("name").map_or("repository", |_| "name");
+            let line = self.line(&entry.span(own));
             if let Some(other) = names.insert(name, line) {
                 let fault =
                     format!("expected a `name` of its own, found {name:?} as on line {other}");
@@ -356,6 +446,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn field<T: FromStr<Err: fmt::Display>>(&mut self, entry: &Entry, name: &str) -> Option<T> {
+        self.parsed(entry.get(name)?)
+    }
+
     fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
         text.get_ref()
             .parse()
@@ -366,6 +460,13 @@ impl<'a> Reader<'a> {
     fn toml_fault(&mut self, error: &toml::de::Error, entry: Range<usize>) {
         let message = error.message().trim_end().replace('\n', ", ");
         self.fault(error.span().unwrap_or(entry), message);
+    }
+
+    /// Something that should be there, and is, for all that is known, where a part cannot be read.
+    fn missing(&mut self, span: Range<usize>, fault: impl fmt::Display) {
+        if self.is_whole {
+            self.fault(span, fault);
+        }
     }
 
     fn fault(&mut self, span: Range<usize>, fault: impl fmt::Display) {
@@ -556,6 +657,49 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_every_kind_are_named_together_in_the_order_of_the_file() {
+        let text = "[[space]]\nurl = \"https://a.backlog.com\"\n\
+            [[route]]\nrepository = \"x\"\nref = \"main\"\nobject = \"\"\nfoo = 1\nbucket = 3\n\
+            [[route]]\nrepository = \"APP/web\"\nobjekt = \"web.zip\"\nref = \"refs/heads/*\"\nsweep = \"no\"\n";
+        assert_eq!(
+            read_deployed(text).unwrap_err().to_string(),
+            "routes.toml:2: expected https://a.backlog.com/git, where Backlog keeps the repositories of this space\n\
+             routes.toml:4: expected a repository as PROJECT/repository, found \"x\"\n\
+             routes.toml:5: expected a full ref name as refs/heads/main, found \"main\"\n\
+             routes.toml:6: expected an object key, found nothing\n\
+             routes.toml:7: unknown field `foo`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`\n\
+             routes.toml:8: invalid type: integer `3`, expected a string\n\
+             routes.toml:9: missing field `object`\n\
+             routes.toml:11: unknown field `objekt`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`\n\
+             routes.toml:13: expected \"all\" or \"existing\", found \"no\""
+        );
+        // Where it is no TOML, what is there is judged, and nothing is missed.
+        let error =
+            read_deployed("[[space]]\nurl = https://a\n[[route]]\nref = \"main\"\n").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("routes.toml:2: ")
+                && text.contains("routes.toml:4: expected a full ref name"),
+            "{text}"
+        );
+        assert!(!text.contains("missing field"), "{text}");
+    }
+
+    #[test]
+    fn of_very_many_faults_the_first_are_named() {
+        let text = format!(
+            "{SPACE}{}",
+            "[[route]]\nref = \"main\"\nobject = \"\"\n".repeat(10)
+        );
+        let text = read_deployed(&text).unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 21, "{text}");
+        assert!(
+            text.ends_with("\nroutes.toml: and 10 more faults"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_file_of_another_shape_is_refused() {
         for (case, text, expected) in [
             (
@@ -572,18 +716,28 @@ mod tests {
             (
                 "one bracket",
                 "[space]\nurl = \"https://example.backlog.com/git\"",
-                "routes.toml:1: expected [[space]]",
+                "routes.toml:1: expected [[space]]\nroutes.toml:1: expected at least one [[route]]",
+            ),
+            (
+                "no tables",
+                "space = 3\nroute = [\"x\"]",
+                "routes.toml:1: expected [[space]]\nroutes.toml:2: expected [[route]]",
             ),
             (
                 "two typos",
                 "[[space]]\nurll = \"\"\n[[route]]\nbranch = \"\"",
-                "routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`\n\
+                "routes.toml:1: missing field `url`\n\
+                 routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`\n\
+                 routes.toml:3: missing field `object`\n\
+                 routes.toml:3: missing field `ref`\n\
+                 routes.toml:3: missing field `repository`\n\
                  routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`",
             ),
             (
                 "a field twice",
                 "[[space]]\nurl = \"a\"\nurl = \"b\"",
-                "routes.toml:3: duplicate key",
+                "routes.toml:2: expected the URL of a space as https://example.backlog.com/git, found \"a\"\n\
+                 routes.toml:3: duplicate key",
             ),
             (
                 "not TOML",

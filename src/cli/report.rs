@@ -76,15 +76,20 @@ fn summarize(report: &Report) {
     let took = time(report.took.unwrap_or_default());
     match report.outcome {
         Outcome::Published => note!(
-            "{subject}published {} as {object}, version {}: {} entries, {}, in {took}",
+            "{subject}published {} as {object}, version {}: {}, {}, in {took}",
             short(report.commit.as_ref()),
             known(&report.version_id),
-            HumanCount(report.entries.unwrap_or_default() as u64),
+            entries(report),
             HumanBytes(report.archive_bytes.unwrap_or_default()),
         ),
         Outcome::AlreadyCurrent => note!(
             "{subject}{object} holds {} already, in {took}",
             short(report.commit.as_ref())
+        ),
+        // Nobody delivered it before.
+        Outcome::BranchGone if report.version_id.is_none() => note!(
+            "{subject}there is no {}, and no object at {object} yet",
+            known(&report.ref_name)
         ),
         Outcome::BranchGone => note!(
             "{subject}{} is gone; {object} stays as it is",
@@ -112,6 +117,13 @@ fn summarize(report: &Report) {
     for warning in &report.warnings {
         note!("{subject}warning: {warning}");
     }
+}
+
+/// `1 entry` or `1,234 entries`.
+pub(super) fn entries(report: &Report) -> String {
+    let count = report.entries.unwrap_or_default() as u64;
+    let what = if count == 1 { "entry" } else { "entries" };
+    format!("{} {what}", HumanCount(count))
 }
 
 /// The first digits of a commit, if it is known.

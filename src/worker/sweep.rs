@@ -15,6 +15,7 @@ use crate::{
     deliver::{Bridge, Refs, holder::Holder, too_many, wanted},
     error::Error,
     outcome::{Report, millis},
+    plain,
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
     queue::Job,
@@ -263,13 +264,17 @@ impl std::fmt::Display for Swept {
             "sweep: repositories {}, objects {}, differed {}",
             self.repositories, self.objects, self.drifted
         )?;
-        for (count, what) in [
-            (self.missing_refs, "refs missing"),
-            (self.failures.len(), "failures"),
-            (self.not_reached, "repositories not reached"),
+        for (count, one, many) in [
+            (self.missing_refs, "ref missing", "refs missing"),
+            (self.failures.len(), "failure", "failures"),
+            (
+                self.not_reached,
+                "repository not reached",
+                "repositories not reached",
+            ),
         ] {
             if count > 0 {
-                write!(f, ", {count} {what}")?;
+                write!(f, ", {}", plain::count(count, one, many))?;
             }
         }
         Ok(())

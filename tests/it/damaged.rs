@@ -221,7 +221,7 @@ fn one_object_that_cannot_be_read_now_keeps_the_sweep_from_no_other() {
     );
     let (_, text) = serving.stop();
     assert!(
-        text.contains("objects 4, differed 4, 1 failures\n"),
+        text.contains("objects 4, differed 4, 1 failure\n"),
         "{text}"
     );
 }

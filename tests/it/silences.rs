@@ -234,7 +234,7 @@ fn a_sweep_reaches_all_others_of_a_space_in_which_one_hangs() {
         "{text}"
     );
     assert!(
-        text.contains("1 failures, 1 repositories not reached"),
+        text.contains("1 failure, 1 repository not reached"),
         "{text}"
     );
 }

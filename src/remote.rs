@@ -273,8 +273,8 @@ impl Remote {
             };
             let advice = match self.login {
                 Some(_) => {
-                    "check the user name and password of the space's credentials (an account with two-factor \
-                     authentication needs the password that Backlog generates for Git)"
+                    "check the user name and password of the space's credentials (on Backlog the user name is the account's \
+                     e-mail address; with two-factor authentication the password is the one that Backlog generates for Git)"
                 }
                 None => "it wants a login, so give the space credentials, such as \"env:BACKLOG\"",
             };

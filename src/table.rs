@@ -17,6 +17,7 @@ use crate::{
     bucket::{Address, Found, S3},
     config::Location,
     error::{Error, Source as Cause, chain},
+    plain,
     route::{Origin, RouteTable, RouteTableError},
     telemetry,
 };
@@ -32,6 +33,9 @@ const LOOKS: u32 = 20;
 
 /// How many objects that two routes can meet in are told of.
 const TOLD_CLASHES: usize = 5;
+
+/// How many doubts about a table are told.
+const TOLD_DOUBTS: usize = 5;
 
 /// How many older versions are tried, at most, by a process that has not seen a good one yet.
 const OLDER: usize = 20;
@@ -88,12 +92,13 @@ impl LiveTable {
         Self::new(Source::File(file), default_bucket)
     }
 
-    /// The same, where `table` was read from `text` a moment ago.
+    /// The same, where `table` was read from a file with these bytes a moment ago.
     #[must_use]
-    pub fn knowing(mut self, text: String, table: Arc<RouteTable>) -> Self {
-        let known = Seen::Table(Arc::clone(&table), text);
+    pub fn knowing(mut self, bytes: &[u8], table: Arc<RouteTable>) -> Self {
+        let version = String::from_utf8_lossy(bytes).into_owned();
+        let known = Seen::Table(Arc::clone(&table), version);
         self.known.get_mut().looks.learn(known);
-        self.tell_clashes(&table);
+        self.tell_oddities(&table);
         self.keep(table);
         self
     }
@@ -117,7 +122,9 @@ impl LiveTable {
             return reading.clone();
         }
         let began = Instant::now();
-        let look = Box::pin(self.look(known.looks.version()));
+        let version = known.looks.version();
+        let is_first = version.is_none() && !known.looks.has_good();
+        let look = Box::pin(self.look(version, is_first));
         // Without an earlier table, whoever asks has a deadline of its own.
         let look = if known.looks.has_good() {
             let late = |_| Err(self.error("it cannot be read in time", true, None));
@@ -127,16 +134,26 @@ impl LiveTable {
             look.await
         };
         let was_unread = matches!(known.last, Some((_, Reading::Unread { .. })));
+        let was_spoiled = matches!(known.last, Some((_, Reading::Spoiled { .. })));
+        let had_good = known.looks.has_good();
         let (mut reading, news) = known.looks.learn(self.seen(look));
+        if let Reading::Newest(table) = &reading {
+            let routes = plain::count(table.routes().len(), "route", "routes");
+            if was_unread || was_spoiled {
+                tracing::info!("{} is used again, {routes}", self.name());
+            } else if had_good && matches!(news, News::Table(_)) {
+                tracing::info!("{} has changed, {routes}", self.name());
+            }
+        }
         match news {
             News::Table(table) => {
-                self.tell_clashes(&table);
+                self.tell_oddities(&table);
                 self.keep(table);
             }
             // It is said and counted once, not at each look.
             News::Spoiled(fault) => {
                 let message =
-                    "the routing table is of no use; what the last good one takes is taken";
+                    "the routing table cannot be used; what the last good one takes is taken";
                 telemetry::alarm("RoutingTableInvalid", message, fault.cause());
             }
             News::Unread(fault) if !was_unread => tracing::warn!("{}", chain(fault.cause())),
@@ -166,9 +183,13 @@ impl LiveTable {
         *kept.expect("nothing panics while it is held") = Some(table);
     }
 
-    /// Tells of routes that can meet in one object. The table is used all the same: who delivers there is decided by
-    /// delivery.
-    fn tell_clashes(&self, table: &RouteTable) {
+    /// Tells of what cannot work, and of routes that can meet in one object. The table is used all the same: the rest of it
+    /// works, and who delivers to an object of two routes is decided by delivery.
+    fn tell_oddities(&self, table: &RouteTable) {
+        let doubts = table.doubts(self.origin()).into_iter();
+        for doubt in doubts.filter(|doubt| doubt.refused).take(TOLD_DOUBTS) {
+            tracing::warn!("{}:{}: {}", self.name(), doubt.line, doubt.text);
+        }
         let clashes = table.clashes();
         for clash in clashes.found.iter().take(TOLD_CLASHES) {
             tracing::warn!("{}:{}: {clash}", self.name(), clash.later.line);
@@ -199,7 +220,7 @@ impl LiveTable {
         }
     }
 
-    async fn look(&self, known: Option<&str>) -> Result<Look, Error> {
+    async fn look(&self, known: Option<&str>, is_first: bool) -> Result<Look, Error> {
         match &self.source {
             Source::S3 { s3, at } => {
                 let found = s3.text(address(at), known).await.map_err(|err| {
@@ -221,41 +242,42 @@ impl LiveTable {
                 })
             }
             Source::File(file) => {
-                let Some(mut text) = self.file(file).await? else {
+                let Some(mut bytes) = self.file(file).await? else {
                     return Ok(Look::Missing);
                 };
-                if known == Some(&text) {
+                let version = String::from_utf8_lossy(&bytes);
+                if known == Some(&*version) {
                     return Ok(Look::Same);
                 }
                 // Whoever begins with a table has it whole; a change may be caught half written.
-                if known.is_some() {
+                if !is_first {
                     for _ in 0..LOOKS {
                         tokio::time::sleep(SETTLE).await;
                         match self.file(file).await? {
-                            Some(again) if again == text => break,
-                            Some(again) => text = again,
+                            Some(again) if again == bytes => break,
+                            Some(again) => bytes = again,
                             None => return Ok(Look::Missing),
                         }
                     }
                 }
-                let version = text.clone();
-                let text = Ok(text);
+                let version = String::from_utf8_lossy(&bytes).into_owned();
+                let text = plain::utf8(bytes);
                 Ok(Look::Text { text, version })
             }
         }
     }
 
-    /// The text of a file; `None` if there is none.
-    async fn file(&self, file: &PathBuf) -> Result<Option<String>, Error> {
+    /// What a file holds; `None` if there is none.
+    async fn file(&self, file: &PathBuf) -> Result<Option<Vec<u8>>, Error> {
         let read = async {
             // A look at anything else could take for ever.
             if !tokio::fs::metadata(file).await?.is_file() {
                 return Err(std::io::Error::other("it is no regular file"));
             }
-            tokio::fs::read_to_string(file).await
+            tokio::fs::read(file).await
         };
         match read.await {
-            Ok(text) => Ok(Some(text)),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(self.error("it cannot be read", true, Some(err.into()))),
         }
@@ -285,12 +307,15 @@ impl LiveTable {
 
     fn parse(&self, text: &str) -> Result<RouteTable, Error> {
         let bucket = self.default_bucket.as_deref();
-        let origin = match self.source {
+        let table = RouteTable::parse(&self.name(), text, bucket, self.origin());
+        table.map_err(|err: RouteTableError| self.error("it is wrong", false, Some(err.into())))
+    }
+
+    fn origin(&self) -> Origin {
+        match self.source {
             Source::S3 { .. } => Origin::Deployed,
             Source::File(_) => Origin::CommandLine,
-        };
-        let table = RouteTable::parse(&self.name(), text, bucket, origin);
-        table.map_err(|err: RouteTableError| self.error("it is wrong", false, Some(err.into())))
+        }
     }
 
     fn name(&self) -> String {

@@ -11,6 +11,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::Level;
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
 
 use crate::{
     error::{Error, chain},
@@ -72,13 +76,44 @@ pub fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> Ex
     }
 }
 
-/// Logs in words, for stderr.
+/// Logs in words, for stderr. Who looks for a fault gets each line with its time, its level and where it comes from.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is written, it is only looked at"
+)]
 pub fn start_at_terminal<W: Write>(level: Level, to: impl Fn() -> W + Send + Sync + 'static) {
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
-        .with_writer(to)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_writer(to);
+    if level == Level::DEBUG {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    } else {
+        log.with_ansi(false).event_format(Prose).init();
+    }
+}
+
+/// Lines as the command line itself writes them.
+struct Prose;
+
+impl<S, N> FormatEvent<S, N> for Prose
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        writer.write_str(match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            _ => "",
+        })?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 fn filter(level: Level) -> tracing_subscriber::EnvFilter {
@@ -94,6 +129,10 @@ fn filter(level: Level) -> tracing_subscriber::EnvFilter {
 
 /// Writes one outcome: a line of JSON that holds `fields` and counts `metrics`. It is written at any level, or the
 /// metrics would be missing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is a function's place to write to"
+)]
 pub fn record(level: Level, message: &str, fields: &impl Serialize, metrics: &[Metric]) {
     let line = line(OffsetDateTime::now_utc(), level, message, fields, metrics);
     // It may be read at a terminal.

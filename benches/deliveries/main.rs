@@ -25,6 +25,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "figures go to stdout, progress to stderr"
 )]
 

@@ -109,7 +109,8 @@ pub(crate) fn run() -> ExitCode {
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
-            telemetry::start_at_terminal(config.log_level, || out::Log);
+            let is_whole = config.log_level == tracing::Level::DEBUG;
+            telemetry::start_at_terminal(config.log_level, move || out::Log { is_whole });
             let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;
             let ended = runtime.block_on(async {
                 // A file that may not grow any more is an error of who writes it, and not the end of the process.

@@ -14,6 +14,7 @@ use std::{
 };
 
 use backlog_bridge::plain;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::Notify;
 
 /// How many lines may wait for their reader.
@@ -37,7 +38,7 @@ static UNREAD: Notify = Notify::const_new();
 pub(super) fn say(text: Arguments<'_>) {
     if let Some(service) = SERVICE.get() {
         service.stdout.send(text.to_string());
-    } else if writeln!(io::stdout(), "{text}").is_err() {
+    } else if writeln!(stdout(), "{text}").is_err() {
         UNREAD.notify_one();
     }
 }
@@ -47,25 +48,61 @@ pub(super) async fn unread() {
     UNREAD.notified().await;
 }
 
-/// Writes lines on stderr, if anybody reads them.
-pub(super) fn note(text: Arguments<'_>) {
-    on_stderr(plain::lines(&text.to_string()));
-}
-
-fn on_stderr(text: String) {
-    match SERVICE.get() {
-        Some(service) => service.stderr.send(text),
-        None => _ = writeln!(io::stderr(), "{text}"),
+/// Writes what a file holds on stdout, as it is.
+pub(super) fn file(text: &str) {
+    if write!(stdout(), "{text}").is_err() {
+        UNREAD.notify_one();
     }
 }
 
+/// Writes lines on stderr, if anybody reads them. Those of a service have their time.
+pub(super) fn note(text: Arguments<'_>) {
+    let text = plain::lines(&text.to_string());
+    match SERVICE.get() {
+        Some(service) => service
+            .stderr
+            .send(stamped(&text, OffsetDateTime::now_utc())),
+        None => _ = writeln!(stderr(), "{text}"),
+    }
+}
+
+/// Asks something on stderr; the answer is typed behind it.
+pub(super) fn ask(question: Arguments<'_>) {
+    write!(stderr(), "{question} ").ok();
+}
+
+fn stamped(text: &str, now: OffsetDateTime) -> String {
+    let now = now.replace_nanosecond(0).unwrap_or(now);
+    let time = now.format(&Rfc3339).unwrap_or_default();
+    let lines = text.lines().map(|line| format!("{time} {line}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+fn stdout() -> io::Stdout {
+    io::stdout()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+fn stderr() -> io::Stderr {
+    io::stderr()
+}
+
 /// Where the log goes: lines on stderr, each in one piece.
-pub(super) struct Log;
+pub(super) struct Log {
+    /// Whether its lines have time and colours of their own.
+    pub(super) is_whole: bool,
+}
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // With its colours.
-        on_stderr(String::from_utf8_lossy(line).trim_end().to_owned());
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end();
+        match SERVICE.get() {
+            Some(service) if self.is_whole => service.stderr.send(text.to_owned()),
+            None if self.is_whole => _ = writeln!(stderr(), "{text}"),
+            _ => note(format_args!("{text}")),
+        }
         Ok(line.len())
     }
 
@@ -77,14 +114,14 @@ impl Write for Log {
 /// From now on nothing waits for a reader.
 pub(super) fn become_service() {
     SERVICE.get_or_init(|| {
-        let stderr = Stream::start(io::stderr(), |lost| match lost {
+        let stderr = Stream::start(stderr(), |lost| match lost {
             // Whom should it tell?
             Lost::Begins(_) => {}
             Lost::Were(lines) => {
-                writeln!(io::stderr(), "warning: lines that nobody read in time were left out: {lines}").ok();
+                writeln!(stderr(), "warning: lines that nobody read in time were left out: {lines}").ok();
             }
         });
-        let stdout = Stream::start(io::stdout(), |lost| match lost {
+        let stdout = Stream::start(stdout(), |lost| match lost {
             Lost::Begins(why) => note(format_args!(
                 "warning: stdout cannot be written ({why}); everything else goes on, and outcomes are told here alone"
             )),
@@ -210,6 +247,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn each_line_of_a_service_has_its_time() {
+        let now = OffsetDateTime::from_unix_timestamp_nanos(1_764_500_000_123_456_789).unwrap();
+        assert_eq!(
+            stamped("one\n  two", now),
+            "2025-11-30T10:53:20Z one\n2025-11-30T10:53:20Z   two"
+        );
     }
 
     #[test]

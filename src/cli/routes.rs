@@ -1,7 +1,7 @@
 //! `routes`: what the routing table says, and the one that a deployed bridge reads.
 
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     path::PathBuf,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use backlog_bridge::{
 };
 use similar::TextDiff;
 
-use super::{Common, Ended, Usage, setup::table};
+use super::{Common, Ended, Usage, out, setup::table};
 
 /// How long the shortest difference between two tables is looked for. After that a longer one is shown.
 const DIFF_WITHIN: Duration = Duration::from_secs(2);
@@ -177,7 +177,7 @@ fn address(at: &Location) -> Address<'_> {
 async fn pull(at: &Location) -> Result<Ended, Usage> {
     match S3::from_environment().await.text(address(at), None).await? {
         Found::Text { text, .. } => {
-            std::io::stdout().write_all(text.as_bytes())?;
+            out::file(&text);
             Ok(Ended::Well)
         }
         Found::NoText { why, .. } => Err(Usage(format!("cannot read {at}: {why}"))),
@@ -285,8 +285,7 @@ fn confirmed(at: &Location) -> Result<bool, Usage> {
     if !stdin.is_terminal() {
         return Err(Usage("there is nobody to ask; say --yes".into()));
     }
-    // The answer is typed behind it.
-    write!(std::io::stderr(), "\nStore this as {at}? [y/N] ").ok();
+    out::ask(format_args!("\nStore this as {at}? [y/N]"));
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -5,9 +5,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use backlog_bridge::{
     config::Config,
     local::{LocalQueue, Told, serve_hooks},
+    plain,
     queue::Job,
     receive::{Received, Receiver},
     secrets::{Token, Tokens},
+    table::LiveTable,
     worker::Worker,
 };
 use tokio::{
@@ -98,8 +100,8 @@ pub(super) async fn run(
         note!("warning: this is HTTP without TLS; the token can be read on its way");
     }
     note!(
-        "routes: {}; {} is read again when it changes; Ctrl-C stops",
-        setup.table.routes().len(),
+        "{}; {} is read again when it changes; Ctrl-C stops",
+        plain::count(setup.table.routes().len(), "route", "routes"),
         common.routes.display()
     );
     let Running {
@@ -125,6 +127,7 @@ pub(super) async fn run(
     tokio::select! {
         () = hooks => {}
         () = sweep(&worker, &queue, every) => unreachable!("it goes on for ever"),
+        () = follow(&worker.bridge.table) => unreachable!("it goes on for ever"),
         Usage(gone) = setup.store_gone() => {
             note!("stopped: {gone}");
             return Ok(Ended::WithFailures);
@@ -186,6 +189,17 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
             report::print(failure);
         }
         note!("{swept}");
+    }
+}
+
+/// How often the routing table is looked at when nobody asks, so that whoever edits it is told at once of a fault.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+async fn follow(table: &LiveTable) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // It tells of what is new itself.
+        table.read().await;
     }
 }
 

@@ -11,6 +11,7 @@ use backlog_bridge::{
     deliver::Bridge,
     limits::Limits,
     local::EmbeddedS3,
+    plain,
     route::{Origin, RouteTable},
     secrets::Logins,
     table::LiveTable,
@@ -29,8 +30,8 @@ pub(super) struct Setup {
     pub(super) s3: S3,
     /// The table as it was at the start.
     pub(super) table: Arc<RouteTable>,
-    /// What it was read from.
-    text: String,
+    /// What its file held.
+    bytes: Vec<u8>,
     file: PathBuf,
     bucket: Option<String>,
     limits: Limits,
@@ -44,7 +45,7 @@ impl Setup {
         let table = LiveTable::in_file(self.file.clone(), self.bucket.clone());
         Bridge {
             s3: self.s3.clone(),
-            table: Arc::new(table.knowing(self.text.clone(), Arc::clone(&self.table))),
+            table: Arc::new(table.knowing(&self.bytes, Arc::clone(&self.table))),
             logins: Arc::<Logins>::default(),
             limits: self.limits,
             replaces_unrouted: self.replaces_unrouted,
@@ -71,22 +72,34 @@ impl Setup {
 
 /// Reads the routing table.
 pub(super) fn table(common: &Common, config: &Config) -> Result<RouteTable, Usage> {
-    Ok(table_and_text(common, config)?.0)
+    Ok(table_and_bytes(common, config)?.0)
 }
 
-fn table_and_text(common: &Common, config: &Config) -> Result<(RouteTable, String), Usage> {
-    let file = &common.routes;
-    let text = std::fs::read_to_string(file).map_err(|err| {
-        Usage(format!(
-            "cannot read the routing table {}: {err}; write one (see routes.example.toml) or name it with --routes FILE",
-            file.display()
-        ))
-    })?;
+fn table_and_bytes(common: &Common, config: &Config) -> Result<(RouteTable, Vec<u8>), Usage> {
+    let (text, bytes) = read(&common.routes)?;
     let bucket = bucket(common, config);
-    let name = file.display().to_string();
+    let name = common.routes.display().to_string();
     let bucket = bucket.as_deref();
     let table = RouteTable::parse(&name, &text, bucket, Origin::CommandLine)?;
-    Ok((table, text))
+    Ok((table, bytes))
+}
+
+/// The text of a routing table, and what the file holds.
+pub(super) fn read(file: &Path) -> Result<(String, Vec<u8>), Usage> {
+    let name = file.display();
+    let bytes = std::fs::read(file).map_err(|err| {
+        Usage(if err.kind() == std::io::ErrorKind::NotFound {
+            format!(
+                "there is no routing table {name}; begin with `backlog-bridge routes example > {name}`, or name another file \
+                 with --routes FILE"
+            )
+        } else {
+            format!("cannot read the routing table {name}: {err}")
+        })
+    })?;
+    let text = plain::utf8(bytes.clone())
+        .map_err(|why| Usage(format!("cannot read the routing table {name}: {why}")))?;
+    Ok((text, bytes))
 }
 
 fn bucket(common: &Common, config: &Config) -> Option<String> {
@@ -95,7 +108,7 @@ fn bucket(common: &Common, config: &Config) -> Option<String> {
 }
 
 pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usage> {
-    let (table, text) = table_and_text(common, config)?;
+    let (table, bytes) = table_and_bytes(common, config)?;
     let (s3, embedded) = if common.aws {
         (S3::from_environment().await, None)
     } else {
@@ -111,7 +124,7 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
     Ok(Setup {
         s3,
         table: table.into(),
-        text,
+        bytes,
         file: common.routes.clone(),
         bucket: bucket(common, config),
         limits: config.limits,

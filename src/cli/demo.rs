@@ -2,7 +2,11 @@
 
 mod scratch;
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use backlog_bridge::{
     archive,
@@ -12,12 +16,12 @@ use backlog_bridge::{
     outcome::{Outcome, Report},
     progress::Stage,
 };
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use indicatif::{HumanBytes, ProgressBar};
 use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver};
 
 use self::scratch::Scratch;
 use super::{
-    Common, Ended, Usage, report,
+    Common, Ended, Given, Usage, report,
     serve::{Running, Stop, new_token},
     setup::setup,
 };
@@ -36,6 +40,19 @@ pub(super) struct Options {
     /// The same, as it was asked for before.
     #[arg(long = "repository", hide = true, conflicts_with = "repository")]
     named: Option<String>,
+    /// Keep the objects in this folder, as an embedded S3 [default: a temporary one].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Options {
+    /// What was said of the options of other commands.
+    pub(super) fn given(&self) -> Given {
+        Given {
+            store: self.store.clone(),
+            ..Given::default()
+        }
+    }
 }
 
 pub(super) async fn run(
@@ -43,9 +60,6 @@ pub(super) async fn run(
     common: &Common,
     config: &Config,
 ) -> Result<Ended, Usage> {
-    if common.aws {
-        return Err(Usage("demo needs no AWS; leave --aws away".into()));
-    }
     let mut stop = Stop::listen()?;
     let temporary = tempfile::tempdir()?;
     let repository = options.repository.or(options.named);
@@ -116,6 +130,9 @@ impl Demo<'_> {
             scratch.origin()
         );
         say!("  ref         {}", scratch.ref_name());
+        if let Some(why) = scratch.why_sample() {
+            say!("\n  It is the sample, as {why}. For another one: demo PATH_OR_URL");
+        }
 
         say!("\n1. A push. Backlog posts its webhook, and the bridge delivers the commit:\n");
         let before = self.versions().await?;
@@ -238,7 +255,7 @@ impl Demo<'_> {
         }
         say!(
             "\nNext, with your own repository and bucket:\n  \
-             1. cp routes.example.toml routes.toml, and name your space, repository, ref and object\n  \
+             1. backlog-bridge routes example > routes.toml, and name your space, repository, ref and object\n  \
              2. export BACKLOG_USERNAME=… BACKLOG_PASSWORD=…   (a member that may read the repository)\n  \
              3. backlog-bridge sync                            into ./backlog-bridge-store\n  \
              4. SOURCE_BUCKET=… backlog-bridge sync --aws      into a versioned bucket, the source of a pipeline"
@@ -251,12 +268,12 @@ fn explain(stage: Stage, report: &Report) -> String {
         Stage::Head => "what does the object hold?".into(),
         Stage::Tip => "where does the ref point?".into(),
         Stage::Fetch => format!(
-            "one commit, of it what is new: {}, every object checked",
+            "what the object lacks of the commit: {}, every Git object checked",
             HumanBytes(report.fetched_bytes.unwrap_or_default())
         ),
         Stage::Archive => format!(
-            "{} entries, {}, deflate streams copied, not made anew",
-            HumanCount(report.entries.unwrap_or_default() as u64),
+            "{}, {}, compressed streams copied as they are",
+            report::entries(report),
             HumanBytes(report.archive_bytes.unwrap_or_default())
         ),
         Stage::Put => "only if nobody wrote the object meanwhile".into(),

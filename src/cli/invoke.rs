@@ -1,10 +1,11 @@
 //! `invoke`: one event, handled as the bridge would.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::VecDeque, io::Read, path::PathBuf, sync::Arc, time::Instant};
 
 use backlog_bridge::{
     config::Config,
     outcome::Report,
+    plain,
     plan::{NoJobs, plan},
     progress::Progress,
     queue::{Job, Message},
@@ -15,20 +16,23 @@ use backlog_bridge::{
 };
 use serde_json::Value;
 
-use super::{Common, Ended, Usage, report, setup::setup};
+use super::{Common, Ended, Given, Usage, report, setup::setup};
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  backlog-bridge invoke events/project-push-update.json\n  \
     backlog-bridge invoke events/git-push-update.form --store /tmp/store\n  \
     backlog-bridge invoke events/apigw-v2-project-push.json\n  \
-    backlog-bridge invoke events/sqs-sweep.json"
+    backlog-bridge invoke events/sqs-sweep.json\n  \
+    curl -s https://example.com/event.json | backlog-bridge invoke -"
 )]
 pub(super) struct Options {
     /// The body of a webhook, as Backlog posts it; or what a Lambda function gets: an event of API Gateway (no token is
-    /// needed) or of SQS.
+    /// needed) or of SQS. `-` reads it from stdin.
     #[arg(value_name = "EVENT_FILE")]
     event: PathBuf,
+    #[command(flatten)]
+    pub(super) given: Given,
 }
 
 pub(super) async fn run(
@@ -37,10 +41,17 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     let file = &options.event;
-    let event = std::fs::read(file)
-        .map_err(|err| Usage(format!("cannot read the event {}: {err}", file.display())))?;
-    let wrong = |why: String| Usage(format!("{}: {why}", file.display()));
-    let event = parse(&event).map_err(wrong)?;
+    let (name, event) = if file.as_os_str() == "-" {
+        let mut event = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut event);
+        ("stdin".to_owned(), read.map(|_| event))
+    } else {
+        (file.display().to_string(), std::fs::read(file))
+    };
+    let event = event.map_err(|err| Usage(format!("cannot read the event {name}: {err}")))?;
+    let wrong = |why: String| Usage(format!("{name}: {why}"));
+    let event = plain::utf8(event).map_err(wrong)?;
+    let event = parse(event.as_bytes()).map_err(wrong)?;
     let setup = setup(common, config).await?;
     let worker = setup.worker();
     let mut ended = Ended::Well;

@@ -1,6 +1,6 @@
 //! `serve`: the whole bridge as one process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use backlog_bridge::{
     config::Config,
@@ -20,7 +20,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Common, Ended, Usage, report,
+    Common, Ended, Given, Usage, report,
     setup::{Setup, setup},
 };
 
@@ -28,17 +28,38 @@ use super::{
 #[command(
     after_help = "Register the URL that it prints as a webhook in Backlog, or try it with curl:\n  \
     backlog-bridge serve\n  \
-    curl --data-binary @events/project-push-update.json http://127.0.0.1:8080/hooks/TOKEN\n\n\
+    curl --data-binary @events/project-push-update.json \\\n    \
+    http://127.0.0.1:8080/hooks/TOKEN\n\n\
     Backlog must be able to reach the address: put a proxy with TLS, or a tunnel, in front of it.\n\
     Set WEBHOOK_TOKEN to keep the same token over restarts (at least 16 letters and digits)."
 )]
 pub(super) struct Options {
-    /// Where to listen for webhooks.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// Where to listen for webhooks: an address or a name, with a port; or a port alone, for this machine.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: String,
     /// How often to look at every object and deliver what no webhook told of, in seconds; once at the start too.
-    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds)]
     sweep_seconds: u64,
+    #[command(flatten)]
+    pub(super) given: Given,
+}
+
+/// An address to listen at, as `host:port`.
+fn address(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let is_address = host.starts_with('[') && host.ends_with(']');
+    let is_name = !host.contains([':', '/', '[', ']']);
+    if port.parse::<u16>().is_err() || !(is_address || is_name) {
+        return Err("expected an address as 127.0.0.1:8080, localhost:8080 or [::1]:8080, or a port as 8080".into());
+    }
+    // Whoever wants to be reached from elsewhere has to say so.
+    let host = if host.is_empty() { "127.0.0.1" } else { host };
+    Ok(format!("{host}:{port}"))
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| "expected a whole number of seconds, such as 900 for 15 minutes".into())
 }
 
 /// The parts of a running bridge.
@@ -81,7 +102,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     super::out::become_service();
     // Before anything is made that a second start would find.
-    let listener = TcpListener::bind(options.listen).await.map_err(|err| {
+    let listener = TcpListener::bind(&options.listen).await.map_err(|err| {
         Usage(format!(
             "cannot listen on {}: {err}; name another address with --listen",
             options.listen
@@ -251,4 +272,36 @@ fn is_ignored(kind: SignalKind) -> bool {
     let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.unwrap_or_default() >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_a_name_or_a_port() {
+        for (text, expected) in [
+            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("localhost:8080", Some("localhost:8080")),
+            ("[::1]:8080", Some("[::1]:8080")),
+            (":8080", Some("127.0.0.1:8080")),
+            ("8080", Some("127.0.0.1:8080")),
+            ("localhost", None),
+            ("::1:8080", None),
+            ("localhost:80800", None),
+            ("http://localhost:8080", None),
+            ("", None),
+        ] {
+            let found = address(text);
+            assert_eq!(found.as_deref().ok(), expected, "{text}: {found:?}");
+        }
+        assert_eq!(seconds("900"), Ok(900));
+        for text in ["15m", "0", "-1", ""] {
+            assert!(
+                seconds(text).unwrap_err().contains("900 for 15 minutes"),
+                "{text}"
+            );
+        }
+    }
 }

@@ -10,7 +10,7 @@ use backlog_bridge::{
     route::{Destination, Route, Sweep},
 };
 
-use super::{Common, Ended, Usage, report, setup::setup};
+use super::{Common, Ended, Given, Usage, report, routes::nearest, setup::setup};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -27,6 +27,8 @@ pub(super) struct Options {
     /// does so after a second look a minute later, since a Git server that lags shows old commits too.
     #[arg(long)]
     now: bool,
+    #[command(flatten)]
+    pub(super) given: Given,
 }
 
 pub(super) async fn run(
@@ -39,8 +41,10 @@ pub(super) async fn run(
     let named = options.names.iter().map(|name| {
         table.route(name).ok_or_else(|| {
             let known: Vec<_> = table.routes().iter().map(Route::name).collect();
+            let meant = nearest(name, &known).map(|near| format!("; did you mean {near}?"));
             Usage(format!(
-                "no route is named {name:?}; there are {}",
+                "no route is named {name:?}{}\nknown routes: {}",
+                meant.unwrap_or_default(),
                 known.join(", ")
             ))
         })

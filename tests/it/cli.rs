@@ -255,6 +255,12 @@ fn sync_over_tls_with_a_login_asks_nobody() {
         (Some(1), &"auth_failed".into())
     );
     assert!(
+        wrong
+            .stderr
+            .contains("the user name is the account's e-mail address"),
+        "{wrong:?}"
+    );
+    assert!(
         !format!("{wrong:?}").contains("not-this-marker"),
         "{wrong:?}"
     );
@@ -689,7 +695,11 @@ fn a_git_webhook_of_another_space_is_ignored() {
         (ran.code, &line["reason"]),
         (
             Some(0),
-            &"no route matches: no space of the routing table has the URL https://example.backlog.com/git".into()
+            &format!(
+                "no space of the table is https://example.backlog.com/git; it has file://{}",
+                place.upstream.root().display()
+            )
+            .into()
         ),
         "{ran:?}"
     );
@@ -950,7 +960,10 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
             "no routing table",
             &["sync", "--routes", "none.toml"][..],
             none,
-            &["none.toml", "routes.example.toml"][..],
+            &[
+                "there is no routing table none.toml",
+                "backlog-bridge routes example > none.toml",
+            ][..],
         ),
         (
             "a wrong table",
@@ -967,7 +980,10 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
             "an unknown route",
             &["sync", "web-mian"],
             none,
-            &["web-mian", "web-main"],
+            &[
+                "no route is named \"web-mian\"; did you mean web-main?\n",
+                "known routes: web-main",
+            ],
         ),
         (
             "wrong variables",
@@ -1007,16 +1023,110 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
         ),
         ("no such command", &["synk"], none, &["sync"]),
     ] {
-        let ran = place.run(arguments, environment);
-        assert_eq!(ran.code, Some(2), "{case}: {ran:?}");
-        assert!(ran.lines.is_empty(), "{case}: {ran:?}");
-        for word in says {
-            assert!(
-                ran.stderr.contains(word),
-                "{case}: {word} is not in {}",
-                ran.stderr
-            );
-        }
+        assert_refused(&place, case, arguments, environment, says);
+    }
+}
+
+fn assert_refused(
+    place: &Place,
+    case: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    says: &[&str],
+) {
+    let ran = place.run(arguments, environment);
+    assert_eq!(ran.code, Some(2), "{case}: {ran:?}");
+    assert!(ran.lines.is_empty(), "{case}: {ran:?}");
+    for word in says {
+        assert!(
+            ran.stderr.contains(word),
+            "{case}: {word} is not in {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_likely_mistake_is_told_with_what_is_right() {
+    let place = Place::new();
+    let (sjis, _, _) = encoding_rs::SHIFT_JIS.encode("# 開発\n");
+    fs::write(place.path("sjis.toml"), sjis).unwrap();
+    let utf16 = "\u{feff}# 開発\n".encode_utf16().flat_map(u16::to_le_bytes);
+    fs::write(place.path("utf16.toml"), utf16.collect::<Vec<_>>()).unwrap();
+    fs::write(place.path("half"), r#"{"type":12}"#).unwrap();
+    let commit = "1".repeat(40);
+    let github = format!(
+        r#"{{"ref":"{MAIN}","before":"{commit}","after":"{commit}","commits":[],
+            "repository":{{"url":"https://github.com/o/web","clone_url":"https://github.com/o/web.git"}}}}"#
+    );
+    fs::write(place.path("github"), github).unwrap();
+    for (case, arguments, says) in [
+        (
+            "an option that is of no use there",
+            &["--aws", "demo"][..],
+            &["this command does not use --aws; drop it"][..],
+        ),
+        (
+            "another such option, behind the command",
+            &["demo", "--routes", "x"],
+            &["unexpected argument '--routes'"],
+        ),
+        (
+            "--replace without --aws",
+            &["sync", "--replace"],
+            &["--replace is for --aws"],
+        ),
+        (
+            "no such repository",
+            &["demo", "../x"],
+            &[
+                "cannot clone ../x; name the folder of a Git repository, or a URL",
+                "'../x' does not exist",
+            ],
+        ),
+        (
+            "minutes",
+            &["serve", "--sweep-seconds", "15m"],
+            &["expected a whole number of seconds, such as 900 for 15 minutes"],
+        ),
+        (
+            "Shift_JIS",
+            &["routes", "check", "--routes", "sjis.toml"],
+            &[
+                "cannot read the routing table sjis.toml: it is probably Shift_JIS",
+                "iconv -f CP932 -t UTF-8 FILE",
+            ],
+        ),
+        (
+            "UTF-16",
+            &["sync", "--routes", "utf16.toml"],
+            &[
+                "utf16.toml: it is UTF-16 and should be UTF-8",
+                "iconv -f UTF-16 -t UTF-8 FILE",
+            ],
+        ),
+        (
+            "an event in Shift_JIS",
+            &["invoke", "sjis.toml"],
+            &["sjis.toml: it is probably Shift_JIS"],
+        ),
+        (
+            "half an event",
+            &["invoke", "half"],
+            &[
+                "half: `content`: expected an object, in a push with `repository`, `ref` and `revisions`",
+            ],
+        ),
+        (
+            "GitHub's event",
+            &["invoke", "github"],
+            &[
+                "github: this is no Backlog webhook: `revisions` is missing",
+                "GitHub, Gitea or Forgejo",
+            ],
+        ),
+    ] {
+        assert_refused(&place, case, arguments, &[], says);
     }
 }
 
@@ -1077,11 +1187,12 @@ fn check_and_explain_say_what_a_table_delivers() {
             &["routes", "check"][..],
             "web-main: APP/web refs/heads/main -> s3://my-sources/web/main.zip (sweep: all)\n\
              APP/web refs/tags/v*: APP/web refs/tags/v* -> s3://releases/{repository}/{ref}.zip (sweep: existing)\n",
-            "routes.toml is well; routes: 2\n",
+            "warning: routes.toml:2: https://example.backlog.com/git is the space of the examples; write the URL of yours\n\
+             routes.toml: OK, 2 routes\n",
         ),
         (
             &["routes", "explain", "APP/web", "refs/tags/v1"],
-            "web-main: wants the ref refs/heads/main\n\
+            "web-main: does not match: takes refs/heads/main\n\
              APP/web refs/tags/v*: writes s3://releases/web/v1.zip\n",
             "",
         ),
@@ -1158,21 +1269,21 @@ fn routes_that_can_meet_in_one_object_are_refused_or_warned_of() {
             0,
             "warning: routes.toml:18: \"{ref}.zip\" is s3://my-sources/x.zip for APP/web refs/tags/x, as \"{ref}.zip\" \
              of line 12 is for APP/web refs/heads/x; whichever comes second fails with key_conflict\n\
-             routes.toml is well; routes: 2\n",
+             routes.toml: OK, 2 routes\n",
         ),
         (
             "a branch and all of them",
             route("a", "APP/web", main, "web/main.zip")
                 + &route("a", "APP/web", branches, "web/{ref}.zip"),
             0,
-            "routes.toml is well; routes: 2\n",
+            "routes.toml: OK, 2 routes\n",
         ),
         (
             "globs that cannot meet",
             route("a", "APP/web", "refs/heads/release/*", "{ref}.zip")
                 + &route("a", "APP/web", "refs/tags/v*", "{ref}.zip"),
             0,
-            "routes.toml is well; routes: 2\n",
+            "routes.toml: OK, 2 routes\n",
         ),
     ] {
         place.routes(&(space("a") + &space("b") + &routes));
@@ -1185,19 +1296,237 @@ fn routes_that_can_meet_in_one_object_are_refused_or_warned_of() {
         }
         // Such tables may be in use, so nothing else refuses them.
         let ran = place.run(&["routes", "explain", "APP/web", main], &[]);
-        assert_eq!(ran.code, Some(0), "{case}: {ran:?}");
+        assert_ne!(ran.code, Some(2), "{case}: {ran:?}");
     }
 }
 
 #[test]
 fn explain_says_which_routes_take_a_ref_and_why_others_do_not() {
     let place = Place::new();
-    let ran = place.run(&["routes", "explain", "APP/web", "refs/heads/dev"], &[]);
-    assert_eq!(ran.code, Some(0));
-    assert!(ran.stderr.contains("no route delivers"), "{ran:?}");
-    let wrong = place.run(&["routes", "explain", "web", "main"], &[]);
-    assert_eq!(wrong.code, Some(2));
-    assert!(wrong.stderr.contains("PROJECT/repository"), "{wrong:?}");
+    let writes = "web-main: writes s3://sources/web/main.zip\n";
+    let other = "web-main: does not match: takes refs/heads/main\n";
+    let nobody = "web-main: does not match: takes the repository APP/web\n";
+    for (repository, ref_name, code, stdout, stderr) in [
+        ("APP/web", MAIN, 0, writes, ""),
+        ("APP/web", "main", 0, writes, "refs/heads/main:\n"),
+        ("APP/web", "heads/main", 0, writes, "refs/heads/main:\n"),
+        (
+            "APP/web",
+            "refs/heads/dev",
+            1,
+            other,
+            "no route delivers APP/web refs/heads/dev\n",
+        ),
+        (
+            "APP/web",
+            "dev",
+            1,
+            other,
+            "refs/heads/dev:\nno route delivers APP/web refs/heads/dev or refs/tags/dev\n",
+        ),
+        (
+            "app/web",
+            MAIN,
+            1,
+            nobody,
+            "no route delivers app/web refs/heads/main; did you mean APP/web?\n",
+        ),
+        (
+            "APP/wbe",
+            MAIN,
+            1,
+            nobody,
+            "no route delivers APP/wbe refs/heads/main; did you mean APP/web?\n",
+        ),
+        (
+            "OTHER/api",
+            MAIN,
+            1,
+            nobody,
+            "no route delivers OTHER/api refs/heads/main\n",
+        ),
+    ] {
+        let ran = place.run(&["routes", "explain", repository, ref_name], &[]);
+        let found = (ran.code, &*ran.stdout, &*ran.stderr);
+        assert_eq!(
+            found,
+            (Some(code), stdout, stderr),
+            "{repository} {ref_name}"
+        );
+    }
+    for (repository, ref_name, says) in [
+        ("web", "main", "PROJECT/repository"),
+        (
+            "APP/web",
+            "a b",
+            "expected a ref as refs/heads/main or main, found \"a b\"",
+        ),
+        (
+            "APP/web",
+            "refs/heads/a b",
+            "expected a full ref name as refs/heads/main",
+        ),
+    ] {
+        let wrong = place.run(&["routes", "explain", repository, ref_name], &[]);
+        assert_eq!(wrong.code, Some(2));
+        assert!(wrong.stderr.contains(says), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_table_to_begin_with_comes_from_the_program_alone() {
+    let place = Place::new();
+    let example = place.run(&["routes", "example"], &[]);
+    assert_eq!((example.code, &*example.stderr), (Some(0), ""));
+    place.routes(&example.stdout);
+    let ran = place.run(&["routes", "check"], &[]);
+    let warning = "warning: routes.toml:8: https://example.backlog.com/git is the space of the examples; write the URL of yours\n";
+    let expected = format!("{warning}routes.toml: OK, 3 routes\n");
+    assert_eq!((ran.code, ran.stderr), (Some(0), expected));
+}
+
+#[test]
+fn check_refuses_what_cannot_work_and_what_loaded_before_still_loads() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    place.route("APP/web", MAIN, "web//main");
+    let ran = place.run(&["routes", "check"], &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let odd = "warning: routes.toml:7: the object key \"web//main\" ";
+    assert_eq!(ran.stderr.matches(odd).count(), 2, "{ran:?}");
+    let ran = place.run(&["sync"], &[]);
+    assert_eq!(ran.only_line()["outcome"], "published", "{ran:?}");
+
+    let table = "[[space]]\nurl = \"https://a.backlog.com/git\"\ncredentials = \"env:BACKLOG\"\n[[route]]\n\
+        repository = \"APP/web.git\"\nref = \"refs/heads/main\"\nobject = \"web.zip\"\n";
+    place.routes(table);
+    let fault = "routes.toml:5: expected the repository without .git, as \"APP/web\": it is fetched from \
+        https://a.backlog.com/git/APP/web.git.git\n";
+    let ran = place.run(&["routes", "check"], &[]);
+    assert_eq!(
+        (ran.code, ran.stderr),
+        (Some(2), format!("backlog-bridge: {fault}"))
+    );
+    // It fails for another reason, and is told why it cannot work.
+    let ran = place.run(&["sync"], &[]);
+    assert_eq!(ran.only_line()["error"]["kind"], "credentials", "{ran:?}");
+    assert!(
+        ran.stderr.starts_with(&format!("warning: {fault}")),
+        "{ran:?}"
+    );
+
+    place.routes(&table.replace("web.zip\"", "web.zip\"\nbucket = \"s3://sources\""));
+    let ran = place.run(&["routes", "check"], &[]);
+    assert!(
+        ran.stderr
+            .contains("routes.toml:8: expected the name of a bucket alone, without s3://"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_mark_at_the_beginning_of_a_file_is_no_part_of_it() {
+    let place = Place::new();
+    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let table = fs::read_to_string(place.path("routes.toml")).unwrap();
+    place.routes(&format!("\u{feff}{table}"));
+    let push = crate::support::service::project_push("update", MAIN, &[&commit]);
+    fs::write(place.path("event"), format!("\u{feff}{push}")).unwrap();
+    let ran = place.run(&["invoke", "event"], &[]);
+    assert_eq!(ran.only_line()["outcome"], "published", "{ran:?}");
+}
+
+#[test]
+fn an_event_may_come_from_stdin() {
+    let place = Place::new();
+    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let push = crate::support::service::project_push("update", MAIN, &[&commit]);
+    fs::write(place.path("event"), push).unwrap();
+    let mut command = Command::new("sh");
+    let command = command
+        .current_dir(place.folder.path())
+        .args([
+            "-c",
+            "\"$0\" invoke - < event",
+            env!("CARGO_BIN_EXE_backlog-bridge"),
+        ])
+        .env_remove("SOURCE_BUCKET");
+    let ran = Ran::from(run_within(command, LIMIT).unwrap());
+    assert_eq!(ran.only_line()["outcome"], "published", "{ran:?}");
+}
+
+#[test]
+fn a_branch_that_never_was_is_not_said_to_be_gone() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    place.route("APP/web", "refs/heads/*", "{ref}.zip");
+    let ran = place.run(&["invoke", &event("project-push-create-empty.json")], &[]);
+    assert_eq!(ran.only_line()["outcome"], "branch_gone", "{ran:?}");
+    assert_eq!(
+        ran.stderr,
+        "web-main: there is no refs/heads/release/2024-05, and no object at s3://sources/release/2024-05.zip yet\n"
+    );
+}
+
+#[test]
+fn help_fits_its_terminal_and_breaks_no_word() {
+    let place = Place::new();
+    for command in [
+        &[][..],
+        &["demo"],
+        &["serve"],
+        &["invoke"],
+        &["sync"],
+        &["routes"],
+        &["routes", "check"],
+        &["routes", "explain"],
+        &["routes", "push"],
+        &["routes", "pull"],
+        &["routes", "example"],
+    ] {
+        let help = |columns: &str| {
+            let arguments = [command, &["--help"]].concat();
+            place.run(&arguments, &[("COLUMNS", columns)]).stdout
+        };
+        let widest = |text: &str| text.lines().map(|line| line.chars().count()).max();
+        let (narrow, wide) = (help("80"), help("300"));
+        assert!(widest(&narrow) <= Some(80), "{command:?}: {narrow}");
+        assert!(widest(&wide) <= Some(100), "{command:?}: {wide}");
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(&narrow), words(&wide), "{command:?}");
+        // An option is shown where it is used.
+        for (option, users) in [
+            ("--store", &["demo", "serve", "invoke", "sync"][..]),
+            ("--replace", &["serve", "invoke", "sync"]),
+            ("--aws", &["serve", "invoke", "sync", "check", "explain"]),
+            (
+                "--routes",
+                &["serve", "invoke", "sync", "check", "explain", "push"],
+            ),
+        ] {
+            let uses = command.last().is_some_and(|name| users.contains(name));
+            let is_shown = narrow
+                .lines()
+                .any(|line| line.trim_start().starts_with(option));
+            assert_eq!(is_shown, uses, "{command:?} {option}: {narrow}");
+        }
+    }
+}
+
+#[test]
+fn options_may_stand_before_the_command() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    fs::rename(place.path("routes.toml"), place.path("table.toml")).unwrap();
+    let ran = place.run(&["--routes", "table.toml", "--store", "here", "sync"], &[]);
+    assert_eq!(ran.only_line()["outcome"], "published", "{ran:?}");
+    assert!(place.path("here").is_dir());
+    let ran = place.run(&["--routes", "table.toml", "routes", "check"], &[]);
+    assert_eq!(ran.stderr, "table.toml: OK, 1 route\n");
 }
 
 #[test]
@@ -1205,6 +1534,18 @@ fn the_demo_works_with_and_without_a_repository() {
     let place = Place::new();
     let sample = place.run(&["demo"], &[]);
     assert_eq!(sample.code, Some(0), "{sample:?}");
+    let why = "It is the sample, as this folder is in no Git repository. For another one: demo PATH_OR_URL";
+    assert!(sample.stdout.contains(why), "{sample:?}");
+    place.upstream.repository("APP/empty");
+    let mut empty = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+    let empty = empty
+        .current_dir(place.upstream.root().join("APP/empty.git"))
+        .arg("demo")
+        .stdin(Stdio::null());
+    let empty = Ran::from(run_within(empty, LIMIT).unwrap());
+    assert_eq!(empty.code, Some(0), "{empty:?}");
+    let why = "It is the sample, as the repository here has no commit yet.";
+    assert!(empty.stdout.contains(why), "{empty:?}");
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
     place.repository.set_symbolic_ref("HEAD", MAIN);
     let path = place.repository.path().to_str().unwrap();

@@ -104,7 +104,7 @@ async fn what_changes_is_shown_before_it_is_stored() {
         "-object = \"web.zip\"\n+object = \"web/main.zip\"",
         "- web: APP/web refs/heads/main -> s3://sources/web.zip (sweep: all)",
         "+ web: APP/web refs/heads/main -> s3://sources/web/main.zip (sweep: all)",
-        "there is nobody to ask; say --yes",
+        "not a terminal; pass --yes to store without asking",
     ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
@@ -147,17 +147,20 @@ async fn a_table_that_a_deployed_bridge_would_refuse_is_not_stored() {
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(wanted), "{said}");
     }
-    assert_eq!(operator.stored(), 0);
-    // It would be taken, but the functions have no such variables.
-    operator.write(&TABLE.replace("secret:git", "env:BACKLOG"));
+    // The functions would take it, and cannot work with it: what it names is not there.
+    let env = TABLE.replace("secret:git", "env:BACKLOG");
+    operator.write(&env.replace("APP/web", "APP/web.git"));
     let (code, _, said) = operator.run(&["push", "--yes"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(
-        said.contains(
-            "warning: https://example.backlog.com/git reads its login from BACKLOG_USERNAME"
-        ),
-        "{said}"
-    );
+    assert_eq!(code, Some(2), "{said}");
+    for wanted in [
+        "warning: routes.toml:2: https://example.backlog.com/git is the space of the examples",
+        "routes.toml:2: https://example.backlog.com/git reads its login from BACKLOG_USERNAME and BACKLOG_PASSWORD, which \
+         the deployed functions do not have; expected credentials as \"secret:NAME\"",
+        "routes.toml:6: expected the repository without .git",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert_eq!(operator.stored(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -367,10 +367,97 @@ fn a_new_routing_table_counts_at_once_and_a_wrong_one_is_told_of() {
     // It may be a push that the table takes once it is mended.
     let (status, body) = serving.push(&"1".repeat(40));
     assert_eq!(status, 503, "{body}");
-    let text = serving.wait_for("the routing table is of no use");
+    let text = serving.wait_for("the routing table cannot be used");
     assert!(text.contains("routes.toml"), "{text}");
     place.route(MAIN);
     assert_eq!(serving.push(&"1".repeat(40)).0, 202, "mended, at once");
+    // One of another space.
+    let event = format!("{}/events/git-push-update.form", env!("CARGO_MANIFEST_DIR"));
+    let (status, body) = serving.post(&serving.token, fs::read_to_string(event).unwrap());
+    let reason = format!(
+        r#"{{"ignored":"no space of the table is https://example.backlog.com/git; it has file://{}"}}"#,
+        place.upstream.root().display()
+    );
+    assert_eq!((status, body), (200, reason));
+}
+
+#[test]
+fn a_table_that_is_broken_or_mended_is_told_of_before_anybody_pushes() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[]);
+    assert_eq!(serving.line()["outcome"], "published");
+    let table = place.folder.path().join("routes.toml");
+    let right = fs::read(&table).unwrap();
+    let (sjis, _, _) = encoding_rs::SHIFT_JIS.encode("# 開発\n");
+    for (case, spoiled, said) in [
+        (
+            "wrong",
+            Some(&b"[[route]]\n"[..]),
+            "routes.toml:1: missing field `ref`",
+        ),
+        (
+            "Shift_JIS",
+            Some(&*sjis),
+            "it is probably Shift_JIS and should be UTF-8; convert it: iconv -f CP932",
+        ),
+        ("gone", None, "it was there and is gone"),
+    ] {
+        let before = serving.stderr.lock().unwrap().len();
+        let told = || serving.stderr.lock().unwrap()[before..].to_owned();
+        match spoiled {
+            Some(text) => fs::write(&table, text).unwrap(),
+            None => fs::remove_file(&table).unwrap(),
+        }
+        wait_until(|| told().contains(said), || format!("{case}: {}", told()));
+        fs::write(&table, &right).unwrap();
+        let mended = "routes.toml is used again, 1 route\n";
+        wait_until(|| told().contains(mended), || format!("{case}: {}", told()));
+        assert_eq!(
+            told()
+                .matches("warning: the routing table cannot be used")
+                .count(),
+            1,
+            "{case}: {}",
+            told()
+        );
+    }
+    fs::write(&table, [&right[..], b"# x\n"].concat()).unwrap();
+    serving.wait_for("routes.toml has changed, 1 route\n");
+    let (_, text) = serving.stop();
+    assert!(!text.contains("WARN"), "{text}");
+    for line in text.lines() {
+        let (time, _) = line.split_once(' ').unwrap();
+        let is_time = time.len() == 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T';
+        assert!(is_time, "{line}");
+    }
+}
+
+/// Waits for what should be so within about a second, on a machine that may be busy.
+fn wait_until(is_so: impl Fn() -> bool, or_else: impl Fn() -> String) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < end, "{}", or_else());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn it_listens_at_a_name_or_a_port() {
+    for (address, expected) in [
+        ("localhost:0", "listening on "),
+        ("0", "listening on 127.0.0.1:"),
+        (":0", "listening on 127.0.0.1:"),
+    ] {
+        let place = Place::new();
+        let mut child = with_streams(&place, (Stdio::null(), Stdio::piped()), address, &[], &[]);
+        let mut line = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        stderr.read_line(&mut line).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(line.contains(expected), "{address}: {line}");
+    }
 }
 
 #[test]
@@ -390,7 +477,11 @@ fn what_is_wrong_at_the_start_is_said_and_ends_with_2() {
     let address = taken.local_addr().unwrap().to_string();
     for (listen, vars, said) in [
         (&*address, &[][..], "name another address with --listen"),
-        ("here", &[], "invalid socket address"),
+        (
+            "here",
+            &[],
+            "expected an address as 127.0.0.1:8080, localhost:8080",
+        ),
         (
             "127.0.0.1:0",
             &[("WEBHOOK_TOKEN", "short")],
@@ -805,6 +896,7 @@ fn a_routing_table_that_cannot_be_read_to_its_end_keeps_no_webhook_waiting() {
         assert_eq!(serving.post(&serving.token, other).0, 503);
         assert!(started.elapsed() < Duration::from_secs(5), "{n}");
     }
-    let text = serving.wait_for("it is no regular file");
-    assert_eq!(text.matches("WARN").count(), 1, "told once: {text}");
+    let told = "warning: no routing table: routes.toml: it cannot be read";
+    let text = serving.wait_for(told);
+    assert_eq!(text.matches(told).count(), 1, "told once: {text}");
 }

@@ -29,13 +29,18 @@ pub(super) struct Scratch {
     ref_name: RefName,
     origin: String,
     git_dir: PathBuf,
+    why_sample: Option<&'static str>,
 }
 
 impl Scratch {
     /// Clones `source`, or the repository that this folder is in, or a sample.
     pub(super) fn clone(folder: &Path, source: Option<&str>) -> Result<Self, Usage> {
         let root = folder.join("git");
-        let source = source.map(str::to_owned).or_else(surrounding);
+        let (source, why_sample) = match source.map_or_else(surrounding, |source| Ok(source.into()))
+        {
+            Ok(source) => (Some(source), None),
+            Err(why) => (None, Some(why)),
+        };
         let short = source.as_deref().map_or("sample", last_part);
         let name: RepositoryName = format!("{PROJECT}/{short}")
             .parse()
@@ -59,7 +64,14 @@ impl Scratch {
                     .args(depth)
                     .arg("--")
                     .arg(source)
-                    .arg(&git_dir))?;
+                    .arg(&git_dir))
+                .map_err(|Usage(why)| {
+                    Usage(format!(
+                        "cannot clone {source}; name the folder of a Git repository, or a URL that `git clone` takes, or \
+                         nothing for a sample: {}",
+                        why.rsplit_once("fatal: ").map_or(&*why, |(_, why)| why)
+                    ))
+                })?;
             }
             None => {
                 run(Command::new("git")
@@ -73,6 +85,7 @@ impl Scratch {
             ref_name: "refs/heads/main".parse()?,
             origin,
             git_dir,
+            why_sample,
         };
         if source.is_none() {
             scratch.commit(
@@ -119,6 +132,11 @@ impl Scratch {
 
     pub(super) fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Why it is the sample, if it is.
+    pub(super) fn why_sample(&self) -> Option<&'static str> {
+        self.why_sample
     }
 
     /// What Backlog posts to a project webhook after a push.
@@ -200,14 +218,21 @@ impl Scratch {
     }
 }
 
-/// The repository that this folder is in, if it has a commit.
-fn surrounding() -> Option<String> {
-    run(Command::new("git").args(["rev-parse", "--verify", "--quiet", "HEAD"])).ok()?;
+/// The repository that this folder is in, if it has a commit; or why it is not used.
+fn surrounding() -> Result<String, &'static str> {
+    let ask = |what: &[&str]| run(Command::new("git").arg("rev-parse").args(what));
+    if ask(&["--git-dir"]).is_err() {
+        return Err("this folder is in no Git repository");
+    }
+    if ask(&["--verify", "--quiet", "HEAD"]).is_err() {
+        return Err("the repository here has no commit yet");
+    }
     // A bare repository has no top.
-    ["--show-toplevel", "--absolute-git-dir"]
-        .into_iter()
-        .find_map(|place| run(Command::new("git").args(["rev-parse", place])).ok())
-        .filter(|place| !place.is_empty())
+    let places = ["--show-toplevel", "--absolute-git-dir"].into_iter();
+    places
+        .filter_map(|place| ask(&[place]).ok())
+        .find(|place| !place.is_empty())
+        .ok_or("the repository here has no folder")
 }
 
 /// What a repository is called, by its path or URL.

@@ -27,6 +27,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use flate2::write::DeflateDecoder;
 use gix::{ObjectId, objs::Kind};
 
 pub use self::stock::{Claim, Claims, Stock, StockError};
@@ -221,6 +222,19 @@ impl Objects {
             offset += n as u64;
         }
         Ok(())
+    }
+
+    /// Inflates a blob into memory: whoever asks has looked at its size.
+    ///
+    /// # Errors
+    ///
+    /// If the temporary file cannot be read.
+    pub(crate) fn content(&self, blob: &Blob) -> io::Result<Vec<u8>> {
+        let mut content = DeflateDecoder::new(Vec::new());
+        if blob.stream.len > 0 {
+            self.copy_deflated(blob, &mut content, &mut [0; 8 << 10])?;
+        }
+        content.finish()
     }
 
     /// The size of the pack that came over the wire, in bytes.

@@ -3,6 +3,7 @@
 //! Nothing is expanded before it is known to be allowed: a dozen objects can name ten thousand million paths.
 
 mod about;
+mod attributes;
 mod folders;
 mod names;
 
@@ -13,6 +14,7 @@ use gix::{
     validate::path::{self, component},
 };
 
+use self::attributes::Conversions;
 use self::names::{check_aliases, check_name, join, twins};
 pub use self::{about::About, folders::Folders};
 use crate::{
@@ -165,11 +167,15 @@ impl Snapshot {
             path_bytes: 0,
             bytes: 0,
             submodules: Examples::default(),
-            lfs_pointers: Examples::default(),
+            attributes: Vec::new(),
+            conversions: Conversions::default(),
             windows_hostile: Examples::default(),
             twins: Examples::default(),
         };
         walk.walk(tree)?;
+        if !walk.attributes.is_empty() {
+            walk.conversions = attributes::look(&walk.entries, &walk.attributes, objects);
+        }
         check_aliases(&walk.entries)?;
         Ok(Self {
             commit,
@@ -189,7 +195,9 @@ struct Walk<'a> {
     path_bytes: u64,
     bytes: u64,
     submodules: Examples,
-    lfs_pointers: Examples,
+    /// Where in `entries` the files are that say what a checkout changes.
+    attributes: Vec<usize>,
+    conversions: Conversions,
     windows_hostile: Examples,
     /// Names that are one with another one of their folder on some disks.
     twins: Examples,
@@ -304,9 +312,6 @@ impl<'a> Walk<'a> {
                 .blob(&id)
                 .ok_or(SnapshotError::Missing { what: "blob", id })?;
             self.bytes = self.bytes.saturating_add(blob.size);
-            if blob.is_lfs_pointer {
-                self.lfs_pointers.add(path);
-            }
             within(
                 "the size of all files in bytes",
                 self.bytes,
@@ -316,6 +321,12 @@ impl<'a> Walk<'a> {
         }
         if path::component(entry.filename, None, component::Options::default()).is_err() {
             self.windows_hostile.add(path);
+        }
+        // Git takes a link of that name for none.
+        if entry.filename == ".gitattributes"
+            && !matches!(kind, EntryKind::Symlink | EntryKind::Submodule)
+        {
+            self.attributes.push(self.entries.len());
         }
         self.path_bytes += path.len() as u64;
         let entries = u64::from(self.limits.entries);
@@ -355,10 +366,33 @@ impl<'a> Walk<'a> {
                 "submodules are empty folders in the archive; fetch them in the build, or commit what is needed",
             ),
             say(
-                &self.lfs_pointers,
+                &self.conversions.lfs_pointers,
                 "this file is kept by Git LFS; the archive holds its pointer, not its content",
                 "files are kept by Git LFS; the archive holds their pointers, not their content",
             ),
+            say(
+                &self.conversions.line_ends,
+                "this file has other line ends in a checkout (eol=crlf in .gitattributes); the archive holds it as it is committed",
+                "files have other line ends in a checkout (eol=crlf in .gitattributes); the archive holds them as they are committed",
+            ),
+            say(
+                &self.conversions.encodings,
+                "this file has another encoding in a checkout (working-tree-encoding in .gitattributes); the archive holds it in UTF-8",
+                "files have another encoding in a checkout (working-tree-encoding in .gitattributes); the archive holds them in UTF-8",
+            ),
+            say(
+                &self.conversions.idents,
+                "a checkout puts an id into this file (ident in .gitattributes); the archive holds it as it is committed",
+                "files get an id in a checkout (ident in .gitattributes); the archive holds them as they are committed",
+            ),
+            say(
+                &self.conversions.filters,
+                "this file goes through a filter in a checkout (filter in .gitattributes); the archive holds it as it is committed",
+                "files go through a filter in a checkout (filter in .gitattributes); the archive holds them as they are committed",
+            ),
+            self.conversions.is_cut.then(|| {
+                "the .gitattributes are too many or too large to be followed; a checkout may change more files".to_owned()
+            }),
             say(
                 &self.windows_hostile,
                 "this name cannot be extracted on Windows",

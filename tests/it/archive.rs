@@ -282,7 +282,11 @@ fn a_pointer_of_git_lfs_is_delivered_as_it_is_with_a_warning() {
         ("a text that begins like one", &mention, 0),
         ("another text", "version 1", 0),
     ] {
-        let tree = [("large.psd", content.into()), ("b", "b".into())];
+        let attributes = (
+            ".gitattributes",
+            "*.psd filter=lfs diff=lfs merge=lfs -text\n".into(),
+        );
+        let tree = [attributes, ("large.psd", content.into()), ("b", "b".into())];
         let commit = repository.commit_orphan_on(MAIN, &tree);
         let built = deliver(&repository, &commit);
         assert_eq!(built.snapshot.warnings.len(), warnings, "{case}");

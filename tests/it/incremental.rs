@@ -33,6 +33,7 @@ const SMALL: u64 = 20_000;
 fn base() -> Vec<(&'static str, Content)> {
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
     vec![
+        (".gitattributes", "*.psd filter=lfs\n".into()),
         ("README.md", "# web\n".into()),
         ("assets/noise.png", noise(200_000, 1).into()),
         ("assets/large.psd", lfs.into()),

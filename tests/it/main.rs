@@ -9,6 +9,7 @@ mod archive;
 mod aws;
 mod cli;
 mod contract;
+mod conversions;
 mod damaged;
 mod deliver;
 mod embedded_s3;

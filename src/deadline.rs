@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    error::{Error, Silent},
+    error::{CHECK_NETWORK, Error, Silent},
     limits::Limits,
     progress::{Progress, Stage},
     push::RepositoryName,
@@ -77,6 +77,7 @@ pub(crate) async fn flowing<T>(
             let source =
                 "it takes long, and others wait; a job that is in nobody's way gives it more time";
             return Err(Error::Unreachable {
+                advice: CHECK_NETWORK,
                 url: url.to_owned(),
                 silent: Silent::Pack,
                 source: source.into(),

@@ -1,6 +1,6 @@
 //! What can go wrong on the way from webhook to object: one variant a stage, transient or permanent, with a kind for alarms.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 pub use crate::chain::chain;
 use crate::{
@@ -34,7 +34,13 @@ pub enum Silent {
     Pack,
     /// Nobody now: it was not asked, since it gave no answer a short while ago.
     NotAsked,
+    /// A proxy in between, which lets nobody through that has no login, or not this one.
+    Proxy,
 }
+
+/// What to do about a server that does not answer, where nothing more is known.
+pub(crate) const CHECK_NETWORK: Cow<'static, str> =
+    Cow::Borrowed("check the space's url and the network");
 
 /// Why something failed on the way from webhook to object. The text says what was being done and what to do; the source says why.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +99,12 @@ pub enum Error {
         source: Source,
     },
     /// The Git server did not answer, or not in time, or its certificate is not trusted.
-    #[error("cannot reach {url}; check the space's url and the network")]
+    #[error("cannot reach {url}; {advice}")]
     Unreachable {
         /// The repository's address.
         url: String,
+        /// What to do.
+        advice: Cow<'static, str>,
         /// Who gave no answer.
         silent: Silent,
         /// What `gix` says.
@@ -365,8 +373,9 @@ impl Error {
             | Self::Fetch { transient, .. }
             | Self::Bucket { transient, .. } => *transient,
             Self::AuthFailed { refused, .. } => *refused == Refused::NotAsked,
-            Self::Unreachable { .. }
-            | Self::NotGiven { .. }
+            // A person has to name another login.
+            Self::Unreachable { silent, .. } => *silent != Silent::Proxy,
+            Self::NotGiven { .. }
             | Self::Disk { .. }
             | Self::NoRoom { .. }
             | Self::Contention { .. }

@@ -57,6 +57,8 @@ pub mod limits;
 
 mod aws;
 
+mod network;
+
 mod chain;
 
 pub mod plain;

@@ -4,6 +4,7 @@
 
 mod capped;
 mod connection;
+mod front;
 mod wanted;
 
 use std::{
@@ -26,10 +27,11 @@ use gix::{
     },
 };
 
-use self::capped::{Allowance, Capped};
+use self::capped::{About, Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
-    error::{Error, Refused, Silent, Source, chain, host},
+    error::{CHECK_NETWORK, Error, Refused, Silent, Source, chain, host},
+    network::{self, Distrust},
     plain,
     push::{CommitId, RepositoryName},
     secrets::Login,
@@ -107,7 +109,7 @@ impl Remote {
 
     /// The same, where the refs will be asked for that are wanted: before protocol v2, the server shows all refs at once.
     pub(crate) fn connect_for(&self, wanted: &Wanted) -> Result<Connection, Error> {
-        let fail = |err: gix::Error| self.error(err);
+        let fail = |err: gix::Error| self.error(&err);
         if let Some(path) = self.url.strip_prefix("file://") {
             // The process that would read it only says that it ended.
             std::fs::metadata(path).map_err(|err| Error::RepositoryNotFound {
@@ -126,18 +128,18 @@ impl Remote {
             };
             transport
                 .set_identity(account)
-                .map_err(|err| self.error(gix::Error::from_error(err)))?;
+                .map_err(|err| self.error(&gix::Error::from_error(err)))?;
         }
         let time_limit = TimeLimit::default();
         let options = http::Options {
             // A redirect would carry the password to whoever the server names.
             follow_redirects: http::options::FollowRedirects::None,
-            backend: Some(time_limit.backend()),
+            backend: Some(time_limit.backend(&self.url)),
             ..http::Options::default()
         };
         transport.configure(&options).map_err(fail)?;
         time_limit.set(Some(self.time_for_refs()));
-        allowance.renew_for(wanted);
+        allowance.renew_for(wanted, true);
         let handshake = gix::protocol::handshake(
             &mut transport,
             Service::UploadPack,
@@ -146,16 +148,21 @@ impl Remote {
             &mut Discard,
         )
         .map_err(|err| {
+            if allowance.has_long_ids() {
+                return self.unsupported("sha256");
+            }
+            if allowance.said().is_some() {
+                return self.error_of_refs(&err, &allowance);
+            }
             // A web page or a redirect: most likely the address of something else.
-            if err.is_unsupported() {
+            if err.is_unsupported() && status_of(&err).is_none() {
                 let url = self.url.clone();
-                let source = match allowance.redirect() {
-                    Some(to) => self.redirected(&to).into(),
-                    None => words(err),
-                };
+                let source = self
+                    .no_refs(&allowance.about())
+                    .map_or_else(|| words(&err), Into::into);
                 Error::RepositoryNotFound { url, source }
             } else {
-                self.error_of_refs(err, &allowance)
+                self.error_of_refs(&err, &allowance)
             }
         })?;
         // Without this, what people read is that some id is too long.
@@ -163,8 +170,7 @@ impl Remote {
         if let Some(format) = format.and_then(|capability| capability.value())
             && format != "sha1"
         {
-            let why = gix::error::message!("its object ids are {format}; only sha1 is supported");
-            return Err(fail(why.into()));
+            return Err(self.unsupported(&plain::foreign(&format.to_string())));
         }
         Ok(Connection {
             remote: self.clone(),
@@ -203,7 +209,14 @@ impl Remote {
     }
 
     /// Why no refs could be had. Somebody may have made very many of them, and they may go again.
-    fn error_of_refs(&self, source: gix::Error, allowance: &Allowance) -> Error {
+    fn error_of_refs(&self, source: &gix::Error, allowance: &Allowance) -> Error {
+        if let Some(said) = allowance.said() {
+            return Error::Fetch {
+                repository: self.repository.clone(),
+                transient: false,
+                source: said.into(),
+            };
+        }
         match self.error_after_hello(source) {
             Error::Fetch {
                 repository, source, ..
@@ -218,7 +231,11 @@ impl Remote {
 
     /// An answer to a fetch that is no pack. The server has shown the commit a moment ago: one that says now that it does not
     /// have it, and is not cut off, may have asked another machine, which is behind.
-    fn refusal(&self, source: gix::Error) -> Error {
+    fn refusal(&self, source: &gix::Error, allowance: &Allowance) -> Error {
+        if let Some(said) = allowance.said() {
+            let (repository, source) = (self.repository.clone(), said.into());
+            return Error::NotGiven { repository, source };
+        }
         let is_said = source.downcast_any_ref::<std::io::Error>().is_none();
         match self.error_after_hello(source) {
             Error::Fetch {
@@ -229,8 +246,8 @@ impl Remote {
     }
 
     /// A web page in the middle of a conversation: the server has said hello, and is being looked after now.
-    fn error_after_hello(&self, source: gix::Error) -> Error {
-        let is_page = source.is_unsupported();
+    fn error_after_hello(&self, source: &gix::Error) -> Error {
+        let is_page = source.is_unsupported() && status_of(source).is_none();
         match self.error(source) {
             Error::Fetch {
                 repository,
@@ -242,6 +259,33 @@ impl Remote {
                 source,
             },
             err => err,
+        }
+    }
+
+    /// A repository whose object ids are of another kind.
+    fn unsupported(&self, format: &str) -> Error {
+        Error::Fetch {
+            repository: self.repository.clone(),
+            transient: false,
+            source: format!("its object ids are {format}; only sha1 is supported").into(),
+        }
+    }
+
+    /// What came instead of refs, as its headers say; `None` if they say that it is refs.
+    fn no_refs(&self, about: &About) -> Option<String> {
+        if let Some(to) = &about.redirect {
+            return Some(self.redirected(to));
+        }
+        match about.content_type.as_deref() {
+            Some(kind) if kind.contains("git") => None,
+            Some(kind) if kind.contains("html") => {
+                Some("it shows a web page, as a login page or a proxy does".into())
+            }
+            Some(kind) => Some(format!(
+                "it answers with {}, which is none of Git's",
+                plain::foreign(kind)
+            )),
+            None => Some("its answer is empty, or does not say what it is".into()),
         }
     }
 
@@ -261,7 +305,7 @@ impl Remote {
         }
     }
 
-    fn error(&self, source: gix::Error) -> Error {
+    fn error(&self, source: &gix::Error) -> Error {
         let http = source.downcast_any_ref::<reqwest::Error>();
         let status = http.and_then(reqwest::Error::status);
         let (url, repository) = (self.url.clone(), self.repository.clone());
@@ -278,29 +322,73 @@ impl Remote {
                 }
                 None => "it wants a login, so give the space credentials, such as \"env:BACKLOG\"",
             };
-            Error::AuthFailed {
+            return Error::AuthFailed {
                 repository,
                 advice,
                 refused,
                 source: words(source),
+            };
+        }
+        match status.map(|status| status.as_u16()) {
+            Some(404 | 410 | 451) => {
+                return Error::RepositoryNotFound {
+                    url,
+                    source: words(source),
+                };
             }
-        } else if status == Some(reqwest::StatusCode::NOT_FOUND) {
-            Error::RepositoryNotFound {
+            // Of a proxy that opens TLS, and of a network that lets nobody out before a login.
+            Some(407 | 511) => return self.shut_out(words(source)),
+            _ => {}
+        }
+        if let Some(unreachable) = http.and_then(|http| self.unreachable(http)) {
+            return unreachable;
+        }
+        Error::Fetch {
+            repository,
+            transient: source.can_retry_lenient() || http.is_some_and(may_pass),
+            source: words(source),
+        }
+    }
+
+    /// Why nobody answered, if that is what happened.
+    fn unreachable(&self, http: &reqwest::Error) -> Option<Error> {
+        let url = self.url.clone();
+        if let Some(Distrust { why, advice }) = Distrust::of(http, "SSL_CERT_FILE") {
+            return Some(Error::Unreachable {
                 url,
-                source: words(source),
+                advice: advice.into(),
+                silent: Silent::Host,
+                source: why.into(),
+            });
+        }
+        let silent = silent(http)?;
+        let source = said(http);
+        let (silent, advice) = match network::proxy_of(&self.url) {
+            Some(_) if network::is_proxy_login(&source) => {
+                return Some(self.shut_out(source.into()));
             }
-        } else if let Some(silent) = http.and_then(silent) {
-            Error::Unreachable {
-                url,
-                silent,
-                source: words(source),
-            }
-        } else {
-            Error::Fetch {
-                repository,
-                transient: source.can_retry_lenient() || http.is_some_and(may_pass),
-                source: words(source),
-            }
+            Some(proxy) => (silent, network::through(&proxy, &source).into()),
+            None => (silent, CHECK_NETWORK),
+        };
+        Some(Error::Unreachable {
+            url,
+            advice,
+            silent,
+            source: source.into(),
+        })
+    }
+
+    /// Somebody on the way wants a login.
+    fn shut_out(&self, source: Source) -> Error {
+        let advice = match network::proxy_of(&self.url) {
+            Some(proxy) => network::through(&proxy, network::PROXY_LOGIN),
+            None => "the network wants a login first: log in with a web browser".into(),
+        };
+        Error::Unreachable {
+            url: self.url.clone(),
+            advice: advice.into(),
+            silent: Silent::Proxy,
+            source,
         }
     }
 }
@@ -310,10 +398,14 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a host lets itself be connected to, of which a repository gives no answer.
 pub(crate) async fn answers(url: &str) -> bool {
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge(network::authorities_for_git(url))
         .connect_timeout(CONNECT_WITHIN)
         .timeout(2 * CONNECT_WITHIN);
+    if network::is_proxy_off() {
+        client = client.no_proxy();
+    }
     let Ok(client) = client.build() else {
         return true;
     };
@@ -321,10 +413,34 @@ pub(crate) async fn answers(url: &str) -> bool {
     !asked.is_err_and(|err| err.is_connect())
 }
 
-/// What `gix` says, and through it the server.
-fn words(source: gix::Error) -> Source {
-    let source = Source::from(source);
-    plain::foreign(&chain(source.as_ref())).into()
+/// The status of the answer, where that was an error.
+fn status_of(err: &gix::Error) -> Option<reqwest::StatusCode> {
+    err.downcast_any_ref::<reqwest::Error>()?.status()
+}
+
+/// What `gix` says, and through it the server, without the address: the message holds that already.
+fn words(source: &gix::Error) -> Source {
+    if let Some(http) = source.downcast_any_ref::<reqwest::Error>() {
+        return said(http).into();
+    }
+    // The first says only what was being done.
+    let cause = std::error::Error::source(source);
+    plain::foreign(&cause.map_or_else(|| source.to_string(), chain)).into()
+}
+
+/// What the HTTP client says.
+fn said(http: &reqwest::Error) -> String {
+    let Some(status) = http.status() else {
+        let said = network::last_cause(http).unwrap_or_else(|| "no answer came in time".into());
+        return plain::foreign(&said);
+    };
+    let later =
+        if may_pass(http) || (status.is_server_error() && !matches!(status.as_u16(), 501 | 511)) {
+            ", try again later"
+        } else {
+            ""
+        };
+    format!("the server answers {status}{later}")
 }
 
 /// How long the next request may take as a whole, told to the HTTP client as each request begins.
@@ -340,15 +456,23 @@ impl TimeLimit {
         self.0.store(millis, Relaxed);
     }
 
-    fn backend(&self) -> Arc<Mutex<http::reqwest::Options>> {
+    fn backend(&self, url: &str) -> Arc<Mutex<http::reqwest::Options>> {
         let limit = self.clone();
+        let authorities = network::authorities_for_git(url);
         Arc::new(Mutex::new(http::reqwest::Options {
+            configure_client: Some(Box::new(move |client| {
+                let client = client.tls_certs_merge(authorities.clone());
+                Ok(if network::is_proxy_off() {
+                    client.no_proxy()
+                } else {
+                    client
+                })
+            })),
             configure_request: Some(Box::new(move |request| {
                 let millis = limit.0.load(Relaxed);
                 *request.timeout_mut() = (millis > 0).then(|| Duration::from_millis(millis));
                 Ok(())
             })),
-            ..http::reqwest::Options::default()
         }))
     }
 }
@@ -365,7 +489,9 @@ fn may_pass(err: &reqwest::Error) -> bool {
     match err.status() {
         Some(status) => matches!(
             status,
-            reqwest::StatusCode::REQUEST_TIMEOUT | reqwest::StatusCode::TOO_MANY_REQUESTS
+            reqwest::StatusCode::REQUEST_TIMEOUT
+                | reqwest::StatusCode::TOO_EARLY
+                | reqwest::StatusCode::TOO_MANY_REQUESTS
         ),
         None => err.is_request() || err.is_body(),
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{Bridge, Silences, silences::PATIENT};
 use crate::{
-    error::{Error, Silent},
+    error::{CHECK_NETWORK, Error, Silent},
     plain,
     push::{RefName, RepositoryName},
     remote::{self, Connection, Heard, Remote, Tip, Wanted},
@@ -219,7 +219,12 @@ impl<'a> Git<'a> {
                     Silent::Repository
                 };
                 let source = format!("no answer came for {} s", patience.as_secs()).into();
-                let silence = Err(Error::Unreachable { url, silent, source });
+                let silence = Err(Error::Unreachable {
+                    url,
+                    advice: CHECK_NETWORK,
+                    silent,
+                    source,
+                });
                 silences.learn(&self.remote.url, &silence, is_patient, Instant::now());
                 silence
             }

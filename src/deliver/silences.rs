@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Silent, host};
+use crate::error::{CHECK_NETWORK, Error, Silent, host};
 
 /// How long it may take until an answer begins: where others wait for the turn, and otherwise. Whoever takes longer than the
 /// first is left to a job that is in nobody's way, and has the second.
@@ -73,6 +73,7 @@ impl Silences {
         };
         if let Some(silent) = known.iter().find(is_left_alone) {
             return Err(Error::Unreachable {
+                advice: CHECK_NETWORK,
                 url: silent.url().to_owned(),
                 silent: Silent::NotAsked,
                 source: "it gave no answer a short while ago; whether it does again is found out by one job for all"
@@ -119,7 +120,7 @@ impl Silences {
             Silent::Host => Who::Host(host(url).to_owned()),
             Silent::Repository => Who::Repository(url.to_owned()),
             Silent::Pack => Who::Pack(url.to_owned()),
-            Silent::NotAsked => return,
+            Silent::NotAsked | Silent::Proxy => return,
         };
         let mut known = self.silent();
         let silence = known.entry(who).or_insert(Silence {
@@ -161,6 +162,7 @@ mod tests {
 
     fn unreachable(silent: Silent) -> Result<(), Error> {
         Err(Error::Unreachable {
+            advice: CHECK_NETWORK,
             url: String::new(),
             silent,
             source: "no".into(),

@@ -2,22 +2,24 @@
 
 use std::{
     any::Any,
-    io::{self, BufRead, Read},
+    io::{self, BufRead, BufReader, Read},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use gix::protocol::transport::client::blocking_io::http::{
     GetResponse, Http, PostBodyDataKind, PostResponse, reqwest,
 };
 
 use super::{
     Heard,
-    wanted::{Filter, Wanted},
+    front::Front,
+    wanted::{Filter, Said, Wanted},
 };
-use crate::progress::Progress;
+use crate::{plain, progress::Progress};
 
 /// How long an answer may be, in bytes, without any of it being of use: words between the pieces of a pack.
 const ANSWER_BYTES: u64 = 16 << 20;
@@ -30,13 +32,27 @@ const REFS_BYTES: u64 = 256 << 20;
 pub(super) struct Allowance {
     left: Arc<AtomicU64>,
     most: Arc<AtomicU64>,
-    wanted: Arc<Mutex<Option<Wanted>>>,
+    wanted: Arc<Mutex<Option<(Wanted, bool)>>>,
     is_cut: Arc<AtomicBool>,
+    has_long_ids: Arc<AtomicBool>,
+    /// What the server says is wrong.
+    said: Arc<Mutex<Option<String>>>,
     /// Who is told how many bytes come.
     told: Arc<Mutex<Option<Arc<Progress>>>>,
     heard: Heard,
-    /// Where the last answer sends its client.
-    redirect: Arc<Mutex<Option<String>>>,
+    /// What the headers of the last answer say of it.
+    about: Arc<Mutex<About>>,
+}
+
+/// What the headers of an answer say of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct About {
+    /// Where it sends its client.
+    pub(super) redirect: Option<String>,
+    /// What it is, such as `text/html`.
+    pub(super) content_type: Option<String>,
+    /// How its body is compressed.
+    encoding: Option<String>,
 }
 
 impl Allowance {
@@ -53,20 +69,36 @@ impl Allowance {
         self.begin(ANSWER_BYTES);
     }
 
-    /// Begins a new answer, a list of refs.
-    pub(super) fn renew_for(&self, wanted: &Wanted) {
+    /// Begins a new answer, a list of refs; or the first one, which brings capabilities.
+    pub(super) fn renew_for(&self, wanted: &Wanted, is_hello: bool) {
         self.begin(REFS_BYTES);
         self.is_cut.store(false, Relaxed);
-        *self.wanted() = Some(wanted.clone());
+        *self.wanted() = Some((wanted.clone(), is_hello));
         *self.told() = None;
     }
 
     fn begin(&self, bytes: u64) {
         self.left.store(bytes, Relaxed);
         self.most.store(bytes, Relaxed);
+        *self.saying() = None;
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Option<Wanted>> {
+    fn saying(&self) -> MutexGuard<'_, Option<String>> {
+        self.said.lock().expect("nothing panics while it is held")
+    }
+
+    /// Takes note of what the server says is wrong.
+    pub(super) fn says(&self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        *self.saying() = Some(plain::foreign(text.trim()));
+    }
+
+    /// What the server says is wrong, in the last answer.
+    pub(super) fn said(&self) -> Option<String> {
+        self.saying().clone()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Option<(Wanted, bool)>> {
         self.wanted.lock().expect("nothing panics while it is held")
     }
 
@@ -74,14 +106,18 @@ impl Allowance {
         self.told.lock().expect("nothing panics while it is held")
     }
 
-    fn redirects(&self) -> MutexGuard<'_, Option<String>> {
-        let redirect = self.redirect.lock();
-        redirect.expect("nothing panics while it is held")
+    fn noted(&self) -> MutexGuard<'_, About> {
+        self.about.lock().expect("nothing panics while it is held")
     }
 
-    /// Where the last answer sends its client, if it does.
-    pub(super) fn redirect(&self) -> Option<String> {
-        self.redirects().clone()
+    /// What the headers of the last answer say of it.
+    pub(super) fn about(&self) -> About {
+        self.noted().clone()
+    }
+
+    /// Whether refs were listed whose ids are no SHA-1.
+    pub(super) fn has_long_ids(&self) -> bool {
+        self.has_long_ids.load(Relaxed)
     }
 
     /// Whether refs were left out of the last list for which there was no room.
@@ -101,8 +137,21 @@ impl Allowance {
         if let Some(progress) = &*self.told() {
             progress.add_wire(bytes as u64);
         }
+        self.reduce(bytes);
+    }
+
+    fn reduce(&self, bytes: usize) {
         let left = self.left.load(Relaxed).saturating_sub(bytes as u64);
         self.left.store(left, Relaxed);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.is_spent() {
+            let most = self.most.load(Relaxed);
+            let why = format!("the answer goes on after {most} bytes that are of no use");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
     }
 
     /// Whether the last answer was longer than it may be.
@@ -139,8 +188,8 @@ impl Capped {
         }
     }
 
-    fn headers(&self, headers: PlainHeaders) -> Headers {
-        *self.allowance.redirects() = None;
+    fn headers(&self, headers: AnswerHeaders) -> Headers {
+        *self.allowance.noted() = About::default();
         Headers {
             plain: headers,
             line: Vec::new(),
@@ -148,18 +197,25 @@ impl Capped {
         }
     }
 
-    fn body(&self, body: Plain) -> Body {
+    fn body(&self, body: Answer) -> Body {
         let allowance = self.allowance.clone();
-        let filter = allowance.wanted().take().map(Filter::new);
+        let lines = match allowance.wanted().take() {
+            Some((wanted, is_hello)) => Lines::Refs(Filter::new(wanted, is_hello)),
+            None => Lines::Pack(Front::default()),
+        };
         Body {
-            wire: Wire { body, allowance },
-            filter,
+            wire: Plain::New(Some(Wire {
+                body,
+                allowance: allowance.clone(),
+            })),
+            lines,
+            allowance,
         }
     }
 }
 
-type Plain = <reqwest::Remote as Http>::ResponseBody;
-type PlainHeaders = <reqwest::Remote as Http>::Headers;
+type Answer = <reqwest::Remote as Http>::ResponseBody;
+type AnswerHeaders = <reqwest::Remote as Http>::Headers;
 
 impl Http for Capped {
     type Headers = Headers;
@@ -209,9 +265,9 @@ impl Http for Capped {
 /// How much of a header's line is looked at, in bytes.
 const HEADER_BYTES: usize = 4 << 10;
 
-/// An answer's headers, of which it is noted where they send the client.
+/// An answer's headers, of which is noted what they say of the answer.
 pub(super) struct Headers {
-    plain: PlainHeaders,
+    plain: AnswerHeaders,
     line: Vec<u8>,
     allowance: Allowance,
 }
@@ -225,10 +281,17 @@ impl Headers {
             return;
         }
         let line = String::from_utf8_lossy(&self.line);
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("location")
-        {
-            *self.allowance.redirects() = Some(value.trim().to_owned());
+        if let Some((name, value)) = line.split_once(':') {
+            let mut about = self.allowance.noted();
+            let noted = match name.to_ascii_lowercase().as_str() {
+                "location" => Some(&mut about.redirect),
+                "content-type" => Some(&mut about.content_type),
+                "content-encoding" => Some(&mut about.encoding),
+                _ => None,
+            };
+            if let Some(noted) = noted {
+                *noted = Some(value.trim().to_owned());
+            }
         }
         self.line.clear();
     }
@@ -260,14 +323,91 @@ impl BufRead for Headers {
 
 /// An answer's body.
 pub(super) struct Body {
-    wire: Wire,
-    filter: Option<Filter>,
+    wire: Plain,
+    lines: Lines,
+    allowance: Allowance,
+}
+
+/// What the packet lines of an answer are for.
+enum Lines {
+    Refs(Filter),
+    Pack(Front),
 }
 
 /// The body as it comes.
 struct Wire {
-    body: Plain,
+    body: Answer,
     allowance: Allowance,
+}
+
+/// The body without the compression that some caches add though nobody asked for it. How it is compressed is known once the
+/// headers were read, which is before the first byte of the body is.
+enum Plain {
+    New(Option<Wire>),
+    AsItIs(Wire),
+    Inflated(BufReader<Box<dyn Read + Send>>, Allowance),
+}
+
+impl Plain {
+    fn open(&mut self) -> io::Result<()> {
+        let Self::New(wire) = self else {
+            return Ok(());
+        };
+        let Some(wire) = wire.take() else {
+            return Err(io::Error::other("the answer could not be read before"));
+        };
+        let allowance = wire.allowance.clone();
+        let encoding = allowance.noted().encoding.take().unwrap_or_default();
+        let inflated: Box<dyn Read + Send> = match encoding.to_ascii_lowercase().as_str() {
+            "" | "identity" => {
+                *self = Self::AsItIs(wire);
+                return Ok(());
+            }
+            "gzip" | "x-gzip" => Box::new(GzDecoder::new(wire)),
+            "deflate" => Box::new(ZlibDecoder::new(wire)),
+            other => {
+                let other = plain::foreign(other);
+                let why = format!("the answer is compressed as {other}, which nobody asked for");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+        };
+        *self = Self::Inflated(BufReader::new(inflated), allowance);
+        Ok(())
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Plain {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.open()?;
+        match self {
+            Self::New(_) => Ok(&[]),
+            Self::AsItIs(wire) => wire.fill_buf(),
+            Self::Inflated(inflated, allowance) => {
+                allowance.check()?;
+                inflated.fill_buf()
+            }
+        }
+    }
+
+    fn consume(&mut self, n: usize) {
+        match self {
+            Self::New(_) => {}
+            Self::AsItIs(wire) => wire.consume(n),
+            Self::Inflated(inflated, allowance) => {
+                // What came of it is counted as it came: both count, so that no few bytes become very many.
+                allowance.reduce(n);
+                inflated.consume(n);
+            }
+        }
+    }
 }
 
 impl Read for Body {
@@ -280,20 +420,34 @@ impl Read for Body {
 
 impl BufRead for Body {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let Some(filter) = &mut self.filter else {
-            return self.wire.fill_buf();
+        let filled = match &mut self.lines {
+            Lines::Refs(filter) => {
+                let filled = filter.fill(&mut self.wire).map(drop);
+                self.allowance.is_cut.fetch_or(filter.is_cut(), Relaxed);
+                let has_long_ids = filter.has_long_ids();
+                self.allowance.has_long_ids.fetch_or(has_long_ids, Relaxed);
+                filled
+            }
+            Lines::Pack(front) => front.fill(&mut self.wire).map(drop),
         };
-        let is_cut = Arc::clone(&self.wire.allowance.is_cut);
-        filter.fill(&mut self.wire)?;
-        is_cut.fetch_or(filter.is_cut(), Relaxed);
+        if let Err(err) = filled {
+            let said = err.get_ref().and_then(|held| held.downcast_ref::<Said>());
+            if let Some(Said(said)) = said {
+                *self.allowance.saying() = Some(said.clone());
+            }
+            return Err(err);
+        }
         // Nothing more is read for what is there.
-        filter.fill(&mut self.wire)
+        match &mut self.lines {
+            Lines::Refs(filter) => filter.fill(&mut self.wire),
+            Lines::Pack(front) => front.fill(&mut self.wire),
+        }
     }
 
     fn consume(&mut self, n: usize) {
-        match &mut self.filter {
-            Some(filter) => filter.consume(n, &mut self.wire),
-            None => self.wire.consume(n),
+        match &mut self.lines {
+            Lines::Refs(filter) => filter.consume(n, &mut self.wire),
+            Lines::Pack(front) => front.consume(n, &mut self.wire),
         }
     }
 }
@@ -308,11 +462,7 @@ impl Read for Wire {
 
 impl BufRead for Wire {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.allowance.is_spent() {
-            let most = self.allowance.most.load(Relaxed);
-            let why = format!("the answer goes on after {most} bytes that are of no use");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
+        self.allowance.check()?;
         self.body.fill_buf()
     }
 

@@ -83,13 +83,13 @@ impl Connection {
         self.shown = None;
         let refs = if self.handshake.server_protocol_version == Protocol::V2 {
             self.time_limit.set(Some(self.remote.time_for_refs()));
-            self.allowance.renew_for(wanted);
+            self.allowance.renew_for(wanted, false);
             let mut prefixes = RefPrefixes::new();
             prefixes.extend(wanted.starts().map(Into::into));
             let agent = ("agent", Some(AGENT.into()));
             LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
                 .invoke_blocking(&mut self.transport, &mut Discard, false)
-                .map_err(|err| self.remote.error_of_refs(err, &self.allowance))?
+                .map_err(|err| self.remote.error_of_refs(&err, &self.allowance))?
         } else {
             self.handshake.refs.take().unwrap_or_default()
         };
@@ -137,9 +137,10 @@ impl Connection {
     pub fn can_fetch_changes(&self) -> bool {
         let features = self.features();
         let has = |name: &str| features.iter().any(|(feature, _)| *feature == name);
-        // Protocol v2 has thin packs always.
+        // Protocol v2 has thin packs always. Before it, what acknowledges a commit depends on the features, and only this
+        // way of them is read here.
         let is_v2 = self.handshake.server_protocol_version == Protocol::V2;
-        has("shallow") && (is_v2 || has("thin-pack"))
+        has("shallow") && (is_v2 || (has("thin-pack") && has("multi_ack_detailed")))
     }
 
     fn features(&self) -> Vec<Feature> {
@@ -147,7 +148,9 @@ impl Connection {
         let mut features = Command::Fetch.default_features(version, &self.handshake.capabilities);
         // The fetch needs no filter; and what is not asked for cannot surprise.
         features.retain(|(name, _)| *name != "filter");
-        features.push(("agent", Some(AGENT.into())));
+        if self.handshake.capabilities.contains("agent") {
+            features.push(("agent", Some(AGENT.into())));
+        }
         features
     }
 
@@ -170,8 +173,9 @@ impl Connection {
         let remote = self.remote.clone();
         let version = self.handshake.server_protocol_version;
         let features = self.features();
-        let fail = |err: gix::Error| remote.error(err);
-        Response::check_required_features(version, &features).map_err(fail)?;
+        let fail = |err: gix::Error| remote.error(&err);
+        // What `gix` requires of a server before protocol v2 is more than this needs: with `done` at once nothing is
+        // negotiated, and a pack may come without side-bands.
         let mut arguments = Arguments::new(version, features, false);
         arguments.want(tip.object);
         if let Some(have) = have {
@@ -187,15 +191,21 @@ impl Connection {
         self.allowance.renew(progress);
         let mut reader = arguments
             .send(&mut self.transport, true)
-            .map_err(|err| remote.error_after_hello(gix::Error::from_error(err)))?;
+            .map_err(|err| remote.error_after_hello(&gix::Error::from_error(err)))?;
         let response = Response::from_line_reader(version, &mut reader, true, false);
-        let response = response.map_err(|err| remote.refusal(err))?;
+        let response = response.map_err(|err| remote.refusal(&err, &self.allowance))?;
         if !response.has_pack() {
             return Err(fail(gix::error::message("the server sent no pack").into()));
         }
         // With a handler set, what the reader yields is the bare pack.
-        reader.set_progress_handler(Some(Box::new(|_, _| ProgressAction::Continue(()))));
         let allowance = &self.allowance;
+        let heard = allowance.clone();
+        reader.set_progress_handler(Some(Box::new(move |is_error, text| {
+            if is_error {
+                heard.says(text);
+            }
+            ProgressAction::Continue(())
+        })));
         let mut pack = Pack {
             wire: &mut reader,
             allowance,
@@ -204,6 +214,13 @@ impl Connection {
         // The connection serves another request only once this answer is read to its end, which is a few bytes away. If it
         // is not, the connection is of no more use, and the next request says so.
         io::copy(&mut reader.take(DRAINED_BYTES), &mut io::sink()).ok();
+        if let Some(said) = self.allowance.said() {
+            return Err(Error::Fetch {
+                repository: remote.repository,
+                transient: true,
+                source: said.into(),
+            });
+        }
         Ok(received)
     }
 }

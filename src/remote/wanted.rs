@@ -7,8 +7,13 @@ use std::{
     io::{self, BufRead},
 };
 
+use crate::plain;
+
 /// How long a packet line may be, with its own length in front. Git itself sends no longer ones.
 const LONGEST_LINE: usize = 65_520;
+
+/// The length of an id that is a SHA-256, in hex.
+const LONG_ID: usize = 64;
 
 /// How many bytes of refs are kept that were asked for by how their names begin.
 pub(super) const KEPT_BYTES: usize = 16 << 20;
@@ -62,6 +67,10 @@ impl Wanted {
 }
 
 /// Reads an answer, packet line by packet line, without the refs that nobody asked for.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 #[derive(Debug)]
 pub(super) struct Filter {
     wanted: Wanted,
@@ -72,12 +81,16 @@ pub(super) struct Filter {
     left: usize,
     left_else: usize,
     is_cut: bool,
+    /// Whether it lists ids that are no SHA-1.
+    has_long_ids: bool,
+    /// Whether the first ref is still to come, which brings the capabilities.
+    is_hello: bool,
     /// What comes is no packet line: whoever reads it says so.
     is_plain: bool,
 }
 
 impl Filter {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    pub(super) fn new(wanted: Wanted, is_hello: bool) -> Self {
         Self {
             wanted,
             line: Vec::new(),
@@ -85,6 +98,8 @@ impl Filter {
             left: KEPT_BYTES,
             left_else: KEPT_BYTES,
             is_cut: false,
+            has_long_ids: false,
+            is_hello,
             is_plain: false,
         }
     }
@@ -94,6 +109,11 @@ impl Filter {
         self.is_cut
     }
 
+    /// Whether refs were listed whose ids are no SHA-1.
+    pub(super) fn has_long_ids(&self) -> bool {
+        self.has_long_ids
+    }
+
     /// What comes next, of `from`; nothing at its end.
     pub(super) fn fill<'a>(&'a mut self, from: &'a mut impl BufRead) -> io::Result<&'a [u8]> {
         while self.read == self.line.len() && !self.is_plain {
@@ -101,6 +121,14 @@ impl Filter {
             if !self.next_line(from)? {
                 break;
             }
+            check_error(&self.line)?;
+            if self.is_hello && name_of(&self.line).is_some() {
+                self.is_hello = false;
+                self.add_capability();
+            }
+            let id = self.line.iter().skip(4);
+            let id = id.take_while(|byte| byte.is_ascii_hexdigit()).count();
+            self.has_long_ids |= id == LONG_ID && name_of(&self.line).is_some();
             if !self.keeps()? {
                 self.line.clear();
             }
@@ -143,6 +171,22 @@ impl Filter {
         Ok(true)
     }
 
+    /// A server may know none at all, and `gix` wants to see one.
+    fn add_capability(&mut self) {
+        let end = self.line.iter().rposition(|byte| *byte != b'\n');
+        let end = end.map_or(0, |last| last + 1);
+        match self.line.iter().position(|byte| *byte == 0) {
+            Some(at) if self.line[at..end].iter().all(|byte| b"\0 ".contains(byte)) => {
+                self.line.truncate(at);
+            }
+            Some(_) => return,
+            None => self.line.truncate(end),
+        }
+        self.line.extend_from_slice(b"\0none\n");
+        let length = format!("{:04x}", self.line.len());
+        self.line[..4].copy_from_slice(length.as_bytes());
+    }
+
     fn keeps(&mut self) -> io::Result<bool> {
         if let Some(name) = name_of(&self.line) {
             // The commit of an annotated tag stands below it before protocol v2.
@@ -167,8 +211,26 @@ impl Filter {
     }
 }
 
+/// What a server says is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Said(pub(super) String);
+
+/// A server may say in any packet line why it does not go on.
+pub(super) fn check_error(line: &[u8]) -> io::Result<()> {
+    let words = line.get(4..).and_then(|line| line.strip_prefix(b"ERR "));
+    words.map_or(Ok(()), |words| {
+        let words = String::from_utf8_lossy(words);
+        Err(io::Error::other(Said(plain::foreign(words.trim()))))
+    })
+}
+
 /// Reads `most` bytes, or fewer if there are no more.
-fn read_up_to(from: &mut impl BufRead, most: usize, into: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) fn read_up_to(
+    from: &mut impl BufRead,
+    most: usize,
+    into: &mut Vec<u8>,
+) -> io::Result<usize> {
     let mut left = most;
     while left > 0 {
         let buffer = match from.fill_buf() {
@@ -190,7 +252,7 @@ fn read_up_to(from: &mut impl BufRead, most: usize, into: &mut Vec<u8>) -> io::R
 fn name_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.get(4..)?;
     let id = line.iter().position(|byte| !byte.is_ascii_hexdigit())?;
-    let is_id = (id == 40 || id == 64) && line[id] == b' ';
+    let is_id = (id == 40 || id == LONG_ID) && line[id] == b' ';
     let name = is_id.then(|| &line[id + 1..])?;
     let end = name.iter().position(|byte| b"\0 \n".contains(byte));
     Some(&name[..end.unwrap_or(name.len())])
@@ -223,7 +285,7 @@ mod tests {
 
     fn filtered(wanted: &Wanted, answer: &[u8], buffer: usize) -> (Vec<u8>, bool) {
         let mut filtered = Filtered {
-            filter: Filter::new(wanted.clone()),
+            filter: Filter::new(wanted.clone(), false),
             from: BufReader::with_capacity(buffer, answer),
         };
         let mut kept = Vec::new();

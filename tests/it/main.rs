@@ -5,6 +5,7 @@
     reason = "a test says what it saw and where it began"
 )]
 
+mod answers;
 mod archive;
 mod aws;
 mod cli;

@@ -75,8 +75,8 @@ fn says(answer: &str) -> impl Fn(&mut dyn Write) + Send + Sync + use<> {
     move |stream| _ = stream.write_all(answer.as_bytes())
 }
 
-/// Connects with the login, which must fail like this.
-fn refuse(cases: &mut Cases, case: &str, port: u16, kind: &'static str, transient: bool) {
+/// Connects with the login, which must fail like this. Returns what people read.
+fn refuse(cases: &mut Cases, case: &str, port: u16, kind: &'static str, transient: bool) -> String {
     let from = remote(&format!("https://localhost:{port}/git/APP/web.git"), LOGIN);
     let class = if transient { "transient" } else { "permanent" };
     let error = cases.run(case, || {
@@ -90,6 +90,7 @@ fn refuse(cases: &mut Cases, case: &str, port: u16, kind: &'static str, transien
     for secret in [PASSWORD, &basic()] {
         assert!(!text.contains(secret), "{case}: {text}");
     }
+    text
 }
 
 fn basic() -> String {
@@ -101,16 +102,52 @@ fn a_certificate_that_is_not_the_servers_is_refused_before_anything_is_said() {
     trusting(|| {
         let mut cases = Cases::new("certificates");
         let ca = Ca::new();
-        for (case, names, years) in [
-            ("of another host", &["elsewhere.example"][..], (2000, 2999)),
-            ("of a host below", &["a.localhost"], (2000, 2999)),
-            ("of no host", &[], (2000, 2999)),
-            ("expired", &["localhost"], (2000, 2001)),
-            ("not valid yet", &["localhost"], (2998, 2999)),
+        let clock = "set the clock";
+        for (case, names, years, words, advice) in [
+            (
+                "of another host",
+                &["elsewhere.example"][..],
+                (2000, 2999),
+                "its certificate is not of this host but of elsewhere.example",
+                "check the host's name",
+            ),
+            (
+                "of a host below",
+                &["a.localhost"],
+                (2000, 2999),
+                "a.localhost",
+                "check the host's name",
+            ),
+            (
+                "of no host",
+                &[],
+                (2000, 2999),
+                "its certificate is not of this host",
+                "check the host's name",
+            ),
+            (
+                "expired",
+                &["localhost"],
+                (2000, 2001),
+                "its certificate expired on 2001-01-01, says the clock of this machine (20",
+                clock,
+            ),
+            (
+                "not valid yet",
+                &["localhost"],
+                (2998, 2999),
+                "its certificate is not valid yet, says the clock of this machine (20",
+                clock,
+            ),
         ] {
             let config = ca.server_config_for(names, years);
             let (port, heard) = serve(Some(config), says("HTTP/1.1 200 OK\r\n\r\n"));
-            refuse(&mut cases, case, port, "unreachable", true);
+            let text = refuse(&mut cases, case, port, "unreachable", true);
+            println!("{case}: {text}");
+            assert!(
+                text.contains(words) && text.contains(advice),
+                "{case}: {text}"
+            );
             assert_eq!(heard.lock().unwrap().len(), 0, "{case}");
         }
         // It hears a greeting that holds no secret, and answers in plain.

@@ -1,22 +1,114 @@
 //! What the AWS clients share: region, credentials and endpoints, as the SDK finds them; and what a failed request means.
 
-use std::time::Duration;
+mod login;
 
-use aws_config::{BehaviorVersion, SdkConfig, timeout::TimeoutConfig};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use std::{borrow::Cow, error::Error, path::Path, time::Duration};
+
+use aws_config::{
+    BehaviorVersion, SdkConfig,
+    default_provider::credentials::DefaultCredentialsChain,
+    environment::EnvironmentVariableRegionProvider,
+    imds,
+    meta::region::RegionProviderChain,
+    profile::{ProfileFileRegionProvider, ProfileSet},
+    provider_config::ProviderConfig,
+    timeout::TimeoutConfig,
+};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::{
+    config::SharedHttpClient,
+    error::{ProvideErrorMetadata, SdkError},
+};
+use aws_smithy_http_client::{
+    Builder, ConnectorBuilder,
+    proxy::ProxyConfig,
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
 use tokio::sync::OnceCell;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-use crate::chain::chain;
+use self::login::Trouble;
+use crate::{
+    chain::chain,
+    network::{self, Distrust},
+    plain,
+};
 
 /// Environment, profile, instance role; honours `AWS_ENDPOINT_URL` and its like. Looked up once, and only when a client is
 /// first needed: away from AWS the search itself takes seconds.
 pub(crate) async fn sdk_config() -> &'static SdkConfig {
     static CONFIG: OnceCell<SdkConfig> = OnceCell::const_new();
-    CONFIG
-        .get_or_init(|| Box::pin(aws_config::load_defaults(BehaviorVersion::latest())))
-        .await
+    CONFIG.get_or_init(|| Box::pin(find_config())).await
+}
+
+async fn find_config() -> SdkConfig {
+    let profiles = login::profiles().await;
+    let http = http_client(profiles.as_ref().ok());
+    let provider = ProviderConfig::default().with_http_client(http.clone());
+    // By itself the SDK asks four times, for the region and for credentials, whether this is a machine of EC2: where nobody
+    // answers, that takes many seconds.
+    let imds = imds::Client::builder()
+        .configure(&provider)
+        .max_attempts(1)
+        .connect_timeout(IMDS_WITHIN)
+        .read_timeout(IMDS_WITHIN)
+        .build();
+    let on_ec2 = imds::region::ImdsRegionProvider::builder()
+        .configure(&provider)
+        .imds_client(imds.clone())
+        .build();
+    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::default())
+        .or_else(on_ec2);
+    let region = region.region().await;
+    let credentials = DefaultCredentialsChain::builder()
+        .configure(provider)
+        .imds_client(imds)
+        .region(region.clone())
+        .build()
+        .await;
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .region(region)
+        .credentials_provider(credentials)
+        .load()
+        .await;
+    login::look(&config, &profiles);
+    config
+}
+
+/// How long a machine of EC2 may take to say who it is.
+const IMDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The SDK's HTTP client, which trusts what the AWS CLI trusts too, and goes past a proxy wherever `NO_PROXY` says so.
+fn http_client(profiles: Option<&ProfileSet>) -> SharedHttpClient {
+    let of_profile = || profiles?.get("ca_bundle").map(str::to_owned);
+    let bundle = login::variable("AWS_CA_BUNDLE").or_else(of_profile);
+    // A file that cannot be read is named where a certificate is refused.
+    let pem = bundle.and_then(|path| network::read_authorities(Path::new(&path)).ok());
+    let mut authorities = TrustStore::default();
+    if let Some(pem) = pem.filter(|pem| network::has_authorities(pem)) {
+        authorities.add_pem_certificate(pem);
+    }
+    let tls = TlsContext::builder().with_trust_store(authorities).build();
+    let tls = tls.expect("nothing in it can be wrong");
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = ConnectorBuilder::default()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        let proxy = if network::is_proxy_off() {
+            ProxyConfig::disabled()
+        } else {
+            ProxyConfig::from_env()
+        };
+        connector.set_proxy_config(Some(proxy));
+        connector.build()
+    })
 }
 
 /// For services whose answers are small: by itself the SDK limits no more than the time to connect, and waits for ever on one
@@ -47,7 +139,7 @@ pub(crate) struct Failure {
     /// Whether there is no room for what was sent.
     pub(crate) no_room: bool,
     /// What to do, after a semicolon; may be empty.
-    pub(crate) advice: &'static str,
+    pub(crate) advice: Cow<'static, str>,
     /// What the service says, or the SDK where the service says nothing. Never a structure: one would show an answer that
     /// could not be read, with all that is in it.
     pub(crate) words: String,
@@ -62,6 +154,10 @@ enum Class {
     Unreachable,
     /// The SDK does not know how to ask it.
     Configuration,
+    /// There is no login to ask it with.
+    NoLogin,
+    /// The same, and whoever gives logins may do so later.
+    NoLoginNow,
     /// What was asked for is not there: the bucket, the queue, the secret.
     Missing,
     /// It is not allowed.
@@ -87,9 +183,12 @@ enum Class {
 impl Failure {
     pub(crate) fn of<E>(service: Service, err: &SdkError<E>) -> Self
     where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
+        E: ProvideErrorMetadata + Error + 'static,
     {
         let class = Class::of(err);
+        if err.raw_response().is_none() {
+            return Self::unasked(service, class, err);
+        }
         let answer = err.raw_response();
         let said = answer.and_then(|answer| answer.headers().get(ERROR_MESSAGE));
         let region = answer.and_then(|answer| answer.headers().get("x-amz-bucket-region"));
@@ -105,16 +204,96 @@ impl Failure {
                 (SdkError::ServiceError(_), Some(status)) => {
                     format!("the answer has the status {status} and says no more")
                 }
-                _ => chain(err),
+                _ => plain::foreign(&chain(err)),
             },
         };
         Self {
-            transient: matches!(class, Class::Passing | Class::Unreachable),
+            transient: class == Class::Passing,
             no_room: class == Class::DiskFull,
-            advice: class.advice(service),
+            advice: class.advice(service).into(),
             words,
         }
     }
+
+    /// The service gave no answer, or was not asked.
+    fn unasked(service: Service, class: Class, err: &(dyn Error + 'static)) -> Self {
+        let said = match credentials_error(err) {
+            // The SDK names all places where it looked, a line each.
+            Some(CredentialsError::CredentialsNotLoaded(_)) => {
+                Some("no credentials were found".into())
+            }
+            _ => network::last_cause(err),
+        };
+        let said = said.unwrap_or_else(|| err.to_string());
+        let mut failure = Self {
+            transient: matches!(class, Class::Unreachable | Class::NoLoginNow),
+            no_room: false,
+            advice: class.advice(service).into(),
+            words: plain::foreign(said.lines().next().unwrap_or_default().trim()),
+        };
+        let distrust = Distrust::of(err, "AWS_CA_BUNDLE or SSL_CERT_FILE");
+        if let Some(Distrust { why, advice }) = distrust {
+            failure.advice = format!("; {advice}").into();
+            failure.words = why;
+            return failure;
+        }
+        // Without it, this is a server on this machine.
+        let Some(login) = login::found() else {
+            return failure;
+        };
+        let url = login.endpoint.as_deref();
+        let proxy = network::proxy_of(url.unwrap_or("https://s3.amazonaws.com"));
+        let advice = match (class, &login.trouble, proxy) {
+            (Class::Unreachable, _, Some(proxy)) => {
+                failure.transient = !network::is_proxy_login(&failure.words);
+                network::through(&proxy, &failure.words)
+            }
+            // A host may not be there for want of a region.
+            (
+                Class::Unreachable | Class::Configuration | Class::NoLogin | Class::NoLoginNow,
+                Some(Trouble { why, advice }),
+                _,
+            ) => {
+                failure.transient = false;
+                failure.words = plain::foreign(why);
+                advice.clone()
+            }
+            (Class::NoLogin | Class::NoLoginNow, None, _) => login.advice.clone(),
+            (Class::Unreachable, None, None) => match (&login.region, url) {
+                (Some(region), None) => format!(
+                    "{} cannot be asked, check the network and the region ({})",
+                    service.name(),
+                    plain::foreign(region)
+                ),
+                _ => return failure,
+            },
+            _ => return failure,
+        };
+        failure.advice = format!("; {advice}").into();
+        failure
+    }
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::S3 => "S3",
+            Self::Sqs => "SQS",
+            Self::SecretsManager => "Secrets Manager",
+        }
+    }
+}
+
+/// What the SDK says of a login that it cannot have, somewhere among the causes.
+fn credentials_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    let mut cause = Some(err);
+    while let Some(err) = cause {
+        if let Some(found) = err.downcast_ref() {
+            return Some(found);
+        }
+        cause = err.source();
+    }
+    None
 }
 
 /// The status of the answer, if there was one.
@@ -139,7 +318,12 @@ fn is_skewed<E>(err: &SdkError<E>) -> bool {
 }
 
 impl Class {
-    fn of<E: ProvideErrorMetadata>(err: &SdkError<E>) -> Self {
+    fn of<E: ProvideErrorMetadata + Error + 'static>(err: &SdkError<E>) -> Self {
+        match credentials_error(err) {
+            Some(CredentialsError::ProviderTimedOut(_)) => return Self::NoLoginNow,
+            Some(_) => return Self::NoLogin,
+            None => {}
+        }
         let code = err.code().unwrap_or_default();
         match code {
             "RequestTimeout" | "SlowDown" | "OverLimit"
@@ -167,7 +351,11 @@ impl Class {
             // status could not be read.
             (_, Some(200)) => Self::Passing,
             (SdkError::ConstructionFailure(_), _) => Self::Configuration,
-            (SdkError::DispatchFailure(failure), _) if failure.is_user() => Self::Configuration,
+            (SdkError::DispatchFailure(failure), _)
+                if !failure.is_io() && !failure.is_timeout() && Distrust::of(err, "").is_none() =>
+            {
+                Self::Configuration
+            }
             (_, Some(400 | 403)) if is_skewed(err) => Self::Skewed,
             (_, Some(403)) => Self::Denied,
             (_, Some(301)) => Self::OtherRegion,
@@ -192,7 +380,7 @@ impl Class {
             (Self::Unreachable, Service::SecretsManager) => {
                 "; Secrets Manager cannot be asked, check the network, the region and the credentials"
             }
-            (Self::Configuration, _) => {
+            (Self::Configuration | Self::NoLogin | Self::NoLoginNow, _) => {
                 "; check the AWS configuration, such as region and credentials: aws configure list"
             }
             (Self::Missing, Service::S3) => {

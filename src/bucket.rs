@@ -298,7 +298,7 @@ async fn save(
         action: "read",
         bucket: at.bucket.into(),
         key: at.key.into(),
-        advice: "",
+        advice: "".into(),
         transient: true,
         source,
     };

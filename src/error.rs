@@ -92,7 +92,7 @@ pub enum Error {
         /// What it was asked, such as `send a job to …`.
         action: String,
         /// What to do, after a semicolon; may be empty.
-        advice: &'static str,
+        advice: Cow<'static, str>,
         /// Whether trying again may help.
         transient: bool,
         /// What the SDK says.
@@ -240,7 +240,7 @@ pub enum Error {
         /// The object key.
         key: String,
         /// What to do, after a semicolon; may be empty.
-        advice: &'static str,
+        advice: Cow<'static, str>,
         /// Whether trying again may help.
         transient: bool,
         /// What the SDK says.

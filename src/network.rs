@@ -223,7 +223,7 @@ fn authorities_in(path: &Path) -> io::Result<Vec<reqwest::Certificate>> {
 }
 
 /// The bytes of a file of certificates.
-fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
     let about = fs::metadata(path)?;
     if !about.is_file() || about.len() > AUTHORITIES_BYTES {
         return Err(io::Error::other(format!(
@@ -231,6 +231,11 @@ fn read_authorities(path: &Path) -> io::Result<Vec<u8>> {
         )));
     }
     fs::read(path)
+}
+
+/// Whether there is a certificate in it, and nothing that no client can read.
+pub(crate) fn has_authorities(pem: &[u8]) -> bool {
+    reqwest::Certificate::from_pem_bundle(pem).is_ok_and(|found| !found.is_empty())
 }
 
 /// The authorities that git trusts for `url` besides the system's, as its variables and its configuration for all repositories

@@ -111,7 +111,7 @@ async fn whole(mut body: ByteStream, at: Address<'_>) -> Result<Result<String, S
             action: "read",
             bucket: at.bucket.into(),
             key: at.key.into(),
-            advice: "",
+            advice: "".into(),
             transient: true,
             source: err.into(),
         })?;

@@ -309,7 +309,7 @@ fn metadata(label: &Label<'_>, at: Address<'_>) -> Result<HashMap<String, String
         action: "write",
         bucket: at.bucket.into(),
         key: at.key.into(),
-        advice: "; use shorter names",
+        advice: "; use shorter names".into(),
         transient: false,
         source: source.into(),
     })

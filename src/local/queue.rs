@@ -104,7 +104,7 @@ impl LocalQueue {
         if full || *self.0.stopping.borrow() {
             return Err(Error::Queue {
                 action: "take a job".into(),
-                advice: "",
+                advice: "".into(),
                 transient: true,
                 source: if full {
                     format!("{waiting} jobs are waiting").into()

@@ -21,6 +21,7 @@ mod hostile;
 mod incremental;
 mod lambda_support_works;
 mod layout;
+mod logins;
 // `model` and `processes` run long and stand in folders of their own, but are no programs of their own: those would compile
 // `support` again and, as each would use a part of it, could not do so without `allow(dead_code)`.
 #[path = "../model/mod.rs"]

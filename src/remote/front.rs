@@ -53,6 +53,18 @@ impl Front {
     }
 
     fn next_line(&mut self, from: &mut impl BufRead) -> io::Result<()> {
+        self.one_line(from)?;
+        // In protocol v2 nobody reads on after a flush, and there it may stand why.
+        if self.line == b"0000" {
+            let mut next = Self::default();
+            next.one_line(from)?;
+            self.line.append(&mut next.line);
+            self.behind = next.behind;
+        }
+        Ok(())
+    }
+
+    fn one_line(&mut self, from: &mut impl BufRead) -> io::Result<()> {
         let read = read_up_to(from, 4, &mut self.line)?;
         if self.line == b"PACK" {
             self.behind = Behind::BarePack;

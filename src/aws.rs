@@ -217,7 +217,7 @@ impl Failure {
 
     /// The service gave no answer, or was not asked.
     fn unasked(service: Service, class: Class, err: &(dyn Error + 'static)) -> Self {
-        let said = match credentials_error(err) {
+        let said = match cause::<CredentialsError>(err) {
             // The SDK names all places where it looked, a line each.
             Some(CredentialsError::CredentialsNotLoaded(_)) => {
                 Some("no credentials were found".into())
@@ -284,8 +284,8 @@ impl Service {
     }
 }
 
-/// What the SDK says of a login that it cannot have, somewhere among the causes.
-fn credentials_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+/// The first of the causes that is of this kind.
+fn cause<'a, C: Error + 'static>(err: &'a (dyn Error + 'static)) -> Option<&'a C> {
     let mut cause = Some(err);
     while let Some(err) = cause {
         if let Some(found) = err.downcast_ref() {
@@ -319,7 +319,7 @@ fn is_skewed<E>(err: &SdkError<E>) -> bool {
 
 impl Class {
     fn of<E: ProvideErrorMetadata + Error + 'static>(err: &SdkError<E>) -> Self {
-        match credentials_error(err) {
+        match cause::<CredentialsError>(err) {
             Some(CredentialsError::ProviderTimedOut(_)) => return Self::NoLoginNow,
             Some(_) => return Self::NoLogin,
             None => {}
@@ -351,8 +351,12 @@ impl Class {
             // status could not be read.
             (_, Some(200)) => Self::Passing,
             (SdkError::ConstructionFailure(_), _) => Self::Configuration,
+            // Whatever was sent or heard, a connection was there, which broke.
             (SdkError::DispatchFailure(failure), _)
-                if !failure.is_io() && !failure.is_timeout() && Distrust::of(err, "").is_none() =>
+                if !failure.is_io()
+                    && !failure.is_timeout()
+                    && cause::<hyper::Error>(err).is_none()
+                    && Distrust::of(err, "").is_none() =>
             {
                 Self::Configuration
             }

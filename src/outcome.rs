@@ -15,7 +15,7 @@ use crate::{
     progress::Stage,
     push::{RefName, RepositoryName},
     route::Destination,
-    telemetry::{self, Metric},
+    telemetry::{self, Counted, Metric},
 };
 
 /// Warnings that a line of JSON has: one tree can have thousands.
@@ -145,9 +145,9 @@ impl SeenBack {
     fn metric(self) -> Metric {
         Metric {
             name: match self {
-                Self::First => "StepsBackSeen",
-                Self::Confirmed => "StepsBackConfirmed",
-                Self::TakenBack => "StepsBackTakenBack",
+                Self::First => Counted::StepsBackSeen,
+                Self::Confirmed => Counted::StepsBackConfirmed,
+                Self::TakenBack => Counted::StepsBackTakenBack,
             },
             count: 1,
             by: &[&[]],
@@ -313,7 +313,7 @@ impl Report {
     /// from.
     pub fn log(&self, context: &impl Serialize) {
         let mut metrics = vec![Metric {
-            name: "Deliveries",
+            name: Counted::Deliveries,
             count: 1,
             by: &[&["outcome"]],
         }];
@@ -381,9 +381,9 @@ fn reason(delivery: &Delivery) -> Option<&'static str> {
 pub(crate) fn failures(again: bool) -> Metric {
     Metric {
         name: if again {
-            "TransientFailures"
+            Counted::TransientFailures
         } else {
-            "PermanentFailures"
+            Counted::PermanentFailures
         },
         count: 1,
         by: &[&[], &["error_kind"]],

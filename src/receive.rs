@@ -32,7 +32,7 @@ use crate::{
     queue::Job,
     secrets::Tokens,
     table::LiveTable,
-    telemetry::{self, Metric},
+    telemetry::{self, Counted, Metric},
     webhook::{ParseError, Webhook},
 };
 
@@ -247,7 +247,7 @@ impl Received {
     pub fn log(&self, request_id: &str, took: Duration) {
         let line = Line::new(self, request_id, took);
         let mut metrics = vec![Metric {
-            name: "Requests",
+            name: Counted::Requests,
             count: 1,
             by: &[&["outcome"]],
         }];

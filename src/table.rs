@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Source as Cause, chain},
     plain,
     route::{Origin, RouteTable, RouteTableError},
-    telemetry,
+    telemetry::{self, Counted},
 };
 
 /// How long a look may take where an earlier table is known.
@@ -154,7 +154,7 @@ impl LiveTable {
             News::Spoiled(fault) => {
                 let message =
                     "the routing table cannot be used; what the last good one takes is taken";
-                telemetry::alarm("RoutingTableInvalid", message, fault.cause());
+                telemetry::alarm(Counted::RoutingTableInvalid, message, fault.cause());
             }
             News::Unread(fault) if !was_unread => tracing::warn!("{}", chain(fault.cause())),
             News::Unread(_) | News::Nothing => {}

@@ -2,6 +2,7 @@
 //! `tracing-subscriber`.
 
 use std::{
+    fmt,
     io::{IsTerminal, Write},
     process::ExitCode,
     sync::OnceLock,
@@ -28,13 +29,46 @@ const NAMESPACE: &str = "BacklogBridge";
 /// set outside Lambda.
 static FUNCTION: OnceLock<String> = OnceLock::new();
 
+/// What is counted. These are the names that alarms and dashboards know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Webhooks, and what they were answered.
+    Requests,
+    /// Jobs, and what became of them.
+    Deliveries,
+    /// What somebody has to mend, and what was given up.
+    PermanentFailures,
+    /// What comes again by itself.
+    TransientFailures,
+    /// Objects that the sweep found behind their refs.
+    SweepDrift,
+    /// Repositories of which the sweep did not see every object.
+    SweepNotReached,
+    /// Looks at a routing table that is wrong, or gone.
+    RoutingTableInvalid,
+    /// Sweeps that found no routing table, and no sign that there ever was one.
+    RoutingTableMissing,
+    /// Tips that look older than what their objects hold.
+    StepsBackSeen,
+    /// Second looks that showed the same.
+    StepsBackConfirmed,
+    /// Second looks that showed something else.
+    StepsBackTakenBack,
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// A count, and the fields of its line that it is grouped by, besides the function.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name, such as `Deliveries`.
-    pub name: &'static str,
+    /// Of what.
+    pub name: Counted,
     /// How many.
     pub count: u64,
     /// Each of these once, and the function alone if there is an empty one.
@@ -142,7 +176,7 @@ pub fn record(level: Level, message: &str, fields: &impl Serialize, metrics: &[M
 }
 
 /// Tells of something that goes on working and that somebody should look at. `metric` is what the alarm watches.
-pub fn alarm(metric: &'static str, message: &str, err: &Error) {
+pub fn alarm(metric: Counted, message: &str, err: &Error) {
     if FUNCTION.get().is_none() {
         tracing::warn!("{message}: {}", plain::message(chain(err)));
         return;
@@ -189,12 +223,12 @@ fn line(
             json!({
                 "Namespace": NAMESPACE,
                 "Dimensions": dimensions.collect::<Vec<_>>(),
-                "Metrics": [{"Name": metric.name, "Unit": "Count"}],
+                "Metrics": [{"Name": metric.name.to_string(), "Unit": "Count"}],
             })
         })
         .collect();
     for metric in metrics {
-        line.insert(metric.name.to_owned(), metric.count.into());
+        line.insert(metric.name.to_string(), metric.count.into());
     }
     if !directives.is_empty() {
         let millis = now.unix_timestamp_nanos() / 1_000_000;
@@ -218,12 +252,12 @@ mod tests {
             json!({"outcome": "failed", "error": {"kind": "fetch", "message": "cannot fetch"}});
         let metrics = [
             Metric {
-                name: "Deliveries",
+                name: Counted::Deliveries,
                 count: 1,
                 by: &[&["outcome"]],
             },
             Metric {
-                name: "PermanentFailures",
+                name: Counted::PermanentFailures,
                 count: 1,
                 by: &[&[], &["error_kind"], &["unheard_of"]],
             },

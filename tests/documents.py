@@ -23,7 +23,7 @@ import termios
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "README.ja.md", *(f"docs/{name}.md" for name in ("deploy", "operate", "migrate", "unverified"))]
+DOCUMENTS = ["README.md", "README.ja.md", *(f"docs/{name}.md" for name in ("deploy", "deploy.ja", "operate", "migrate", "reference", "reference.ja", "unverified"))]
 # How each shell is started without anybody's settings, and told not to bracket what is pasted.
 SHELLS = {
     "bash": (["--noprofile", "--norc", "-i"], "bind 'set enable-bracketed-paste off' 2>/dev/null\n"),
@@ -208,7 +208,7 @@ def main():
     print("blocks")
     try_blocks(shells)
     print("pasted")
-    for document in ("docs/deploy.md", "README.ja.md"):
+    for document in ("docs/deploy.md", "docs/deploy.ja.md"):
         for shell in shells:
             paste_values(shell, document, block(document, "HOOK="))
             paste_login(shell, document, block(document, "put-secret-value --secret-id backlog-bridge/git"))

@@ -21,7 +21,7 @@ use crate::{
     queue::Job,
     route::{Destination, Route, RouteTable, Space, Sweep},
     table::Reading,
-    telemetry::{self, Metric},
+    telemetry::{self, Counted, Metric},
 };
 
 /// How many objects in a row S3 may not tell of, before it is taken to be down.
@@ -249,9 +249,9 @@ impl Swept {
             by: &[&[]],
         };
         let metrics = [
-            metric("SweepDrift", self.drifted),
-            metric("SweepNotReached", self.not_reached),
-            metric("RoutingTableMissing", self.tables_missing),
+            metric(Counted::SweepDrift, self.drifted),
+            metric(Counted::SweepNotReached, self.not_reached),
+            metric(Counted::RoutingTableMissing, self.tables_missing),
         ];
         telemetry::record(Level::INFO, &self.to_string(), &line, &metrics);
     }

@@ -32,6 +32,7 @@ mod network;
 mod packs;
 #[path = "../processes/mod.rs"]
 mod processes;
+mod reference;
 mod remote;
 mod replicas;
 mod requests;

@@ -25,7 +25,7 @@ pub use self::{
     times::{Dates, Times},
 };
 use self::{
-    header::{Headers, Payload},
+    header::{EntryHeaders, Payload},
     times::Modified,
 };
 use crate::{
@@ -185,7 +185,7 @@ struct Writer {
 impl Writer {
     fn entry(&mut self, entry: &Entry, modified: Modified, objects: &Objects) -> io::Result<()> {
         let blob = blob(entry, objects);
-        let headers = Headers::of(entry, blob.map(payload), self.offset, Some(modified));
+        let headers = EntryHeaders::of(entry, blob.map(payload), self.offset, Some(modified));
         self.write(&headers.local())?;
         if let Some(blob) = blob {
             objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
@@ -207,7 +207,7 @@ impl Writer {
         let mut offset = 0;
         for (entry, &modified) in entries.iter().zip(times) {
             let payload = blob(entry, objects).map(payload);
-            let headers = Headers::of(entry, payload, offset, Some(modified));
+            let headers = EntryHeaders::of(entry, payload, offset, Some(modified));
             self.write(&headers.central())?;
             offset += headers.local_len() as u64 + payload.map_or(0, |payload| payload.deflated);
         }

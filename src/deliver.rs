@@ -106,7 +106,7 @@ impl Delivery {
 
 /// All that deliveries share. A clone shares it too.
 #[derive(Debug, Clone)]
-pub struct Bridge {
+pub struct Deliverer {
     /// Where objects go.
     pub s3: S3,
     /// What is delivered where.
@@ -125,7 +125,7 @@ pub struct Bridge {
     pub silences: Arc<Silences>,
 }
 
-impl Bridge {
+impl Deliverer {
     /// Brings the object of `to` to the tip of its ref. `hints` are what an event said, if there was one; `second_look` says
     /// whether a tip is delivered that looks older than what the object holds.
     ///

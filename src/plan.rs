@@ -229,7 +229,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{route::Origin, table::Fault};
+    use crate::{route::Origin, table::TableFault};
 
     const TABLE: &str = r#"
         [[space]]
@@ -266,8 +266,8 @@ mod tests {
         table.unwrap().into()
     }
 
-    fn fault() -> Fault {
-        Fault::from(Error::Routes {
+    fn fault() -> TableFault {
+        TableFault::from(Error::Routes {
             reason: "it is wrong".into(),
             transient: false,
             source: None,

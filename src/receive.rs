@@ -245,7 +245,7 @@ impl Received {
     /// Writes it into the log, and counts it. Nothing of the body and no part of the path: those hold names, addresses and
     /// tokens.
     pub fn log(&self, request_id: &str, took: Duration) {
-        let line = Line::new(self, request_id, took);
+        let line = RequestLine::new(self, request_id, took);
         let mut metrics = vec![Metric {
             name: Counted::Requests,
             count: 1,
@@ -298,7 +298,7 @@ enum Answered {
 
 /// A request's line in the log.
 #[derive(Serialize)]
-struct Line<'a> {
+struct RequestLine<'a> {
     outcome: Answered,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -315,7 +315,7 @@ struct Line<'a> {
     error: Option<Fault>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> RequestLine<'a> {
     fn new(received: &'a Received, request_id: &'a str, took: Duration) -> Self {
         let (outcome, reason, error) = match received {
             Received::Accepted { .. } => (Answered::Accepted, None, None),

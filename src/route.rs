@@ -13,7 +13,7 @@ use std::{collections::HashMap, str::FromStr};
 pub use self::{
     clash::{Clash, Clashes, Delivered, MAX_CLASHES, MAX_COMPARISONS},
     doubt::Doubt,
-    explanation::{Explanation, Verdict},
+    explanation::{Explanation, Match},
     file::{MAX_TABLE_BYTES, RouteTableError},
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
@@ -1055,8 +1055,8 @@ mod tests {
             for to in &matching {
                 prop_assert!(is_routed(&table, &to.bucket, to.key.as_str(), &push.repository, &push.ref_name));
             }
-            let written = table.explain(&push.repository, &push.ref_name).into_iter().filter_map(|e| match e.verdict {
-                Verdict::Writes { bucket, key } => Some((e.route, bucket, key)),
+            let written = table.explain(&push.repository, &push.ref_name).into_iter().filter_map(|e| match e.outcome {
+                Match::Writes { bucket, key } => Some((e.route, bucket, key)),
                 _ => None,
             });
             let expected = matching.into_iter().map(|to| (to.route, to.bucket, to.key));

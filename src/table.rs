@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Mutex;
 
 use self::looks::News;
-pub use self::looks::{Fault, Looks, Reading, Seen};
+pub use self::looks::{Looks, Reading, Seen, TableFault};
 use crate::{
     bucket::{Address, Found, S3},
     config::Location,
@@ -43,23 +43,23 @@ const OLDER: usize = 20;
 /// A routing table that follows its source.
 #[derive(Debug)]
 pub struct LiveTable {
-    source: Source,
+    source: Place,
     /// The bucket of routes that name none.
     default_bucket: Option<String>,
-    known: Mutex<Known>,
+    known: Mutex<KnownTable>,
     /// The last table that was of use, for whoever cannot wait for a look.
     last_good: RwLock<Option<Arc<RouteTable>>>,
 }
 
 /// What the looks so far found; and the last one, with when it began.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownTable {
     looks: Looks,
     last: Option<(Instant, Reading)>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Place {
     S3 { s3: S3, at: Location },
     File(PathBuf),
 }
@@ -83,13 +83,13 @@ impl LiveTable {
     /// The table in an object. `https` only.
     #[must_use]
     pub fn in_s3(s3: S3, at: Location, default_bucket: String) -> Self {
-        Self::new(Source::S3 { s3, at }, Some(default_bucket))
+        Self::new(Place::S3 { s3, at }, Some(default_bucket))
     }
 
     /// The table in a file that somebody at a terminal named.
     #[must_use]
     pub fn in_file(file: PathBuf, default_bucket: Option<String>) -> Self {
-        Self::new(Source::File(file), default_bucket)
+        Self::new(Place::File(file), default_bucket)
     }
 
     /// The same, where `table` was read from a file with these bytes a moment ago.
@@ -103,7 +103,7 @@ impl LiveTable {
         self
     }
 
-    fn new(source: Source, default_bucket: Option<String>) -> Self {
+    fn new(source: Place, default_bucket: Option<String>) -> Self {
         Self {
             source,
             default_bucket,
@@ -222,7 +222,7 @@ impl LiveTable {
 
     async fn look(&self, known: Option<&str>, is_first: bool) -> Result<Look, Error> {
         match &self.source {
-            Source::S3 { s3, at } => {
+            Place::S3 { s3, at } => {
                 let found = s3.text(address(at), known).await.map_err(|err| {
                     let transient = err.is_transient();
                     self.error("it cannot be read", transient, Some(err.into()))
@@ -241,7 +241,7 @@ impl LiveTable {
                     },
                 })
             }
-            Source::File(file) => {
+            Place::File(file) => {
                 let Some(mut bytes) = self.file(file).await? else {
                     return Ok(Look::Missing);
                 };
@@ -285,7 +285,7 @@ impl LiveTable {
 
     /// The newest earlier version that is a routing table, for a process that has seen none.
     async fn older(&self) -> Option<RouteTable> {
-        let Source::S3 { s3, at } = &self.source else {
+        let Place::S3 { s3, at } = &self.source else {
             return None;
         };
         let tell = |err: Error| {
@@ -313,15 +313,15 @@ impl LiveTable {
 
     fn origin(&self) -> Origin {
         match self.source {
-            Source::S3 { .. } => Origin::Deployed,
-            Source::File(_) => Origin::CommandLine,
+            Place::S3 { .. } => Origin::Deployed,
+            Place::File(_) => Origin::CommandLine,
         }
     }
 
     fn name(&self) -> String {
         match &self.source {
-            Source::S3 { at, .. } => at.to_string(),
-            Source::File(file) => file.display().to_string(),
+            Place::S3 { at, .. } => at.to_string(),
+            Place::File(file) => file.display().to_string(),
         }
     }
 

@@ -14,7 +14,7 @@ pub use self::sweep::{Swept, differs};
 use crate::{
     deadline::within,
     deliver::{
-        Bridge, Delivery, Success,
+        Deliverer, Delivery, Success,
         step::{Hints, SECOND_LOOK, SETTLE_WAITS, SecondLook},
     },
     error::Error,
@@ -71,7 +71,7 @@ const MOVES: usize = 3;
 #[derive(Debug)]
 pub struct Worker {
     /// What delivers.
-    pub bridge: Bridge,
+    pub bridge: Deliverer,
 }
 
 /// What becomes of a job.

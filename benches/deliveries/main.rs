@@ -37,12 +37,10 @@
 )]
 mod support;
 
-mod deflate;
 mod far;
 mod measure;
 mod parts;
 mod plot;
-mod puts;
 mod repositories;
 mod ways;
 
@@ -66,9 +64,7 @@ const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
 const KEY: &str = "tree.zip";
 
-const PARTS: [&str; 8] = [
-    "first", "second", "far", "stages", "sizes", "puts", "start", "deflate",
-];
+const PARTS: [&str; 6] = ["first", "second", "far", "stages", "sizes", "start"];
 
 /// What takes longer than this is measured less often.
 const SLOW: Duration = Duration::from_secs(10);
@@ -109,7 +105,7 @@ fn main() {
         println!("No Python with dulwich and boto3: those rows are left out.\n");
     }
     let made = options.repositories.is_empty();
-    let needs_none = |part: &String| ["sizes", "puts", "start"].contains(&part.as_str());
+    let needs_none = |part: &String| ["sizes", "start"].contains(&part.as_str());
     let repos: Vec<Repo> = match &options.repositories[..] {
         _ if !options.only.is_empty() && options.only.iter().all(needs_none) => Vec::new(),
         [] if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
@@ -141,14 +137,8 @@ fn main() {
     if options.wants("sizes") && made {
         bench.sizes();
     }
-    if options.wants("puts") && made {
-        puts::compare(&runtime, options.quick);
-    }
     if options.wants("start") && made {
         bench.start();
-    }
-    if options.wants("deflate") {
-        bench.deflate(&repos);
     }
 }
 
@@ -431,13 +421,6 @@ impl Bench<'_> {
             }
         }
         println!();
-    }
-
-    fn deflate(&self, repos: &[Repo]) {
-        for repo in repos {
-            println!("## Deflate libraries and levels: {}\n", repo.title);
-            deflate::compare(&repo.files(), self.options.runs());
-        }
     }
 
     fn start(&self) {

@@ -9,7 +9,6 @@ use crate::{
     REF,
     support::{
         generate::{Size, repository_with_history},
-        oracle::expected_entries,
         upstream::{Repository, Upstream},
     },
 };
@@ -176,11 +175,5 @@ impl Repo {
         let list = ["ls-tree", "-r", "--format=%(objectsize)", TIP];
         let list = String::from_utf8(self.repository.git(&list)).unwrap();
         list.lines().filter_map(|size| size.parse().ok()).collect()
-    }
-
-    /// The content of each file.
-    pub(crate) fn files(&self) -> Vec<Vec<u8>> {
-        let files = expected_entries(&self.repository, TIP).into_iter();
-        files.map(|entry| entry.content).collect()
     }
 }

@@ -81,7 +81,7 @@ impl Payload {
 }
 
 /// The two headers of an entry.
-pub(super) struct Headers<'a> {
+pub(super) struct EntryHeaders<'a> {
     entry: &'a Entry,
     name: Cow<'a, [u8]>,
     payload: Payload,
@@ -98,7 +98,7 @@ pub(super) struct Headers<'a> {
     shared: Vec<u8>,
 }
 
-impl<'a> Headers<'a> {
+impl<'a> EntryHeaders<'a> {
     /// The headers of `entry`, whose local header is `offset` bytes behind the start of the zip. `payload` is `None` for
     /// what holds nothing, `modified` is `None` for what version 0.1 wrote.
     ///

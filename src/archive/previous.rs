@@ -17,8 +17,8 @@ use gix::{ObjectId, bstr::BString};
 use super::{
     DELIVERY_ID_LEN, comment,
     header::{
-        self, CENTRAL_LEN, END_LEN, END_ZIP64_LEN, GIT_FIELD, GIT_FIELD_LEN, Headers, IS_MODIFIED,
-        NO_TIME, Payload, SEE_ZIP64, TIME_EXTRA_LEN, TIME_FIELD, TIME_FIELD_LEN,
+        self, CENTRAL_LEN, END_LEN, END_ZIP64_LEN, EntryHeaders, GIT_FIELD, GIT_FIELD_LEN,
+        IS_MODIFIED, NO_TIME, Payload, SEE_ZIP64, TIME_EXTRA_LEN, TIME_FIELD, TIME_FIELD_LEN,
     },
     times::{Modified, Times},
 };
@@ -318,7 +318,7 @@ impl Record {
         let Self { entry, payload, .. } = self;
         let another =
             || PreviousError::foreign(format_args!("the header of {:?} is another", entry.path));
-        let headers = Headers::of(entry, *payload, offset, self.modified);
+        let headers = EntryHeaders::of(entry, *payload, offset, self.modified);
         if headers.central() != self.bytes {
             return Err(another());
         }
@@ -417,7 +417,7 @@ mod tests {
         }
 
         fn push(&mut self, entry: Entry, payload: Option<Payload>, stream: &[u8]) {
-            let headers = Headers::of(&entry, payload, self.bytes.len() as u64, self.time);
+            let headers = EntryHeaders::of(&entry, payload, self.bytes.len() as u64, self.time);
             self.bytes.extend(headers.local());
             if payload.is_some() {
                 self.bytes.extend(stream);

@@ -9,7 +9,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::DeliverConfig,
-    deliver::Bridge,
+    deliver::Deliverer,
     error::{Error, chain},
     outcome::Report,
     queue::Sqs,
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     let s3 = S3::from_environment().await;
     let queue = &Sqs::from_environment(config.queue_url).await;
     let worker = &Worker {
-        bridge: Bridge {
+        bridge: Deliverer {
             s3: s3.clone(),
             table: Arc::new(LiveTable::in_s3(s3, config.routes, config.source_bucket)),
             logins: Arc::new(Logins::default()),

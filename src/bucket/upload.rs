@@ -38,7 +38,7 @@ use crate::{archive::Archive, error::Error};
 
 /// The size in bytes from which on [`S3::put`] uploads an archive in parts.
 ///
-/// Measured with 20 ms a round trip (`cargo bench --bench deliveries -- --only puts`): where each connection has 85 MB/s, parts
+/// Measured with 20 ms a round trip (docs/performance.md): where each connection has 85 MB/s, parts
 /// take 1.3 times as long as one request at 16 MB, 0.7 times at 32 MB and half as long from 64 MB on. Where all connections
 /// together have 75 MB/s, which is what a Lambda function has for long, they cost a tenth and only save what a broken
 /// connection costs. From here on they win far more in the first case than they lose in the second.

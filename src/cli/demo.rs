@@ -12,7 +12,7 @@ use backlog_bridge::{
     archive,
     bucket::{Address, S3},
     config::Config,
-    local::{Told, serve_hooks},
+    local::{JobEnded, serve_hooks},
     outcome::{Outcome, Report},
     progress::Stage,
 };
@@ -117,7 +117,7 @@ struct Demo<'a> {
     hooks: String,
     token: String,
     client: reqwest::Client,
-    told: UnboundedReceiver<Told>,
+    told: UnboundedReceiver<JobEnded>,
 }
 
 impl Demo<'_> {

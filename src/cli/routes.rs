@@ -12,8 +12,8 @@ use backlog_bridge::{
     plain,
     push::{RefName, RepositoryName},
     route::{
-        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Origin, ROUTES_KEY, Route, RouteTable,
-        Sweep, Verdict,
+        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Match, Origin, ROUTES_KEY, Route,
+        RouteTable, Sweep,
     },
 };
 use similar::TextDiff;
@@ -168,7 +168,7 @@ pub(super) async fn run(
 
 fn explain(table: &RouteTable, repository: &RepositoryName, text: &str) -> Result<Ended, Usage> {
     let refs = refs(text)?;
-    let writes = |explanation: &Explanation| matches!(explanation.verdict, Verdict::Writes { .. });
+    let writes = |explanation: &Explanation| matches!(explanation.outcome, Match::Writes { .. });
     let all = refs
         .iter()
         .map(|name| (name, table.explain(repository, name)));

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use backlog_bridge::{
     config::Config,
-    local::{LocalQueue, Told, serve_hooks},
+    local::{JobEnded, LocalQueue, serve_hooks},
     plain,
     queue::Job,
     receive::{Received, Receiver},
@@ -67,7 +67,7 @@ pub(super) struct Running {
     pub(super) receiver: Arc<Receiver>,
     pub(super) worker: Arc<Worker>,
     pub(super) queue: LocalQueue,
-    pub(super) told: UnboundedReceiver<Told>,
+    pub(super) told: UnboundedReceiver<JobEnded>,
 }
 
 impl Running {
@@ -192,7 +192,7 @@ pub(super) async fn run(
     Ok(Ended::Well)
 }
 
-fn tell(told: &Told) {
+fn tell(told: &JobEnded) {
     report::print(&told.report);
     if let Some(again) = told.again {
         note!("trying again in {}", report::time(again));

@@ -8,7 +8,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     config::Config,
-    deliver::Bridge,
+    deliver::Deliverer,
     limits::Limits,
     local::EmbeddedS3,
     plain,
@@ -41,9 +41,9 @@ pub(super) struct Setup {
 
 impl Setup {
     /// What delivers. The table is read again when its file changes.
-    pub(super) fn bridge(&self) -> Bridge {
+    pub(super) fn bridge(&self) -> Deliverer {
         let table = LiveTable::in_file(self.file.clone(), self.bucket.clone());
-        Bridge {
+        Deliverer {
             s3: self.s3.clone(),
             table: Arc::new(table.knowing(&self.bytes, Arc::clone(&self.table))),
             logins: Arc::<Logins>::default(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use backlog_bridge::{
     config::Config,
-    deliver::{Bridge, step::SecondLook},
+    deliver::{Deliverer, step::SecondLook},
     outcome::Report,
     progress::Progress,
     route::{Destination, Route, Sweep},
@@ -99,7 +99,7 @@ pub(super) async fn run(
     Ok(ended)
 }
 
-async fn deliver(bridge: &Bridge, to: &Destination, now: bool, progress: Progress) -> Report {
+async fn deliver(bridge: &Deliverer, to: &Destination, now: bool, progress: Progress) -> Report {
     let started = Instant::now();
     let progress = Arc::new(progress);
     let second_look = if now {

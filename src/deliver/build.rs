@@ -26,20 +26,20 @@ use crate::{
 pub(super) struct Base {
     pub(super) commit: CommitId,
     /// Taken by whoever comes first: nobody needs the objects after the pack that was made for them.
-    stock: Arc<Mutex<Option<oneshot::Receiver<StockOrNot>>>>,
+    stock: Arc<Mutex<Option<oneshot::Receiver<StockResult>>>>,
 }
 
 /// The objects of a [`Base`] and the times of their files, or why they cannot be had.
-pub(super) type StockOrNot = Result<(Stock, Times), String>;
+pub(super) type StockResult = Result<(Stock, Times), String>;
 
 impl Base {
-    pub(super) fn new(commit: CommitId, stock: oneshot::Receiver<StockOrNot>) -> Self {
+    pub(super) fn new(commit: CommitId, stock: oneshot::Receiver<StockResult>) -> Self {
         let stock = Arc::new(Mutex::new(Some(stock)));
         Self { commit, stock }
     }
 
     /// Waits for the objects, while they are read and verified. Only on a thread that may block.
-    fn stock(&self) -> StockOrNot {
+    fn stock(&self) -> StockResult {
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
         let there = stock.take().and_then(|stock| stock.blocking_recv().ok());
         there.unwrap_or_else(|| Err("the work was given up".into()))
@@ -47,7 +47,7 @@ impl Base {
 }
 
 /// Why a base was of no use.
-pub(super) struct Useless {
+pub(super) struct FullFetch {
     /// In words.
     pub(super) why: String,
     /// The size of the pack that came nevertheless, in bytes.
@@ -106,12 +106,12 @@ impl Git<'_> {
         now: i64,
         limits: Limits,
         progress: Arc<Progress>,
-    ) -> Result<Result<Built, Useless>, Error> {
+    ) -> Result<Result<Built, FullFetch>, Error> {
         let built = self
             .run(&Wanted::default(), move |connection| {
                 if !connection.can_fetch_changes() {
                     let why = "the Git server cannot send changes only".into();
-                    return Ok(Err(Useless {
+                    return Ok(Err(FullFetch {
                         why,
                         fetched_bytes: 0,
                     }));
@@ -125,7 +125,7 @@ impl Git<'_> {
             ) => {
                 // The connection is gone already.
                 let why = chain(&err);
-                Ok(Err(Useless {
+                Ok(Err(FullFetch {
                     why,
                     fetched_bytes: 0,
                 }))
@@ -146,7 +146,7 @@ fn build_on(
     now: i64,
     limits: &Limits,
     progress: &Arc<Progress>,
-) -> Result<Result<Built, Useless>, Error> {
+) -> Result<Result<Built, FullFetch>, Error> {
     let commit = tip.commit;
     let mut before = None;
     let receive = |wire: &mut dyn Read| {
@@ -157,7 +157,7 @@ fn build_on(
         };
         Objects::receive_onto(stock, wire, limits, progress)
     };
-    let useless = |why, fetched_bytes| Useless { why, fetched_bytes };
+    let useless = |why, fetched_bytes| FullFetch { why, fetched_bytes };
     let objects = match connection.fetch(tip, Some(base.commit), progress, receive)? {
         Ok(Ok(objects)) => objects,
         Ok(Err(why)) => return Ok(Err(useless(why, 0))),

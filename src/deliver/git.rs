@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Bridge, Silences, silences::PATIENT};
+use super::{Deliverer, Silences, silences::PATIENT};
 use crate::{
     error::{CHECK_NETWORK, Error, Silent},
     plain,
@@ -33,7 +33,7 @@ pub(super) struct Git<'a> {
 impl<'a> Git<'a> {
     /// Finds the login for the repository at `url`. Nothing is asked of its server yet.
     pub(super) async fn open(
-        bridge: &'a Bridge,
+        bridge: &'a Deliverer,
         credentials: &'a CredentialsSource,
         repository: &RepositoryName,
         url: &str,

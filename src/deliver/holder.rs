@@ -183,7 +183,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{bucket::Holding, route::Origin, table::Fault};
+    use crate::{bucket::Holding, route::Origin, table::TableFault};
 
     const OURS: &str = "https://example.backlog.com/git";
     const THEIRS: &str = "https://partner.backlog.jp/git";
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn without_the_newest_table_only_what_is_its_own_goes_on() {
         let fault = || {
-            Fault::from(Error::Routes {
+            TableFault::from(Error::Routes {
                 reason: "it is wrong".into(),
                 transient: false,
                 source: None,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bridge, Refs};
+use super::{Deliverer, Refs};
 use crate::{
     error::Error,
     push::{RefName, RepositoryName},
@@ -73,7 +73,7 @@ impl Listings {
     }
 }
 
-impl Bridge {
+impl Deliverer {
     /// Which of `names` a repository has, by a listing of what its routes want that began after `since`.
     ///
     /// # Errors

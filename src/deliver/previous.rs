@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gix::ObjectId;
 
-use super::Bridge;
+use super::Deliverer;
 use crate::{
     archive::{Delivered, Times},
     bucket::{Address, Current, Holding},
@@ -41,7 +41,7 @@ impl Previous {
     /// Why it cannot be used, in words. Nothing is lost: everything is on the Git server too.
     pub(super) async fn stock(
         &self,
-        bridge: &Bridge,
+        bridge: &Deliverer,
         at: Address<'_>,
         progress: &Arc<Progress>,
     ) -> Result<(Stock, Times), String> {

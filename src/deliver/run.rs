@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Bridge, Delivery, Success,
+    Deliverer, Delivery, Success,
     build::{Base, Built, archive_error},
     git::Git,
     holder::{Holder, Ruling},
@@ -36,7 +36,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 const REFUSED_FETCHES: u32 = 3;
 
 pub(super) struct Run<'a> {
-    bridge: &'a Bridge,
+    bridge: &'a Deliverer,
     to: &'a Destination,
     at: Address<'a>,
     git: Git<'a>,
@@ -65,7 +65,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        bridge: &'a Bridge,
+        bridge: &'a Deliverer,
         to: &'a Destination,
         git: Git<'a>,
         steps: Steps,

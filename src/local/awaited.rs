@@ -26,14 +26,14 @@ pub(super) struct AwaitedRefs {
 #[derive(Debug, Default)]
 struct Repository {
     /// By when the next look is due, and in the order in which they came.
-    jobs: BTreeMap<Place, Awaited>,
+    jobs: BTreeMap<Due, Awaited>,
     /// Where the job of a route and a ref is.
-    places: HashMap<(String, RefName), Place>,
+    places: HashMap<(String, RefName), Due>,
     /// Whether it is asked now.
     is_asked: bool,
 }
 
-type Place = (Instant, u64);
+type Due = (Instant, u64);
 
 /// The job of a ref that is looked for.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl AwaitedRefs {
     pub(super) fn due(&mut self, now: Instant) -> Vec<(RepositoryName, Vec<Awaited>)> {
         let mut due = Vec::new();
         for (name, repository) in &mut self.repositories {
-            let is_due = |(due, _): &Place| *due <= now;
+            let is_due = |(due, _): &Due| *due <= now;
             if repository.is_asked || !repository.jobs.keys().next().is_some_and(is_due) {
                 continue;
             }

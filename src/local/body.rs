@@ -42,7 +42,7 @@ const PIECES_IN_FLIGHT: usize = 4;
 const ALGORITHMS: [&str; 5] = ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"];
 
 /// A body that arrived whole and is what its sender says it is.
-pub(super) struct Received {
+pub(super) struct SavedBody {
     pub(super) bytes: NamedTempFile,
     pub(super) size: u64,
     pub(super) md5: [u8; 16],
@@ -66,7 +66,7 @@ pub(super) async fn receive<T>(
     store: &Arc<Store>,
     request: &mut S3Request<T>,
     body: Option<StreamingBlob>,
-) -> S3Result<Received> {
+) -> S3Result<SavedBody> {
     let claims = Claims {
         headers: std::mem::take(&mut request.headers),
     };
@@ -99,7 +99,7 @@ pub(super) async fn receive<T>(
     let trailers = request.trailing_headers.as_ref();
     let trailers = trailers.and_then(TrailingHeaders::take).unwrap_or_default();
     claims.check(&trailers, &md5, &checksums)?;
-    Ok(Received {
+    Ok(SavedBody {
         bytes,
         size,
         md5,

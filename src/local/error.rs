@@ -103,10 +103,10 @@ pub enum StoreError {
     /// The key makes a longer path than this system can have.
     #[error("the key is too long for this system's paths")]
     KeyTooLong,
-    /// [`Condition::Matches`](super::Condition::Matches) on an object that does not exist.
+    /// [`Precondition::Matches`](super::Precondition::Matches) on an object that does not exist.
     #[error("there is no such object")]
     NoSuchKey,
-    /// The newest version is not what the [`Condition`](super::Condition) asks for.
+    /// The newest version is not what the [`Precondition`](super::Precondition) asks for.
     #[error("the object has changed")]
     PreconditionFailed,
     /// No upload in parts of this object has this id: never begun, ended, or forgotten with a restart.

@@ -13,14 +13,14 @@ use std::{
 pub struct Fifo<B> {
     visibility: Duration,
     max_receives: Option<u32>,
-    messages: Vec<Stored<B>>,
+    messages: Vec<Held<B>>,
     /// How many messages it took, ever.
     taken: u64,
 }
 
 /// A message as the queue has it.
 #[derive(Debug)]
-struct Stored<B> {
+struct Held<B> {
     number: u64,
     body: B,
     group: String,
@@ -33,7 +33,7 @@ struct Stored<B> {
 
 /// A message as whoever received it has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received<B> {
+pub struct Lease<B> {
     /// What to name it by, until its time is up.
     pub receipt: Receipt,
     /// What it says.
@@ -77,7 +77,7 @@ impl<B: Clone> Fifo<B> {
     /// Takes a message.
     pub fn send(&mut self, body: B, group: String, now: Instant) {
         self.taken += 1;
-        self.messages.push(Stored {
+        self.messages.push(Held {
             number: self.taken,
             body,
             group,
@@ -95,7 +95,7 @@ impl<B: Clone> Fifo<B> {
         most: usize,
         visibility: Option<Duration>,
         now: Instant,
-    ) -> (Vec<Received<B>>, Vec<B>) {
+    ) -> (Vec<Lease<B>>, Vec<B>) {
         self.receive_of(most, visibility, now, |_| true)
     }
 
@@ -106,7 +106,7 @@ impl<B: Clone> Fifo<B> {
         visibility: Option<Duration>,
         now: Instant,
         wants: impl Fn(&B) -> bool,
-    ) -> (Vec<Received<B>>, Vec<B>) {
+    ) -> (Vec<Lease<B>>, Vec<B>) {
         let until = now + visibility.unwrap_or(self.visibility);
         let held = self.messages.iter().filter(|stored| stored.is_held(now));
         let locked: HashSet<String> = held.map(|stored| stored.group.clone()).collect();
@@ -133,7 +133,7 @@ impl<B: Clone> Fifo<B> {
     ///
     /// [`Expired`] if it may be somebody else's by now.
     pub fn delete(&mut self, receipt: Receipt, now: Instant) -> Result<(), Expired> {
-        let numbers = |stored: &Stored<B>| stored.number == receipt.message;
+        let numbers = |stored: &Held<B>| stored.number == receipt.message;
         let Some(index) = self.messages.iter().position(numbers) else {
             return Ok(());
         };
@@ -215,7 +215,7 @@ impl<B: Clone> Fifo<B> {
     }
 }
 
-impl<B: Clone> Stored<B> {
+impl<B: Clone> Held<B> {
     fn is_held(&self, now: Instant) -> bool {
         self.held.is_some_and(|until| now < until)
     }
@@ -225,10 +225,10 @@ impl<B: Clone> Stored<B> {
         is_this && self.is_held(now)
     }
 
-    fn hand_out(&mut self, until: Instant, now: Instant) -> Received<B> {
+    fn hand_out(&mut self, until: Instant, now: Instant) -> Lease<B> {
         self.receives += 1;
         self.held = Some(until);
-        Received {
+        Lease {
             receipt: Receipt {
                 message: self.number,
                 receives: self.receives,
@@ -248,7 +248,7 @@ mod tests {
 
     const HELD: Duration = Duration::from_secs(30);
 
-    fn bodies(received: &(Vec<Received<&'static str>>, Vec<&'static str>)) -> Vec<&'static str> {
+    fn bodies(received: &(Vec<Lease<&'static str>>, Vec<&'static str>)) -> Vec<&'static str> {
         received.0.iter().map(|message| message.body).collect()
     }
 

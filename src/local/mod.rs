@@ -28,10 +28,10 @@ mod version;
 
 pub use self::{
     error::StoreError,
-    fifo::{Expired, Fifo, Receipt, Received},
+    fifo::{Expired, Fifo, Lease, Receipt},
     hooks::serve_hooks,
-    queue::{LocalQueue, Told},
+    queue::{JobEnded, LocalQueue},
     server::{EmbeddedS3, Patience, serve, service},
-    store::{Condition, Store},
+    store::{Precondition, Store},
     version::{Content, Version},
 };

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     awaited::{Awaited, AwaitedRefs},
-    fifo::{Fifo, Receipt, Received},
+    fifo::{Fifo, Lease, Receipt},
     turns::Turns,
 };
 use crate::{
@@ -47,7 +47,7 @@ pub struct LocalQueue(Arc<Shared>);
 struct Shared {
     worker: Arc<Worker>,
     jobs: Mutex<Jobs>,
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedSender<JobEnded>,
     /// A job came, or a worker is free.
     changed: Notify,
     stopping: watch::Sender<bool>,
@@ -64,7 +64,7 @@ struct Jobs {
 
 /// What became of a job.
 #[derive(Debug)]
-pub struct Told {
+pub struct JobEnded {
     /// What became of the object.
     pub report: Report,
     /// When it is tried again, if it is.
@@ -74,7 +74,7 @@ pub struct Told {
 impl LocalQueue {
     /// A queue whose jobs `worker` handles, and where what became of them is told.
     #[must_use]
-    pub fn start(worker: Arc<Worker>) -> (Self, mpsc::UnboundedReceiver<Told>) {
+    pub fn start(worker: Arc<Worker>) -> (Self, mpsc::UnboundedReceiver<JobEnded>) {
         let (told, tales) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             worker,
@@ -242,7 +242,7 @@ impl Shared {
             let group = received.group.clone();
             let (job, known) = (&received.body, Arc::clone(&progress));
             queue.turns.begin(group.clone(), job, &open, known);
-            let turn = Turn::begin(Arc::clone(self), group);
+            let turn = Handling::begin(Arc::clone(self), group);
             tokio::spawn(turn.handle(received, progress));
         }
         queue.hurry(now);
@@ -279,7 +279,7 @@ impl Shared {
                 (Sight::Missing, None) => Report::gone(&job.route, &job.repository, &job.ref_name),
             };
             let again = None;
-            self.told.send(Told { report, again }).ok();
+            self.told.send(JobEnded { report, again }).ok();
         }
         queue.awaited.asked(&repository, again);
         let forgotten = queue.awaited.forgotten();
@@ -294,18 +294,18 @@ impl Shared {
 }
 
 /// A worker's turn. However it ends, the next one may begin.
-struct Turn {
+struct Handling {
     shared: Arc<Shared>,
     group: String,
 }
 
-impl Turn {
+impl Handling {
     fn begin(shared: Arc<Shared>, group: String) -> Self {
         shared.running.send_modify(|running| *running += 1);
         Self { shared, group }
     }
 
-    async fn handle(self, received: Received<Job>, progress: Arc<Progress>) {
+    async fn handle(self, received: Lease<Job>, progress: Arc<Progress>) {
         if let Some(parked) = Parked::of(&received.body, received.sent.elapsed()) {
             return self.wait(parked, received.receipt);
         }
@@ -333,11 +333,11 @@ impl Turn {
         let report = handled.report;
         let again = (report.again || is_lost).then_some(rest);
         // With nobody listening there is nothing to tell.
-        self.shared.told.send(Told { report, again }).ok();
+        self.shared.told.send(JobEnded { report, again }).ok();
     }
 }
 
-impl Turn {
+impl Handling {
     /// Has a parked job wait on, or its second look be taken.
     fn wait(self, parked: Parked, receipt: Receipt) {
         let (mut queue, now) = (self.shared.jobs(), Instant::now());
@@ -352,7 +352,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Handling {
     fn drop(&mut self) {
         self.shared.jobs().turns.end(&self.group);
         self.shared.running.send_modify(|running| *running -= 1);

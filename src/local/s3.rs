@@ -24,9 +24,9 @@ use s3s::{
 };
 
 use super::{
-    body::{self, Received},
+    body::{self, SavedBody},
     error::StoreError,
-    store::{Condition, Store},
+    store::{Precondition, Store},
     uploads::{Uploads, hex},
     version::{Content, Version},
 };
@@ -105,7 +105,7 @@ impl S3 for Operations {
         )?;
         let received = body::receive(&self.store, &mut request, body).await?;
         let input = request.input;
-        let Received {
+        let SavedBody {
             bytes,
             size,
             md5,
@@ -241,7 +241,7 @@ impl S3 for Operations {
                 ..DeleteObjectOutput::default()
             }));
         };
-        if condition != Condition::None {
+        if condition != Precondition::None {
             return Err(s3_error!(
                 NotImplemented,
                 "a version is deleted by its id alone"
@@ -369,11 +369,13 @@ impl S3 for Operations {
 pub(super) fn condition(
     if_match: Option<&ETagCondition>,
     if_none_match: Option<&ETagCondition>,
-) -> S3Result<Condition> {
+) -> S3Result<Precondition> {
     match (if_match, if_none_match) {
-        (None, None) => Ok(Condition::None),
-        (None, Some(ETagCondition::Any)) => Ok(Condition::Absent),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(Condition::Matches(etag.value().to_owned())),
+        (None, None) => Ok(Precondition::None),
+        (None, Some(ETagCondition::Any)) => Ok(Precondition::Absent),
+        (Some(ETagCondition::ETag(etag)), None) => {
+            Ok(Precondition::Matches(etag.value().to_owned()))
+        }
         _ => Err(s3_error!(
             NotImplemented,
             "a write takes If-Match with an ETag, or If-None-Match with *"

@@ -168,7 +168,7 @@ pub async fn serve<S, B>(
 {
     let (closing, close) = watch::channel(());
     let mut connections = JoinSet::new();
-    let mut known: VecDeque<Known> = VecDeque::new();
+    let mut known: VecDeque<Connection> = VecDeque::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -188,7 +188,7 @@ pub async fn serve<S, B>(
                 let asked = Arc::new(AtomicUsize::new(0));
                 let (service, running) = (service.clone(), Arc::clone(&asked));
                 let service = service_fn(move |request| {
-                    let turn = Turn::begin(&running);
+                    let turn = Running::begin(&running);
                     let answer = service.call(request);
                     async move {
                         let answer = answer.await;
@@ -215,7 +215,7 @@ pub async fn serve<S, B>(
                     };
                 });
                 if patience.connections < usize::MAX {
-                    known.push_back(Known { task, asked });
+                    known.push_back(Connection { task, asked });
                 }
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -230,13 +230,13 @@ pub async fn serve<S, B>(
 }
 
 /// A connection, and how many requests it has under way.
-struct Known {
+struct Connection {
     task: AbortHandle,
     asked: Arc<AtomicUsize>,
 }
 
 /// Ends the oldest connection that does not ask for anything now.
-fn make_room(known: &mut VecDeque<Known>) {
+fn make_room(known: &mut VecDeque<Connection>) {
     known.retain(|connection| !connection.task.is_finished());
     let idle = known
         .iter()
@@ -247,16 +247,16 @@ fn make_room(known: &mut VecDeque<Known>) {
 }
 
 /// A request under way, however it ends.
-struct Turn(Arc<AtomicUsize>);
+struct Running(Arc<AtomicUsize>);
 
-impl Turn {
+impl Running {
     fn begin(asked: &Arc<AtomicUsize>) -> Self {
         asked.fetch_add(1, Relaxed);
         Self(Arc::clone(asked))
     }
 }
 
-impl Drop for Turn {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -60,7 +60,7 @@ pub struct Store {
 
 /// What must be true of the newest version for a write to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
+pub enum Precondition {
     /// Write in any case.
     None,
     /// There is no object (`If-None-Match: *`).
@@ -163,7 +163,7 @@ impl Store {
         key: &str,
         bytes: NamedTempFile,
         content: Content,
-        condition: &Condition,
+        condition: &Precondition,
     ) -> Result<Version, StoreError> {
         // The slow part, while others may still read and write.
         sync(bytes.path())?;
@@ -179,7 +179,7 @@ impl Store {
         &self,
         bucket: &str,
         key: &str,
-        condition: &Condition,
+        condition: &Precondition,
     ) -> Result<Version, StoreError> {
         self.commit(bucket, key, None, condition)
     }
@@ -331,7 +331,7 @@ impl Store {
         bucket: &str,
         key: &str,
         object: Option<(NamedTempFile, Content)>,
-        condition: &Condition,
+        condition: &Precondition,
     ) -> Result<Version, StoreError> {
         let _alone = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         self.is_ours()?;
@@ -388,7 +388,7 @@ impl Store {
     }
 }
 
-impl Condition {
+impl Precondition {
     fn check(&self, newest: Option<Version>) -> Result<(), StoreError> {
         let current = newest.and_then(|newest| newest.content);
         match (self, current) {
@@ -441,7 +441,7 @@ mod tests {
     const BUCKET: &str = "sources";
     const KEY: &str = "web/main.zip";
 
-    fn put(store: &Store, text: &str, condition: &Condition) -> Result<Version, StoreError> {
+    fn put(store: &Store, text: &str, condition: &Precondition) -> Result<Version, StoreError> {
         let mut bytes = store.temporary()?;
         bytes.write_all(text.as_bytes()).unwrap();
         let content = Content {
@@ -475,7 +475,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         for n in 0..12 {
-            put(&store, &n.to_string(), &Condition::None).unwrap();
+            put(&store, &n.to_string(), &Precondition::None).unwrap();
         }
         let newest = store.version(BUCKET, KEY, None).unwrap();
         drop(store);
@@ -490,7 +490,7 @@ mod tests {
     fn of_many_writers_with_one_condition_one_wins() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let mut condition = Condition::Absent;
+        let mut condition = Precondition::Absent;
         for round in 1..=3 {
             let won: Vec<Version> = thread::scope(|scope| {
                 let (store, condition) = (&store, &condition);
@@ -508,7 +508,7 @@ mod tests {
             });
             assert_eq!(won.len(), 1);
             assert_eq!(store.versions(BUCKET, KEY).unwrap().len(), round);
-            condition = Condition::Matches(won[0].content.clone().unwrap().etag);
+            condition = Precondition::Matches(won[0].content.clone().unwrap().etag);
         }
     }
 
@@ -516,14 +516,14 @@ mod tests {
     fn a_delete_marker_counts_as_no_object() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let first = put(&store, "first", &Condition::Absent).unwrap();
-        let marker = store.delete(BUCKET, KEY, &Condition::None).unwrap();
-        let matches = Condition::Matches("etag of first".into());
+        let first = put(&store, "first", &Precondition::Absent).unwrap();
+        let marker = store.delete(BUCKET, KEY, &Precondition::None).unwrap();
+        let matches = Precondition::Matches("etag of first".into());
         assert!(matches!(
             put(&store, "second", &matches),
             Err(StoreError::NoSuchKey)
         ));
-        put(&store, "second", &Condition::Absent).unwrap();
+        put(&store, "second", &Precondition::Absent).unwrap();
         assert_eq!(
             texts(&store),
             [Some("second".into()), None, Some("first".into())]
@@ -540,7 +540,7 @@ mod tests {
     fn a_removed_object_leaves_no_folder_but_its_bucket() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let version = put(&store, "text", &Condition::None).unwrap();
+        let version = put(&store, "text", &Precondition::None).unwrap();
         store.remove(BUCKET, KEY, &version.version_id).unwrap();
         assert_eq!(fs::read_dir(dir.path().join(BUCKET)).unwrap().count(), 0);
         assert_eq!(store.buckets().unwrap(), [BUCKET]);
@@ -550,7 +550,7 @@ mod tests {
     fn what_a_killed_process_left_is_gone_at_the_next_open() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        put(&store, "whole", &Condition::None).unwrap();
+        put(&store, "whole", &Precondition::None).unwrap();
         let half = store.tmp().join("half");
         fs::create_dir(&half).unwrap();
         fs::write(half.join("main.zip"), "ha").unwrap();
@@ -569,7 +569,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let keys = ["a", "a/", "a//b", "a/b", "a/b/c", "あ", "../a"];
         for key in keys {
-            store.delete(BUCKET, key, &Condition::None).unwrap();
+            store.delete(BUCKET, key, &Precondition::None).unwrap();
         }
         let mut expected = keys.map(String::from);
         expected.sort_unstable();

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     error::StoreError,
-    store::{Condition, Store},
+    store::{Precondition, Store},
     version::{Content, Version},
 };
 
@@ -119,7 +119,7 @@ impl Uploads {
         store: &Store,
         target: (&str, &str, &str),
         parts: &[Named],
-        condition: &Condition,
+        condition: &Precondition,
     ) -> Result<Version, StoreError> {
         self.with(target, |_| ())?;
         // Out of reach while it is put together: a second completion must not make a second version.
@@ -142,7 +142,7 @@ impl Upload {
         &self,
         store: &Store,
         named: &[Named],
-        condition: &Condition,
+        condition: &Precondition,
     ) -> Result<Version, StoreError> {
         if !named.is_sorted_by(|one, next| one.number < next.number) {
             return Err(StoreError::InvalidPartOrder);

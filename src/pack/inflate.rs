@@ -8,7 +8,7 @@ use super::{CHUNK, PackError, stream::Stream};
 use crate::progress::Progress;
 
 /// Where deflated bytes come from.
-pub(super) trait Source {
+pub(super) trait DeflatedBytes {
     /// Bytes that were not consumed yet; none at the end.
     fn peek(&mut self) -> Result<&[u8], PackError>;
 
@@ -17,7 +17,7 @@ pub(super) trait Source {
 }
 
 /// Why a stream cannot be inflated.
-pub(super) enum Fault {
+pub(super) enum Uninflatable {
     /// Its bytes cannot be read.
     Source(PackError),
     /// It ends early.
@@ -54,11 +54,11 @@ impl Inflater {
     /// Inflates a stream that must hold `size` bytes, and shows these to `each`. Returns how many bytes the stream has.
     pub(super) fn inflate(
         &mut self,
-        from: &mut impl Source,
+        from: &mut impl DeflatedBytes,
         size: u64,
         mut each: impl FnMut(&[u8]),
-    ) -> Result<u64, Fault> {
-        let wrong = |why: &dyn fmt::Display| Fault::Wrong(why.to_string());
+    ) -> Result<u64, Uninflatable> {
+        let wrong = |why: &dyn fmt::Display| Uninflatable::Wrong(why.to_string());
         self.zlib.reset(self.framing == Framing::Zlib);
         loop {
             let bytes = from.peek()?;
@@ -81,7 +81,7 @@ impl Inflater {
                 }
                 Status::StreamEnd => return Ok(after.0),
                 Status::Ok | Status::BufError if consumed > 0 || produced > 0 => {}
-                Status::Ok | Status::BufError if at_end => return Err(Fault::Truncated),
+                Status::Ok | Status::BufError if at_end => return Err(Uninflatable::Truncated),
                 Status::Ok | Status::BufError => return Err(wrong(&"does not go on")),
             }
         }
@@ -92,14 +92,14 @@ impl Inflater {
     }
 }
 
-impl From<PackError> for Fault {
+impl From<PackError> for Uninflatable {
     fn from(err: PackError) -> Self {
         Self::Source(err)
     }
 }
 
 /// A stream in a file.
-pub(super) struct Stored<'a> {
+pub(super) struct StoredStream<'a> {
     file: &'a File,
     /// What was not read yet.
     offset: u64,
@@ -111,7 +111,7 @@ pub(super) struct Stored<'a> {
     progress: Option<&'a Progress>,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> StoredStream<'a> {
     /// `buffer` is for what is read at a time. Reading ends when `progress` is stopped.
     pub(super) fn new(
         file: &'a File,
@@ -131,7 +131,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-impl Source for Stored<'_> {
+impl DeflatedBytes for StoredStream<'_> {
     fn peek(&mut self) -> Result<&[u8], PackError> {
         if self.from == self.to && self.offset < self.end {
             if self.progress.is_some_and(Progress::is_stopped) {

@@ -17,7 +17,7 @@ use super::{
     budget::Budget,
     delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
     digest::Digest,
-    inflate::{Fault, Framing, Inflater, Source},
+    inflate::{DeflatedBytes, Framing, Inflater, Uninflatable},
     stream::{Place, Stream},
 };
 use crate::{limits::within, progress::Progress};
@@ -32,7 +32,7 @@ const TRAILER_LEN: usize = 20;
 const ENTRY_HEADER_LEN: usize = 40;
 
 /// A pack on disk, its whole objects verified, its deltas found.
-pub(super) struct Received {
+pub(super) struct IncomingPack {
     pub(super) pack: File,
     pub(super) pack_bytes: u64,
     pub(super) index: HashMap<ObjectId, Object>,
@@ -45,7 +45,7 @@ pub(super) struct Received {
 pub(super) struct Delta {
     /// Offset of the entry, by which others name it as their base.
     pub(super) offset: u64,
-    pub(super) base: Base,
+    pub(super) base: DeltaBase,
     /// The instructions, deflated.
     pub(super) stream: Stream,
     /// Size of the instructions in bytes.
@@ -54,7 +54,7 @@ pub(super) struct Delta {
     pub(super) result_size: u64,
 }
 
-pub(super) enum Base {
+pub(super) enum DeltaBase {
     Offset(u64),
     Id(ObjectId),
 }
@@ -63,14 +63,14 @@ pub(super) fn receive(
     wire: &mut dyn Read,
     budget: &Budget<'_>,
     progress: &Progress,
-) -> Result<Received, PackError> {
+) -> Result<IncomingPack, PackError> {
     let mut input = Input::new(wire, budget.limits.pack_bytes, progress)?;
     let objects = input.pack_header()?;
     // Every entry is a file in at least no folder of its own, at most one new folder.
     let most = u64::from(budget.limits.entries) * 2 + OTHER_OBJECTS;
     within("the number of objects", objects.into(), "MAX_ENTRIES", most)?;
 
-    let mut received = Received {
+    let mut received = IncomingPack {
         pack: input.file.try_clone().map_err(PackError::Disk)?,
         pack_bytes: 0,
         index: HashMap::new(),
@@ -111,13 +111,13 @@ pub(super) fn receive(
                 received.index.insert(id, Object::Plain(kind, bytes.into()));
                 continue;
             }
-            Header::OfsDelta { base_distance } => Base::Offset(
+            Header::OfsDelta { base_distance } => DeltaBase::Offset(
                 offset
                     .checked_sub(base_distance)
                     .filter(|_| base_distance > 0)
                     .ok_or_else(|| PackError::damaged("a base before the pack's start"))?,
             ),
-            Header::RefDelta { base_id } => Base::Id(base_id),
+            Header::RefDelta { base_id } => DeltaBase::Id(base_id),
         };
         let mut head = Vec::with_capacity(DELTA_HEADER_LEN);
         let stream = inflate(&mut inflater, &mut input, size, |bytes| {
@@ -259,7 +259,7 @@ impl<'a> Input<'a> {
     }
 }
 
-impl Source for Input<'_> {
+impl DeflatedBytes for Input<'_> {
     fn peek(&mut self) -> Result<&[u8], PackError> {
         self.peek(1)
     }
@@ -287,8 +287,8 @@ fn inflate(
             offset: start + ZLIB_HEADER_LEN,
             len: len - ZLIB_HEADER_LEN - ADLER32_LEN,
         }),
-        Err(Fault::Source(err)) => Err(err),
-        Err(Fault::Truncated) => Err(PackError::Truncated),
-        Err(Fault::Wrong(why)) => Err(PackError::damaged(format_args!("an object {why}"))),
+        Err(Uninflatable::Source(err)) => Err(err),
+        Err(Uninflatable::Truncated) => Err(PackError::Truncated),
+        Err(Uninflatable::Wrong(why)) => Err(PackError::damaged(format_args!("an object {why}"))),
     }
 }

@@ -23,7 +23,7 @@ use super::{
     budget::Budget,
     delta,
     digest::Digest,
-    receive::{Base, Delta, Received},
+    receive::{Delta, DeltaBase, IncomingPack},
     spool::{SAMPLE_BYTES, Spool},
     stock::{Stock, most_deflated},
     stream::{Place, Stream, StreamReader},
@@ -37,12 +37,12 @@ const LARGE: u64 = 4 << 20;
 
 /// Applies every delta of `received`, to objects of the pack or of `stock`.
 pub(super) fn resolve(
-    received: Received,
+    received: IncomingPack,
     stock: Option<Stock>,
     budget: &Budget<'_>,
     progress: &Progress,
 ) -> Result<Objects, PackError> {
-    let Received {
+    let IncomingPack {
         pack,
         pack_bytes,
         mut index,
@@ -52,8 +52,8 @@ pub(super) fn resolve(
     let mut children = Children::default();
     for (n, delta) in deltas.iter().enumerate() {
         match delta.base {
-            Base::Offset(offset) => children.by_offset.entry(offset).or_default().push(n),
-            Base::Id(id) => children.by_id.entry(id).or_default().push(n),
+            DeltaBase::Offset(offset) => children.by_offset.entry(offset).or_default().push(n),
+            DeltaBase::Id(id) => children.by_id.entry(id).or_default().push(n),
         }
     }
     let in_stock = |id: &ObjectId| stock.as_ref().is_some_and(|stock| stock.get(id).is_some());

@@ -16,7 +16,7 @@ use super::{
     Blob, CHUNK, MAX_THREADS, Object, PackError,
     budget::Budget,
     digest::Digest,
-    inflate::{Fault, Framing, Inflater, Stored},
+    inflate::{Framing, Inflater, StoredStream, Uninflatable},
     stream::{Place, Stream},
 };
 use crate::{
@@ -231,14 +231,17 @@ impl<'a> Checker<'a> {
         if blob.size == 0 && blob.stream.len == 0 {
             return Ok(digest.finish(blob.stream)?);
         }
-        let mut stored = Stored::new(self.file, blob.stream, &mut self.buffer, Some(progress));
+        let mut stored =
+            StoredStream::new(self.file, blob.stream, &mut self.buffer, Some(progress));
         let each = |bytes: &[u8]| digest.update(bytes);
         match self.inflater.inflate(&mut stored, blob.size, each) {
             Ok(len) if len == blob.stream.len => {}
             Ok(_) => return Err(damaged(id, "its deflate stream has another size")),
-            Err(Fault::Source(err)) => return Err(err.into()),
-            Err(Fault::Truncated) => return Err(damaged(id, "its deflate stream ends early")),
-            Err(Fault::Wrong(why)) => return Err(damaged(id, format_args!("it {why}"))),
+            Err(Uninflatable::Source(err)) => return Err(err.into()),
+            Err(Uninflatable::Truncated) => {
+                return Err(damaged(id, "its deflate stream ends early"));
+            }
+            Err(Uninflatable::Wrong(why)) => return Err(damaged(id, format_args!("it {why}"))),
         }
         Ok(digest.finish(blob.stream)?)
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{
     CHUNK, PackError,
-    inflate::{Fault, Framing, Inflater, Stored},
+    inflate::{Framing, Inflater, StoredStream, Uninflatable},
 };
 
 /// Where a raw deflate stream stands (no zlib header, no Adler-32).
@@ -57,11 +57,11 @@ impl StreamReader {
         size: u64,
     ) -> Result<Vec<u8>, PackError> {
         let mut out = Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
-        let mut stored = Stored::new(file, stream, &mut self.buffer, None);
+        let mut stored = StoredStream::new(file, stream, &mut self.buffer, None);
         let each = |bytes: &[u8]| out.extend_from_slice(bytes);
         match self.inflater.inflate(&mut stored, size, each) {
             Ok(len) if len == stream.len => Ok(out),
-            Err(Fault::Source(err)) => Err(err),
+            Err(Uninflatable::Source(err)) => Err(err),
             _ => Err(PackError::damaged("an object changed while it was read")),
         }
     }

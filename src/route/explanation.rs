@@ -11,12 +11,12 @@ pub struct Explanation {
     /// The route's name.
     pub route: String,
     /// What it does with the ref, or why it does not take it.
-    pub verdict: Verdict,
+    pub outcome: Match,
 }
 
 /// See [`Explanation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Match {
     /// The ref is delivered.
     Writes {
         /// To this bucket.
@@ -46,28 +46,28 @@ impl RouteTable {
             .iter()
             .map(|route| Explanation {
                 route: route.name.clone(),
-                verdict: route.verdict(repository, ref_name),
+                outcome: route.outcome(repository, ref_name),
             })
             .collect()
     }
 }
 
 impl Route {
-    fn verdict(&self, repository: &RepositoryName, ref_name: &RefName) -> Verdict {
+    fn outcome(&self, repository: &RepositoryName, ref_name: &RefName) -> Match {
         if self.repository != *repository {
             let wanted = self.repository.clone();
-            return Verdict::OtherRepository { wanted };
+            return Match::OtherRepository { wanted };
         }
         if !self.pattern.matches(ref_name) {
             let wanted = self.pattern.clone();
-            return Verdict::OtherRef { wanted };
+            return Match::OtherRef { wanted };
         }
         match self.key(ref_name) {
-            Ok(key) => Verdict::Writes {
+            Ok(key) => Match::Writes {
                 bucket: self.bucket.clone(),
                 key,
             },
-            Err(error) => Verdict::NoKey(error),
+            Err(error) => Match::NoKey(error),
         }
     }
 }
@@ -75,13 +75,13 @@ impl Route {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.route)?;
-        match &self.verdict {
-            Verdict::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
-            Verdict::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
-            Verdict::OtherRepository { wanted } => {
+        match &self.outcome {
+            Match::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
+            Match::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
+            Match::OtherRepository { wanted } => {
                 write!(f, "does not match: takes the repository {wanted}")
             }
-            Verdict::OtherRef { wanted } => write!(f, "does not match: takes {wanted}"),
+            Match::OtherRef { wanted } => write!(f, "does not match: takes {wanted}"),
         }
     }
 }

@@ -107,7 +107,7 @@ impl State {
 
 /// The secret's text. Other fields are ignored.
 #[derive(Deserialize)]
-struct Stored {
+struct StoredLogin {
     username: String,
     password: String,
 }
@@ -245,7 +245,8 @@ fn permanent(reason: String) -> SecretError {
 
 fn parse(name: &str, text: Option<&Password>) -> Result<Login, SecretError> {
     // What serde says of it may repeat a part.
-    let stored: Option<Stored> = text.and_then(|text| serde_json::from_str(text.reveal()).ok());
+    let stored: Option<StoredLogin> =
+        text.and_then(|text| serde_json::from_str(text.reveal()).ok());
     let stored = stored.filter(|stored| !stored.username.is_empty() && !stored.password.is_empty());
     let stored = stored.ok_or_else(|| {
         permanent(format!(

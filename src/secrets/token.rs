@@ -55,17 +55,17 @@ enum Source {
     Secret {
         name: String,
         vault: Vault,
-        known: Mutex<Option<Known>>,
+        known: Mutex<Option<KnownTokens>>,
     },
 }
 
 #[derive(Debug)]
-struct Known {
+struct KnownTokens {
     tokens: Vec<Token>,
     at: Instant,
 }
 
-impl Known {
+impl KnownTokens {
     fn admits(&self, candidate: &str) -> bool {
         // All of them are compared, whatever the first one says.
         self.tokens
@@ -127,7 +127,7 @@ impl Tokens {
         match read(vault, name).await {
             Ok(tokens) => {
                 let at = Instant::now();
-                Ok(known.insert(Known { tokens, at }).admits(candidate))
+                Ok(known.insert(KnownTokens { tokens, at }).admits(candidate))
             }
             Err(err) => {
                 let err = Error::Token {

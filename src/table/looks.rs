@@ -19,28 +19,28 @@ pub enum Reading {
         /// The newest table before it that is one, as far as it is known.
         last: Option<Arc<RouteTable>>,
         /// What is wrong.
-        fault: Fault,
+        fault: TableFault,
     },
     /// It cannot be read now.
     Unread {
         /// The last one that was read.
         last: Option<Arc<RouteTable>>,
         /// What is in the way.
-        fault: Fault,
+        fault: TableFault,
     },
 }
 
 /// Why there is no newest table. A clone is the same fault.
 #[derive(Debug, Clone)]
-pub struct Fault(Arc<Error>);
+pub struct TableFault(Arc<Error>);
 
-impl From<Error> for Fault {
+impl From<Error> for TableFault {
     fn from(err: Error) -> Self {
         Self(err.into())
     }
 }
 
-impl Fault {
+impl TableFault {
     /// The fault as the error of whoever cannot do without the newest table. That somebody mends it is waited for.
     #[must_use]
     pub fn error(&self) -> Error {
@@ -74,7 +74,7 @@ impl Reading {
     }
 }
 
-impl Fault {
+impl TableFault {
     /// The fault as it was found.
     #[must_use]
     pub fn cause(&self) -> &Error {
@@ -88,7 +88,7 @@ pub struct Looks {
     /// What the version seen last is compared by, good or not: an entity tag, or the text itself.
     version: Option<String>,
     /// What is wrong with it, if it is not `good`.
-    spoiled: Option<Fault>,
+    spoiled: Option<TableFault>,
     /// The last table that was of use.
     good: Option<Arc<RouteTable>>,
 }
@@ -99,15 +99,15 @@ pub enum Seen {
     /// The version that was seen last.
     Same,
     /// Nothing, and maybe there never was anything. If there was, this is what is wrong.
-    Missing(Fault),
+    Missing(TableFault),
     /// That it was deleted.
-    Deleted(Fault),
+    Deleted(TableFault),
     /// Another version, which is a table.
     Table(Arc<RouteTable>, String),
     /// Another version, which is none.
-    NoTable(Fault, String),
+    NoTable(TableFault, String),
     /// Nothing: the source cannot be asked.
-    Unread(Fault),
+    Unread(TableFault),
 }
 
 /// What somebody should be told of after a look.
@@ -118,9 +118,9 @@ pub enum News {
     /// There is a new table.
     Table(Arc<RouteTable>),
     /// What is stored is of no use any more.
-    Spoiled(Fault),
+    Spoiled(TableFault),
     /// It cannot be read.
-    Unread(Fault),
+    Unread(TableFault),
 }
 
 impl Looks {

@@ -12,7 +12,7 @@ use super::Worker;
 use crate::{
     bucket::Current,
     deadline::within,
-    deliver::{Bridge, Refs, holder::Holder, too_many, wanted},
+    deliver::{Deliverer, Refs, holder::Holder, too_many, wanted},
     error::Error,
     outcome::{Report, millis},
     plain,
@@ -100,7 +100,7 @@ impl Worker {
 impl Swept {
     async fn all(
         &mut self,
-        bridge: &Bridge,
+        bridge: &Deliverer,
         table: &RouteTable,
         request_id: &str,
         deadline: Option<Instant>,
@@ -145,7 +145,7 @@ impl Swept {
 
     async fn repository(
         &mut self,
-        bridge: &Bridge,
+        bridge: &Deliverer,
         table: &RouteTable,
         group: &Group<'_>,
         (deadline, is_patient): (Option<Instant>, bool),
@@ -283,7 +283,7 @@ impl std::fmt::Display for Swept {
 
 /// Whether the object is not what its ref is, and the route's `sweep` wants to know.
 async fn has_drifted(
-    bridge: &Bridge,
+    bridge: &Deliverer,
     table: &RouteTable,
     route: &Route,
     to: &Destination,

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use backlog_bridge::{
-    local::{Fifo, Received},
+    local::{Fifo, Lease},
     queue::{Job, LOOKS, Recheck, next_look},
     worker::look::overdue,
 };
@@ -26,7 +26,7 @@ const MESSAGE: Duration = Duration::from_millis(40);
 type Next = fn(Duration) -> Option<Duration>;
 
 struct Worker {
-    busy: Option<(Duration, Received<Job>, Turn)>,
+    busy: Option<(Duration, Lease<Job>, Turn)>,
     /// When its last listing began.
     listing: Option<Duration>,
     /// When a ref was missing last.
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// What a worker makes of a message, and how long that takes.
-    fn handle(&mut self, worker: usize, message: &Received<Job>) -> (Duration, Turn) {
+    fn handle(&mut self, worker: usize, message: &Lease<Job>) -> (Duration, Turn) {
         let (job, sent) = (&message.body, message.sent.duration_since(self.start));
         let age = self.now.checked_sub(sent).unwrap();
         let (listed, missed) = (self.workers[worker].listing, self.workers[worker].missed);

@@ -237,3 +237,29 @@ fn every_test_and_file_that_the_threat_model_names_is_there() {
     println!("{tests} tests, {files} files");
     assert!(tests > 15 && files > 15);
 }
+
+/// The fuzz targets have a lock file of their own. What they try is what is shipped.
+#[test]
+fn the_fuzz_targets_are_made_of_the_same_versions() {
+    let versions = |path: &str| -> BTreeSet<(String, String)> {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+        let packages = text.split("[[package]]").skip(1);
+        let packages = packages.map(|package| {
+            let field = |name: &str| {
+                let mut lines = package.lines();
+                let line = lines.find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+                line.unwrap().trim_end_matches('"').to_owned()
+            };
+            (field("name"), field("version"))
+        });
+        packages.collect()
+    };
+    let (product, fuzz) = (versions("Cargo.lock"), versions("fuzz/Cargo.lock"));
+    let names: BTreeSet<_> = product.iter().map(|(name, _)| name).collect();
+    let others = fuzz.difference(&product);
+    let drifted: Vec<_> = others.filter(|(name, _)| names.contains(name)).collect();
+    assert!(
+        drifted.is_empty(),
+        "cp Cargo.lock fuzz/ && cargo metadata --manifest-path fuzz/Cargo.toml: {drifted:?}"
+    );
+}

@@ -12,9 +12,9 @@ use std::{
 
 use backlog_bridge::{
     bucket::S3,
-    deliver::{Bridge, step::SECOND_LOOK},
+    deliver::{Deliverer, step::SECOND_LOOK},
     limits::Limits,
-    local::{Fifo, Receipt, Received},
+    local::{Fifo, Lease, Receipt},
     outcome::{Outcome, Report, SeenBack},
     progress::Progress,
     queue::Job,
@@ -106,7 +106,7 @@ impl World {
         let client = S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY);
         let mut world = Self {
             worker: Worker {
-                bridge: Bridge {
+                bridge: Deliverer {
                     s3: client,
                     table: Arc::new(LiveTable::in_file(table_file.clone(), Some(BUCKET.into()))),
                     logins: Arc::default(),
@@ -169,7 +169,7 @@ impl World {
 
     /// Has the queue take the `nth` event, and gives out the message whose turn it is. Without one, time passes until the
     /// next one comes again.
-    fn take(&mut self, nth: usize) -> Option<Received<Job>> {
+    fn take(&mut self, nth: usize) -> Option<Lease<Job>> {
         if !self.coming.is_empty() {
             let job = self.coming.remove(nth % self.coming.len());
             let group = job.group();
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    fn attempt(&self, received: &Received<Job>) -> Attempt {
+    fn attempt(&self, received: &Lease<Job>) -> Attempt {
         Attempt {
             tries: received.receives,
             is_last: received.receives == TRIES,
@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    fn handled(&mut self, received: &Received<Job>, Handled { report, end, more }: &Handled) {
+    fn handled(&mut self, received: &Lease<Job>, Handled { report, end, more }: &Handled) {
         self.coming.extend(more.iter().cloned());
         self.counted(report);
         let expected = match &report.error {

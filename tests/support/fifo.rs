@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use backlog_bridge::local::{Expired, Fifo, Receipt, Received};
+use backlog_bridge::local::{Expired, Fifo, Lease, Receipt};
 use s3s::crypto::{Checksum, Md5};
 use uuid::Uuid;
 
@@ -56,7 +56,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    fn message(received: &Received<Self>, queue: &str, now: Instant) -> Message {
+    fn message(received: &Lease<Self>, queue: &str, now: Instant) -> Message {
         let Self {
             accepted,
             sent,

@@ -10,7 +10,7 @@ use std::{
 use backlog_bridge::{
     bucket::S3,
     deliver::{
-        Bridge, Delivery, Success,
+        Deliverer, Delivery, Success,
         step::{Hints, SecondLook},
     },
     error::chain,
@@ -31,7 +31,7 @@ pub struct World {
     pub upstream: Upstream,
     pub repository: Repository,
     pub s3: TestS3,
-    pub bridge: Bridge,
+    pub bridge: Deliverer,
     /// What a look at the tip is.
     pub second_look: SecondLook,
     /// Where the bridge reads its table.
@@ -65,7 +65,7 @@ impl World {
         let table_file = upstream.root().join("routes.toml");
         let table = store(&table_file, text);
         let s3 = TestS3::start().await;
-        let bridge = Bridge {
+        let bridge = Deliverer {
             s3: S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY),
             table: LiveTable::in_file(table_file.clone(), Some(BUCKET.into())).into(),
             logins: Arc::default(),
@@ -97,8 +97,8 @@ impl World {
     }
 
     /// A bridge like this one in another process.
-    pub fn rival(&self) -> Bridge {
-        Bridge {
+    pub fn rival(&self) -> Deliverer {
+        Deliverer {
             s3: self.bridge.s3.clone(),
             table: LiveTable::in_file(self.table_file.clone(), Some(BUCKET.into())).into(),
             logins: Arc::default(),

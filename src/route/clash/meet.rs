@@ -15,13 +15,13 @@ pub(super) struct Meeting {
 
 /// A place in both forms at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
+struct Position {
     at: [usize; 2],
     names: [Name; 2],
 }
 
 struct Step {
-    to: Place,
+    to: Position,
     from: usize,
     taken: Option<char>,
 }
@@ -33,7 +33,7 @@ pub(super) fn meet(
     left: &mut usize,
 ) -> Result<Option<Meeting>, Spent> {
     let forms = [one, other];
-    let start = Place {
+    let start = Position {
         at: [0, 0],
         names: [Name::Outside; 2],
     };
@@ -61,7 +61,7 @@ pub(super) fn meet(
     Ok(None)
 }
 
-impl Place {
+impl Position {
     fn next(self, forms: [&[Token]; 2]) -> Vec<(Self, Option<char>)> {
         let tokens = [0, 1].map(|side| forms[side].get(self.at[side]).copied());
         // Marks first, and one at a time: their order makes no difference.

@@ -14,7 +14,7 @@ use backlog_bridge::{
     push::{Change, CommitId, PushEvent},
     queue::Job,
     route::{Destination, Origin, RouteTable},
-    table::{Fault, Looks, Reading, Seen},
+    table::{Looks, Reading, Seen, TableFault},
     webhook::Webhook,
     worker::differs,
 };
@@ -149,7 +149,7 @@ impl Facts {
         let mut after = self.looks[usize::from(looks)].clone();
         let version = format!("version {at}");
         let fault = || {
-            Fault::from(Error::Routes {
+            TableFault::from(Error::Routes {
                 reason: "of no use".into(),
                 transient: false,
                 source: None,

@@ -294,14 +294,7 @@ async fn save(
     most: u64,
     file: std::fs::File,
 ) -> Result<(), Error> {
-    let broken = |source: crate::error::Source| Error::Bucket {
-        action: "read",
-        bucket: at.bucket.into(),
-        key: at.key.into(),
-        advice: "".into(),
-        transient: true,
-        source,
-    };
+    let broken = |source| broken(at, source);
     let mut file = tokio::fs::File::from_std(file);
     let mut left = most;
     while let Some(bytes) = body.next().await {
@@ -339,6 +332,18 @@ fn own_id(id: Option<&str>) -> Option<String> {
 fn not_versioned(at: Address<'_>) -> Error {
     Error::NotVersioned {
         bucket: at.bucket.into(),
+    }
+}
+
+/// An answer that could not be read to its end.
+fn broken(at: Address<'_>, source: crate::error::Source) -> Error {
+    Error::Bucket {
+        action: "read",
+        bucket: at.bucket.into(),
+        key: at.key.into(),
+        advice: "".into(),
+        transient: true,
+        source,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     plain,
     progress::Stage,
     push::{RefName, RepositoryName},
+    queue::Job,
     route::Destination,
     telemetry::{self, Counted, Metric},
 };
@@ -59,6 +60,46 @@ impl fmt::Display for Outcome {
             Self::Ignored => "ignored",
             Self::Failed => "failed",
         })
+    }
+}
+
+/// What an outcome is about, as far as it is known.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The route's name.
+    pub route: Option<&'a str>,
+    /// The repository.
+    pub repository: Option<&'a RepositoryName>,
+    /// The ref.
+    pub ref_name: Option<&'a RefName>,
+}
+
+impl<'a> From<&'a RepositoryName> for Subject<'a> {
+    fn from(repository: &'a RepositoryName) -> Self {
+        Self {
+            repository: Some(repository),
+            ..Self::default()
+        }
+    }
+}
+
+impl<'a> From<&'a Job> for Subject<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            route: Some(&job.route),
+            repository: Some(&job.repository),
+            ref_name: Some(&job.ref_name),
+        }
+    }
+}
+
+impl<'a> From<&'a Destination> for Subject<'a> {
+    fn from(to: &'a Destination) -> Self {
+        Self {
+            route: Some(&to.route),
+            repository: Some(&to.repository),
+            ref_name: Some(&to.ref_name),
+        }
     }
 }
 
@@ -225,64 +266,39 @@ impl Report {
             warnings: delivery.warnings,
             stages: delivery.stages,
             step_back,
-            ..Self::new(
-                outcome,
-                Some(&to.route),
-                Some(&to.repository),
-                Some(&to.ref_name),
-            )
+            ..Self::new(outcome, to.into())
         }
     }
 
     /// A failure before any object was looked at.
     #[must_use]
-    pub fn failed(
-        route: Option<&str>,
-        repository: Option<&RepositoryName>,
-        ref_name: Option<&RefName>,
-        err: &Error,
-    ) -> Self {
+    pub fn failed<'a>(subject: impl Into<Subject<'a>>, err: &Error) -> Self {
         Self {
             error: Some(err.into()),
-            ..Self::new(Outcome::Failed, route, repository, ref_name)
+            ..Self::new(Outcome::Failed, subject.into())
         }
     }
 
     /// Something that leads to nothing, and why.
     #[must_use]
-    pub fn ignored(
-        route: Option<&str>,
-        repository: Option<&RepositoryName>,
-        ref_name: Option<&RefName>,
-        reason: String,
-    ) -> Self {
+    pub fn ignored<'a>(subject: impl Into<Subject<'a>>, reason: String) -> Self {
         Self {
             reason: Some(reason),
-            ..Self::new(Outcome::Ignored, route, repository, ref_name)
+            ..Self::new(Outcome::Ignored, subject.into())
         }
     }
 
     /// A ref that the Git server did not show at any look.
     #[must_use]
-    pub fn gone(route: &str, repository: &RepositoryName, ref_name: &RefName) -> Self {
-        Self::new(
-            Outcome::BranchGone,
-            Some(route),
-            Some(repository),
-            Some(ref_name),
-        )
+    pub fn gone<'a>(subject: impl Into<Subject<'a>>) -> Self {
+        Self::new(Outcome::BranchGone, subject.into())
     }
 
-    fn new(
-        outcome: Outcome,
-        route: Option<&str>,
-        repository: Option<&RepositoryName>,
-        ref_name: Option<&RefName>,
-    ) -> Self {
+    fn new(outcome: Outcome, about: Subject<'_>) -> Self {
         Self {
-            route: route.map(Into::into),
-            repository: repository.map(ToString::to_string),
-            ref_name: ref_name.map(ToString::to_string),
+            route: about.route.map(Into::into),
+            repository: about.repository.map(ToString::to_string),
+            ref_name: about.ref_name.map(ToString::to_string),
             outcome,
             reason: None,
             commit: None,

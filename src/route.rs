@@ -7,6 +7,7 @@ mod explanation;
 mod file;
 mod object;
 mod pattern;
+mod space;
 
 use std::{collections::HashMap, str::FromStr};
 
@@ -17,11 +18,9 @@ pub use self::{
     file::{MAX_TABLE_BYTES, RouteTableError},
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
+    space::{CredentialsSource, InvalidCredentialsSource, Space},
 };
-use crate::{
-    push::{CommitId, InvalidName, PushEvent, RefName, RepositoryName},
-    space::SpaceUrl,
-};
+use crate::push::{CommitId, InvalidName, PushEvent, RefName, RepositoryName};
 
 /// Which fields a table may have. It grows by one in a release that brings new fields, and the functions' environment says it,
 /// so that no table is stored for functions that would refuse it. Release 0.1.0, which does not say it, reads 1.
@@ -64,16 +63,6 @@ impl Index {
     }
 }
 
-/// A Backlog space: where its repositories are and who may read them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Space {
-    name: Option<String>,
-    url: SpaceUrl,
-    credentials: CredentialsSource,
-    /// Where its URL is in the file, from 1.
-    line: usize,
-}
-
 /// One line from refs of one repository to objects in one bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -94,23 +83,6 @@ struct Lines {
     repository: usize,
     pattern: usize,
     object: usize,
-}
-
-/// Where a user name and a password come from; never the two themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum CredentialsSource {
-    /// Nowhere: the server is asked without.
-    Anonymous,
-    /// The environment: `{prefix}_USERNAME` and `{prefix}_PASSWORD`.
-    Env {
-        /// How both variables begin, such as `BACKLOG`.
-        prefix: String,
-    },
-    /// AWS Secrets Manager: a secret that holds JSON, `{"username":…,"password":…}`.
-    Secret {
-        /// The secret's name or ARN.
-        name: String,
-    },
 }
 
 /// Which refs the sweep delivers when no webhook told of them.
@@ -323,26 +295,6 @@ impl RouteTable {
     }
 }
 
-impl Space {
-    /// The name that routes call the space by, when there are several.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// Where the space's repositories are.
-    #[must_use]
-    pub fn url(&self) -> &SpaceUrl {
-        &self.url
-    }
-
-    /// Who may read them.
-    #[must_use]
-    pub fn credentials(&self) -> &CredentialsSource {
-        &self.credentials
-    }
-}
-
 impl Route {
     /// The route's name, unlike that of any other route. Default: repository and ref, such as `APP/web refs/heads/main`.
     #[must_use]
@@ -422,34 +374,6 @@ impl Route {
 
     fn key(&self, ref_name: &RefName) -> Result<ObjectKey, KeyError> {
         self.object.expand(&self.repository, ref_name)
-    }
-}
-
-/// A text that names no source of credentials. It is not repeated: it may be a password in the wrong place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected credentials as \"secret:NAME\" or \"env:PREFIX\"")]
-pub struct InvalidCredentialsSource;
-
-impl FromStr for CredentialsSource {
-    type Err = InvalidCredentialsSource;
-
-    fn from_str(text: &str) -> Result<Self, InvalidCredentialsSource> {
-        let holds = |text: &str, others: &[u8]| {
-            text.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
-        };
-        match text.split_once(':') {
-            Some(("secret", name)) if !name.is_empty() && holds(name, b"/_+=.@-!:") => {
-                Ok(Self::Secret { name: name.into() })
-            }
-            Some(("env", prefix))
-                if prefix.starts_with(|c: char| c.is_ascii_alphabetic()) && holds(prefix, b"_") =>
-            {
-                let prefix = prefix.into();
-                Ok(Self::Env { prefix })
-            }
-            _ => Err(InvalidCredentialsSource),
-        }
     }
 }
 

@@ -133,12 +133,7 @@ impl Worker {
         let attempt = Attempt { is_last, ..attempt };
         let handled = Box::pin(self.follow(job, attempt, progress, &mut more)).await;
         let (report, end) = handled.unwrap_or_else(|err| {
-            let report = Report::failed(
-                Some(&job.route),
-                Some(&job.repository),
-                Some(&job.ref_name),
-                &err,
-            );
+            let report = Report::failed(job, &err);
             (report, End::of(Some(&err), job, attempt))
         });
         let again = report.again || matches!(end, End::Again | End::UntilThereIsRoom);
@@ -167,12 +162,7 @@ impl Worker {
             let (to, is_glob) = match next(&reading, job)? {
                 Next::Deliver { to, is_glob } => (to, is_glob),
                 Next::Anew(jobs) => {
-                    let report = Report::ignored(
-                        Some(&job.route),
-                        Some(&job.repository),
-                        Some(&job.ref_name),
-                        told(&jobs),
-                    );
+                    let report = Report::ignored(job, told(&jobs));
                     more.extend(jobs);
                     return Ok((report, End::Done));
                 }

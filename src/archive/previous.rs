@@ -253,15 +253,16 @@ impl Record {
         directory
             .read_exact(&mut central[CENTRAL_LEN..])
             .map_err(early)?;
-        let (name, extra) = central[CENTRAL_LEN..].split_at(name_len);
+        Self::parse(central, name_len)
+    }
 
-        let git = extra
-            .len()
-            .checked_sub(GIT_EXTRA_LEN)
-            .map(|at| &extra[at..]);
-        let git = git.filter(|git| u16_at(git, 0) == GIT_FIELD && u16_at(git, 2) == GIT_FIELD_LEN);
-        let git =
-            git.ok_or_else(|| PreviousError::foreign("an entry does not say its Git object"))?;
+    /// Takes an entry of the directory apart, whose name has so many bytes.
+    fn parse(central: Vec<u8>, name_len: usize) -> Result<Self, PreviousError> {
+        let (name, extra) = central[CENTRAL_LEN..].split_at(name_len);
+        let from_end = |len: usize| Some(&extra[extra.len().checked_sub(len)?..]);
+        let git = from_end(GIT_EXTRA_LEN)
+            .filter(|git| u16_at(git, 0) == GIT_FIELD && u16_at(git, 2) == GIT_FIELD_LEN)
+            .ok_or_else(|| PreviousError::foreign("an entry does not say its Git object"))?;
         let kind = EntryKind::from_git_mode(u32_at(git, 4))
             .ok_or_else(|| PreviousError::foreign("an entry has a mode that Git does not know"))?;
         let path = match kind {
@@ -276,25 +277,19 @@ impl Record {
         let (deflated, size) = (u32_at(&central, 20), u32_at(&central, 24));
         // The zip64 field, if there is one, is the first.
         let is_large = size == SEE_ZIP64 && extra.len() >= GIT_EXTRA_LEN + 20;
-        let payload = Payload {
-            size: if is_large {
-                u64_at(extra, 4)
-            } else {
-                size.into()
-            },
-            deflated: if is_large {
-                u64_at(extra, 12)
-            } else {
-                deflated.into()
-            },
-            crc32: u32_at(&central, 16),
+        let (size, deflated) = if is_large {
+            (u64_at(extra, 4), u64_at(extra, 12))
+        } else {
+            (size.into(), deflated.into())
         };
-        let payload = (payload != Payload::NOTHING).then_some(payload);
+        let crc32 = u32_at(&central, 16);
+        let payload = Payload {
+            size,
+            deflated,
+            crc32,
+        };
         let dos = [12, 13, 14, 15].map(|at| central[at]);
-        let unix = extra
-            .len()
-            .checked_sub(GIT_EXTRA_LEN + TIME_EXTRA_LEN)
-            .map(|at| &extra[at..])
+        let unix = from_end(GIT_EXTRA_LEN + TIME_EXTRA_LEN)
             .filter(|time| u16_at(time, 0) == TIME_FIELD && u16_at(time, 2) == TIME_FIELD_LEN)
             .filter(|time| time[4] == IS_MODIFIED)
             .map(|time| u32_at(time, 5).cast_signed());
@@ -306,7 +301,7 @@ impl Record {
         };
         Ok(Self {
             entry,
-            payload,
+            payload: (payload != Payload::NOTHING).then_some(payload),
             modified,
             bytes: central,
         })

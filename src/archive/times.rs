@@ -39,11 +39,18 @@ impl Modified {
     /// As MS-DOS has it: time and date, here in UTC.
     pub(super) fn dos(self) -> [u8; 4] {
         let at = OffsetDateTime::from_unix_timestamp(self.0).expect("a year of four digits");
+        let year = at.year().try_into().expect("no later than 2107");
         let (hour, minute, second) = at.to_hms();
-        let [hour, minute, second] = [hour, minute, second].map(u16::from);
-        let time = hour << 11 | minute << 5 | second / 2;
-        let year = u16::try_from(at.year() - 1980).expect("not before 1980");
-        let date = year << 9 | u16::from(u8::from(at.month())) << 5 | u16::from(at.day());
+        let dos = zip::DateTime::from_date_and_time(
+            year,
+            at.month().into(),
+            at.day(),
+            hour,
+            minute,
+            second,
+        );
+        let dos = dos.expect("from 1980 to 2107");
+        let (time, date) = (dos.timepart(), dos.datepart());
         let ([t0, t1], [d0, d1]) = (time.to_le_bytes(), date.to_le_bytes());
         [t0, t1, d0, d1]
     }
@@ -59,10 +66,10 @@ impl Modified {
             return Some(Self::at(seconds.into()));
         }
         let [time, date] = [[dos[0], dos[1]], [dos[2], dos[3]]].map(u16::from_le_bytes);
-        let part = |of: u16, shift: u16, bits: u16| (of >> shift & ((1 << bits) - 1)) as u8;
-        let month = part(date, 5, 4).try_into().ok()?;
-        let date = Date::from_calendar_date(1980 + i32::from(date >> 9), month, part(date, 0, 5));
-        let time = Time::from_hms(part(time, 11, 5), part(time, 5, 6), 2 * part(time, 0, 5));
+        let dos = zip::DateTime::try_from_msdos(date, time).ok()?;
+        let month = dos.month().try_into().ok()?;
+        let date = Date::from_calendar_date(dos.year().into(), month, dos.day());
+        let time = Time::from_hms(dos.hour(), dos.minute(), dos.second());
         let at = OffsetDateTime::new_utc(date.ok()?, time.ok()?);
         Some(Self::at(at.unix_timestamp()))
     }

@@ -11,7 +11,7 @@ use backlog_bridge::{
     config::DeliverConfig,
     deliver::Deliverer,
     error::{Error, chain},
-    outcome::Report,
+    outcome::{Report, Subject},
     queue::Sqs,
     secrets::Logins,
     table::LiveTable,
@@ -23,7 +23,7 @@ use serde_json::Value;
 
 /// An invocation that fails as a whole is told of here: what the runtime says of it reaches no log.
 fn refuse(err: &Error) -> Diagnostic {
-    Report::failed(None, None, None, err).log(&());
+    Report::failed(Subject::default(), err).log(&());
     Diagnostic {
         error_type: err.kind().into(),
         error_message: chain(err),

@@ -2,7 +2,7 @@
 
 use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
 
-use super::{Address, Condition, S3, error, is_refusal};
+use super::{Address, Condition, S3, broken, error, is_refusal};
 use crate::{aws::status, error::Error, plain, route::MAX_TABLE_BYTES};
 
 /// The size of the largest object that is read as a text, in bytes.
@@ -107,14 +107,7 @@ impl S3 {
 async fn whole(mut body: ByteStream, at: Address<'_>) -> Result<Result<String, String>, Error> {
     let mut bytes = Vec::new();
     while let Some(more) = body.next().await {
-        let more = more.map_err(|err| Error::Bucket {
-            action: "read",
-            bucket: at.bucket.into(),
-            key: at.key.into(),
-            advice: "".into(),
-            transient: true,
-            source: err.into(),
-        })?;
+        let more = more.map_err(|err| broken(at, err.into()))?;
         if bytes.len() + more.len() > MAX_TEXT_BYTES {
             return Ok(Err(format!(
                 "it has more than the {MAX_TEXT_BYTES} bytes that are read"

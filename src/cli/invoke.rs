@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io::Read, path::PathBuf, sync::Arc, time::Insta
 
 use backlog_bridge::{
     config::Config,
-    outcome::Report,
+    outcome::{Report, Subject},
     plain,
     plan::{NoJobs, plan},
     progress::Progress,
@@ -116,9 +116,11 @@ fn jobs(reading: &Reading, webhook: &Webhook) -> Result<Vec<Job>, Usage> {
         Err(NoJobs::Ignored(why)) => {
             let push = webhook.push();
             let ignored = Report::ignored(
-                None,
-                push.map(|push| &push.repository),
-                push.map(|push| &push.ref_name),
+                Subject {
+                    route: None,
+                    repository: push.map(|push| &push.repository),
+                    ref_name: push.map(|push| &push.ref_name),
+                },
                 why.to_string(),
             );
             report::print(&ignored);

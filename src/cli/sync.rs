@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use backlog_bridge::{
     config::Config,
     deliver::{Deliverer, step::SecondLook},
-    outcome::Report,
+    outcome::{Report, Subject},
     progress::Progress,
     route::{Destination, Route, Sweep},
 };
@@ -58,16 +58,17 @@ pub(super) async fn run(
 
     let mut ended = Ended::Well;
     for route in routes {
+        let about = Subject {
+            route: Some(route.name()),
+            repository: Some(route.repository()),
+            ref_name: None,
+        };
         let all = !named.is_empty() || route.sweep() == Sweep::All;
         let destinations = match bridge.destinations(table, route, all).await {
             Ok(destinations) => destinations,
             Err(err) => {
-                report::print(&Report::failed(
-                    Some(route.name()),
-                    Some(route.repository()),
-                    route.pattern().exact(),
-                    &err,
-                ));
+                let ref_name = route.pattern().exact();
+                report::print(&Report::failed(Subject { ref_name, ..about }, &err));
                 ended = Ended::WithFailures;
                 continue;
             }
@@ -88,8 +89,8 @@ pub(super) async fn run(
                 }
                 Err(err) => {
                     let ref_name = err.ref_name.clone();
-                    let repository = Some(route.repository());
-                    Report::failed(Some(route.name()), repository, Some(&ref_name), &err.into())
+                    let ref_name = Some(&ref_name);
+                    Report::failed(Subject { ref_name, ..about }, &err.into())
                 }
             };
             report::print(&report);

@@ -193,13 +193,13 @@ impl<'a> Run<'a> {
         let reading = self.bridge.table.read().await;
         let ruling = Ruling::of(&reading, self.head.as_ref(), self.to)?;
         if let Some(current) = self.head.take() {
-            self.examine(current, &ruling)?;
+            self.examine(&current, &ruling)?;
         }
         Ok(ruling)
     }
 
     /// Takes note of what the current version is and what a write would replace.
-    fn examine(&mut self, current: Current, ruling: &Ruling) -> Result<(), Error> {
+    fn examine(&mut self, current: &Current, ruling: &Ruling) -> Result<(), Error> {
         let replaces = match ruling {
             Ruling::Go(Some(Holder::Unrouted {
                 repository,
@@ -224,12 +224,12 @@ impl<'a> Run<'a> {
             _ => None,
         };
         if let (Ruling::Go(Some(Holder::Us(_))), Some(holding)) = (ruling, &current.holds) {
-            self.previous = Some(Previous::of(&current, holding));
+            self.previous = Some(Previous::of(current, holding));
             if self.ledger.found_ours(holding, self.built.as_ref()) {
                 self.steps.found_own_write(holding.commit);
             }
         }
-        self.ledger.found(&current, replaces);
+        self.ledger.found(current, replaces);
         Ok(())
     }
 

@@ -13,14 +13,14 @@ use std::{
 pub struct Fifo<B> {
     visibility: Duration,
     max_receives: Option<u32>,
-    messages: Vec<Held<B>>,
+    messages: Vec<Waiting<B>>,
     /// How many messages it took, ever.
     taken: u64,
 }
 
 /// A message as the queue has it.
 #[derive(Debug)]
-struct Held<B> {
+struct Waiting<B> {
     number: u64,
     body: B,
     group: String,
@@ -77,7 +77,7 @@ impl<B: Clone> Fifo<B> {
     /// Takes a message.
     pub fn send(&mut self, body: B, group: String, now: Instant) {
         self.taken += 1;
-        self.messages.push(Held {
+        self.messages.push(Waiting {
             number: self.taken,
             body,
             group,
@@ -133,7 +133,7 @@ impl<B: Clone> Fifo<B> {
     ///
     /// [`Expired`] if it may be somebody else's by now.
     pub fn delete(&mut self, receipt: Receipt, now: Instant) -> Result<(), Expired> {
-        let numbers = |stored: &Held<B>| stored.number == receipt.message;
+        let numbers = |stored: &Waiting<B>| stored.number == receipt.message;
         let Some(index) = self.messages.iter().position(numbers) else {
             return Ok(());
         };
@@ -215,7 +215,7 @@ impl<B: Clone> Fifo<B> {
     }
 }
 
-impl<B: Clone> Held<B> {
+impl<B: Clone> Waiting<B> {
     fn is_held(&self, now: Instant) -> bool {
         self.held.is_some_and(|until| now < until)
     }

@@ -276,7 +276,7 @@ impl Shared {
                     continue;
                 }
                 (Sight::Unknown(report), None) => *report,
-                (Sight::Missing, None) => Report::gone(&job.route, &job.repository, &job.ref_name),
+                (Sight::Missing, None) => Report::gone(job),
             };
             let again = None;
             self.told.send(JobEnded { report, again }).ok();

@@ -88,7 +88,7 @@ pub(super) fn receive(
                 progress.add_object();
                 let mut digest = Digest::new(Kind::Blob, size);
                 let stream = inflate(&mut inflater, &mut input, size, |bytes| {
-                    digest.update(bytes)
+                    digest.update(bytes);
                 })?;
                 let (id, blob) = digest.finish(stream)?;
                 received.whole.push((offset, id));
@@ -102,7 +102,7 @@ pub(super) fn receive(
                 let mut bytes =
                     Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
                 let stream = inflate(&mut inflater, &mut input, size, |more| {
-                    bytes.extend_from_slice(more)
+                    bytes.extend_from_slice(more);
                 })?;
                 let mut digest = Digest::new(kind, size);
                 digest.update(&bytes);

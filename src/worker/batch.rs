@@ -17,7 +17,7 @@ use super::{
 use crate::{
     deadline::within,
     error::{Error, chain},
-    outcome::{Fault, Report},
+    outcome::{Fault, Report, Subject},
     progress::Stage,
     queue::{Job, Message, Recheck, Sqs, next_look},
 };
@@ -170,7 +170,7 @@ impl Worker {
                 }
             }
             Err(err) => {
-                let report = Report::failed(None, None, None, &err);
+                let report = Report::failed(Subject::default(), &err);
                 (report, End::DeadLetter, Vec::new())
             }
         };
@@ -227,7 +227,7 @@ impl Worker {
                 Ok((*report, end))
             }
             (Some(Sight::Missing) | None, None) => {
-                let gone = Report::gone(&job.route, &job.repository, &job.ref_name);
+                let gone = Report::gone(job);
                 Ok((gone, End::Done))
             }
         }

@@ -129,12 +129,7 @@ fn wanted_of(table: &RouteTable, space: &Space, job: &Job) -> Wanted {
 }
 
 fn unknown(job: &Job, err: &Error) -> Sight {
-    let failed = Report::failed(
-        Some(&job.route),
-        Some(&job.repository),
-        Some(&job.ref_name),
-        err,
-    );
+    let failed = Report::failed(job, err);
     Sight::Unknown(failed.into())
 }
 
@@ -149,9 +144,7 @@ pub fn overdue(age: Duration) -> Duration {
 #[must_use]
 pub fn awaited(job: &Job) -> Report {
     Report::ignored(
-        Some(&job.route),
-        Some(&job.repository),
-        Some(&job.ref_name),
+        job,
         "the Git server does not show this ref; it is looked for again 2, 7 and 70 seconds after the event".into(),
     )
 }

@@ -14,7 +14,7 @@ use crate::{
     deadline::within,
     deliver::{Deliverer, Refs, holder::Holder, too_many, wanted},
     error::Error,
-    outcome::{Report, millis},
+    outcome::{Report, Subject, millis},
     plain,
     progress::Stage,
     push::{CommitId, RefName, RepositoryName},
@@ -82,15 +82,15 @@ impl Worker {
             Ok(Reading::Never) => swept.tables_missing = 1,
             // A lost event is made up for all the same. That somebody has to mend the table is said each time.
             Ok(Reading::Spoiled { last, fault }) => {
-                swept.failed(None, None, None, fault.cause());
+                swept.failed(Subject::default(), fault.cause());
                 if let Some(table) = last {
                     swept
                         .all(&self.bridge, &table, request_id, deadline, enqueue)
                         .await;
                 }
             }
-            Ok(Reading::Unread { fault, .. }) => swept.failed(None, None, None, &fault.error()),
-            Err(err) => swept.failed(None, None, None, &err),
+            Ok(Reading::Unread { fault, .. }) => swept.failed(Subject::default(), &fault.error()),
+            Err(err) => swept.failed(Subject::default(), &err),
         }
         swept.took = started.elapsed();
         swept
@@ -131,7 +131,7 @@ impl Swept {
                 .silent()
                 .is_none_or(|silent| told.insert(silent.to_owned()))
             {
-                self.failed(None, Some(group.repository), None, &err);
+                self.failed(group.repository, &err);
             }
             match err {
                 Error::Deadline { .. } | Error::Queue { .. } | Error::Bucket { .. } => {
@@ -160,12 +160,7 @@ impl Swept {
         } = refs.await?;
         if is_cut {
             // What exact routes name is there all the same.
-            self.failed(
-                None,
-                Some(group.repository),
-                None,
-                &too_many(group.repository),
-            );
+            self.failed(group.repository, &too_many(group.repository));
             self.not_reached += 1;
         }
         fastrand::shuffle(&mut refs);
@@ -206,21 +201,19 @@ impl Swept {
     }
 
     fn failed_at(&mut self, route: &Route, ref_name: &RefName, err: &Error) {
-        let repository = route.repository();
-        self.failed(Some(route.name()), Some(repository), Some(ref_name), err);
+        let subject = Subject {
+            route: Some(route.name()),
+            repository: Some(route.repository()),
+            ref_name: Some(ref_name),
+        };
+        self.failed(subject, err);
     }
 
-    fn failed(
-        &mut self,
-        route: Option<&str>,
-        repository: Option<&RepositoryName>,
-        ref_name: Option<&RefName>,
-        err: &Error,
-    ) {
+    fn failed<'a>(&mut self, subject: impl Into<Subject<'a>>, err: &Error) {
         self.failures.push(Report {
             // The next sweep looks at it.
             again: err.is_transient(),
-            ..Report::failed(route, repository, ref_name, err)
+            ..Report::failed(subject, err)
         });
     }
 

@@ -14,7 +14,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region, retry::RetryConfig};
 use aws_sdk_sqs::{
     error::{ProvideErrorMetadata, SdkError},
-    types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
+    types::{MessageSystemAttributeName, QueueAttributeName},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
@@ -259,54 +259,6 @@ async fn the_queue_refuses_what_sqs_refuses() {
         .send()
         .await;
     assert_eq!(code(&error.unwrap_err()), "UnrecognizedClientException");
-}
-
-#[tokio::test]
-async fn a_batch_is_taken_entry_by_entry() {
-    let queue = Queue::new(TestSqs::start(LIMIT, 5));
-    let entry = |id: &str, group: Option<&str>| {
-        let entry = SendMessageBatchRequestEntry::builder()
-            .id(id)
-            .message_body("hello");
-        let entry = entry.set_message_group_id(group.map(str::to_owned));
-        entry.message_deduplication_id(id).build().unwrap()
-    };
-    let send = |entries| {
-        let batch = queue
-            .client
-            .send_message_batch()
-            .queue_url(queue.server.url());
-        batch.set_entries(Some(entries)).send()
-    };
-    let entries = vec![
-        entry("1", Some("a")),
-        entry("2", None),
-        entry("3", Some("a")),
-    ];
-    let answer = send(entries).await.unwrap();
-    let successful = answer.successful();
-    let ids: Vec<_> = successful.iter().map(|entry| entry.id.as_str()).collect();
-    assert_eq!(ids, ["1", "3"]);
-    assert_eq!(
-        successful[0].md5_of_message_body,
-        "5d41402abc4b2a76b9719d911017c592"
-    );
-    assert!(successful[0].sequence_number < successful[1].sequence_number);
-    assert_eq!(
-        (answer.failed[0].id.as_str(), answer.failed[0].code.as_str()),
-        ("2", "MissingParameter")
-    );
-    assert_eq!(queue.server.waiting(), 2);
-
-    let eleven = (0..11).map(|n| entry(&n.to_string(), Some("a"))).collect();
-    for (entries, expected) in [
-        (Vec::new(), "EmptyBatchRequest"),
-        (eleven, "TooManyEntriesInBatchRequest"),
-        (vec![entry("1", Some("a")); 2], "BatchEntryIdsNotDistinct"),
-    ] {
-        let answer = send(entries).await;
-        assert_eq!(code(&answer.unwrap_err()), expected);
-    }
 }
 
 /// The redrive policy, the number of messages and whether it is FIFO.
@@ -557,25 +509,6 @@ async fn the_event_source_deletes_what_succeeded_and_brings_the_rest_again() {
     assert_eq!(seen, [json!(["a", "fail", "b"]), json!(["fail"])]);
     assert_eq!(queue.dead_letters(), ["fail"]);
     assert_eq!(queue.depth(), (0, 0));
-}
-
-#[tokio::test]
-async fn the_event_source_keeps_the_whole_batch_of_a_function_that_fails() {
-    let lambda = start(&[]).await;
-    for (body, dead) in [("throw", true), ("nonsense", true), ("null", false)] {
-        // What comes back dies, as it was received once already.
-        let queue = TestSqs::start(SHORT, 1);
-        queue.put("a", "1").put(body, "2");
-        let invocations = queue.drain(&lambda, 10, LIMIT).await;
-        assert_eq!(invocations.len(), 1, "{body}");
-        let expected: &[&str] = if dead { &["a", body] } else { &[] };
-        assert_eq!(queue.dead_letters(), expected, "{body}");
-    }
-    // Time is up before the message comes back.
-    let queue = TestSqs::start(LIMIT, 5);
-    queue.put("fail", "1");
-    assert_eq!(queue.drain(&lambda, 1, SHORT).await.len(), 1);
-    assert_eq!(queue.depth(), (0, 1));
 }
 
 // The events.

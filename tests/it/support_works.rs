@@ -1,7 +1,6 @@
 //! The test parts are what they say they are.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{self, Read, Write},
     net::TcpStream,
@@ -11,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proptest::{prelude::*, test_runner::TestRunner};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     crypto::aws_lc_rs,
@@ -20,8 +18,6 @@ use tokio_rustls::rustls::{
 
 use crate::support::{
     MAIN,
-    fault::{pack_of, repair_checksum},
-    generate::random_tree,
     git_server::{Fault, GitServer, Op},
     oracle::{
         Entry, assert_readable_by_others, assert_zip_equals, check_zip, expected_entries, read_zip,
@@ -40,10 +36,6 @@ fn client(server: &GitServer, folder: &Path, args: &[&str]) -> Output {
         .arg(format!("http.sslCAInfo={}", server.ca_file().display()))
         .args(args);
     run_within(&mut git, LIMIT).expect("git is installed")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Sends one request over a new connection, and returns what came until the server closed it.
@@ -80,25 +72,6 @@ fn one_file() -> (Upstream, Repository, String) {
 }
 
 const HANDSHAKE: &str = "GET /git/APP/web.git/info/refs?service=git-upload-pack";
-
-#[test]
-fn protocol_v0_can_be_all_that_the_server_speaks() {
-    let (upstream, _, commit) = one_file();
-    let server = GitServer::start(upstream.root(), None);
-    server.speak_v0_only(true);
-    let url = server.url("APP/web");
-    let folder = tempfile::tempdir().unwrap();
-    let output = client(
-        &server,
-        folder.path(),
-        &["clone", "--bare", "--depth=1", &url, "c"],
-    );
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert!(!server.ops().contains(&Op::LsRefs));
-    assert!(server.ops().contains(&Op::Fetch));
-    let (answer, _) = raw(&server, HANDSHAKE, b"");
-    assert!(String::from_utf8_lossy(&answer).contains(&commit));
-}
 
 #[test]
 fn answers_go_wrong_as_told_and_come_right_again() {
@@ -166,87 +139,7 @@ fn a_fault_lasts_until_it_is_cleared() {
     assert!(works());
 }
 
-#[test]
-fn a_server_that_hangs_still_stops() {
-    let (upstream, ..) = one_file();
-    let server = GitServer::start(upstream.root(), None);
-    server.fault(Op::Handshake, Fault::Hang);
-    let address = server.base().replace("https://", "");
-    std::thread::scope(|scope| {
-        let url = server.url("APP/web");
-        let ca = format!("http.sslCAInfo={}", server.ca_file().display());
-        let waiting =
-            scope.spawn(move || run_within(git().args(["-c", &ca, "ls-remote", &url]), LIMIT));
-        while server.requests().is_empty() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let started = Instant::now();
-        drop(server);
-        assert!(!waiting.join().unwrap().unwrap().status.success());
-        assert!(started.elapsed() < Duration::from_secs(5));
-    });
-    // Its runtime is told to end, and is not waited for.
-    let told = Instant::now();
-    while TcpStream::connect(&address).is_ok() {
-        assert!(told.elapsed() < Duration::from_secs(5), "it goes on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-#[test]
-fn a_pack_can_be_another_and_look_right_or_wrong() {
-    let (upstream, ..) = one_file();
-    let server = GitServer::start(upstream.root(), None);
-    let url = server.url("APP/web");
-    let clone = || {
-        let folder = tempfile::tempdir().unwrap();
-        client(&server, folder.path(), &["clone", "--bare", &url, "c"])
-    };
-    server.fault_once(Op::Fetch, Fault::pack(|pack| pack));
-    assert!(clone().status.success());
-
-    server.fault_once(
-        Op::Fetch,
-        Fault::pack(|mut pack| {
-            pack[7] = 3;
-            pack
-        }),
-    );
-    let output = clone();
-    assert!(!output.status.success());
-
-    // Four objects are announced, three are there, and the checksum is right.
-    server.fault_once(
-        Op::Fetch,
-        Fault::pack(|mut pack| {
-            pack[11] += 1;
-            repair_checksum(&mut pack);
-            pack
-        }),
-    );
-    assert!(!clone().status.success());
-}
-
-#[test]
-fn something_can_happen_before_a_request_is_answered() {
-    let (upstream, repository, first) = one_file();
-    let server = GitServer::start(upstream.root(), None);
-    let pushed = repository.clone();
-    server.before(Op::LsRefs, 2, move || {
-        pushed.commit_on(MAIN, &[("b.txt", "b".into())]);
-    });
-    let url = server.url("APP/web");
-    let tip = || {
-        let output = client(&server, upstream.root(), &["ls-remote", &url, MAIN]);
-        String::from_utf8(output.stdout).unwrap()[..40].to_owned()
-    };
-    assert_eq!(tip(), first);
-    let second = tip();
-    assert_ne!(second, first);
-    assert_eq!(Some(second.clone()), repository.resolve(MAIN));
-    assert_eq!(tip(), second, "only once");
-}
-
+/// A commit with everything that a tree can hold.
 #[test]
 fn a_cached_pack_is_the_same_pack_again() {
     let (upstream, repository, commit) = one_file();
@@ -279,13 +172,6 @@ fn a_cached_pack_is_the_same_pack_again() {
     assert!(fetch("version=2").starts_with(b"HTTP/1.1 404 "));
 }
 
-#[test]
-fn a_pack_is_what_side_band_1_carries() {
-    let response = b"000dpackfile\n0009\x01PACK0008\x02hm.0007\x01..0000";
-    assert_eq!(pack_of(response), b"PACK..");
-}
-
-/// A commit with everything that a tree can hold.
 fn one_of_each() -> (Upstream, Repository, String) {
     let upstream = Upstream::new();
     let repository = upstream.repository("APP/web");
@@ -450,98 +336,100 @@ fn the_oracle_accepts_what_is_right_and_so_do_others() {
     );
 }
 
+type Tamper = fn(&mut Vec<Draft>);
+
+/// 0 is a.txt, 1 bin/run, 4 the submodule lib/, 5 the link, 6 the Japanese name.
+const FAULTS: [(&str, Tamper, &str); 19] = [
+    (
+        "wrong CRC",
+        |d| both_of(d, 0, |h| h.crc ^= 1),
+        "a.txt: wrong CRC-32",
+    ),
+    ("missing", |d| drop(d.remove(1)), "bin/run is missing"),
+    ("too much", |d| d.push(renamed(&d[1], "z")), "z is too much"),
+    ("twice", |d| d.push(d[1].clone()), "bin/run is there twice"),
+    (
+        "wrong mode",
+        |d| d[1].attributes = 0o100_644 << 16,
+        "mode 100644, not 100755",
+    ),
+    (
+        "a link as a file",
+        |d| d[5].attributes = 0o100_777 << 16,
+        "mode 100777",
+    ),
+    (
+        "lost UTF-8 flag",
+        |d| both_of(d, 6, |h| h.flags = 0),
+        "wrong flags",
+    ),
+    (
+        "UTF-8 flag on ASCII",
+        |d| both_of(d, 0, |h| h.flags = 1 << 11),
+        "wrong flags",
+    ),
+    (
+        "data descriptor",
+        |d| both_of(d, 0, |h| h.flags = 8),
+        "wrong flags",
+    ),
+    (
+        "other time",
+        |d| both_of(d, 0, |h| h.date = 0x23),
+        "wrong time",
+    ),
+    (
+        "a time that another time zone does not have",
+        |d| {
+            both_of(d, 0, |h| {
+                (h.date, h.unix_time) = (0x21, 315_619_200 - 86_400);
+            });
+        },
+        "wrong time",
+    ),
+    (
+        "an odd second",
+        |d| both_of(d, 0, |h| h.unix_time += 1),
+        "wrong time",
+    ),
+    (
+        "local differs in its time",
+        |d| d[0].local.unix_time += 2,
+        "disagree",
+    ),
+    ("local differs", |d| d[0].local.crc ^= 1, "disagree"),
+    (
+        "other content",
+        |d| d[2] = renamed(&d[1], "empty"),
+        "mode 100755, not 100644",
+    ),
+    (
+        "wrong size",
+        |d| both_of(d, 0, |h| h.size -= 1),
+        "5000 bytes, not 4999",
+    ),
+    ("a gap", |d| d[0].data.push(0), "bin/run: begins at"),
+    (
+        "bytes behind the stream",
+        |d| {
+            d[0].data.push(0);
+            both_of(d, 0, |h| h.compressed += 1);
+        },
+        "behind the deflate stream",
+    ),
+    (
+        "not made by Unix",
+        |d| d[0].made_by = 20,
+        "wrong version made by",
+    ),
+];
+
 #[test]
 fn the_oracle_refuses_every_fault() {
-    type Tamper = fn(&mut Vec<Draft>);
     let (_upstream, repository, commit) = one_of_each();
     let expected = expected_entries(&repository, &commit);
     let comment = format!("{commit}\ndelivery-1");
-    // 0 is a.txt, 1 bin/run, 4 the submodule lib/, 5 the link, 6 the Japanese name.
-    let cases: [(&str, Tamper, &str); 19] = [
-        (
-            "wrong CRC",
-            |d| both_of(d, 0, |h| h.crc ^= 1),
-            "a.txt: wrong CRC-32",
-        ),
-        ("missing", |d| drop(d.remove(1)), "bin/run is missing"),
-        ("too much", |d| d.push(renamed(&d[1], "z")), "z is too much"),
-        ("twice", |d| d.push(d[1].clone()), "bin/run is there twice"),
-        (
-            "wrong mode",
-            |d| d[1].attributes = 0o100_644 << 16,
-            "mode 100644, not 100755",
-        ),
-        (
-            "a link as a file",
-            |d| d[5].attributes = 0o100_777 << 16,
-            "mode 100777",
-        ),
-        (
-            "lost UTF-8 flag",
-            |d| both_of(d, 6, |h| h.flags = 0),
-            "wrong flags",
-        ),
-        (
-            "UTF-8 flag on ASCII",
-            |d| both_of(d, 0, |h| h.flags = 1 << 11),
-            "wrong flags",
-        ),
-        (
-            "data descriptor",
-            |d| both_of(d, 0, |h| h.flags = 8),
-            "wrong flags",
-        ),
-        (
-            "other time",
-            |d| both_of(d, 0, |h| h.date = 0x23),
-            "wrong time",
-        ),
-        (
-            "a time that another time zone does not have",
-            |d| {
-                both_of(d, 0, |h| {
-                    (h.date, h.unix_time) = (0x21, 315_619_200 - 86_400);
-                });
-            },
-            "wrong time",
-        ),
-        (
-            "an odd second",
-            |d| both_of(d, 0, |h| h.unix_time += 1),
-            "wrong time",
-        ),
-        (
-            "local differs in its time",
-            |d| d[0].local.unix_time += 2,
-            "disagree",
-        ),
-        ("local differs", |d| d[0].local.crc ^= 1, "disagree"),
-        (
-            "other content",
-            |d| d[2] = renamed(&d[1], "empty"),
-            "mode 100755, not 100644",
-        ),
-        (
-            "wrong size",
-            |d| both_of(d, 0, |h| h.size -= 1),
-            "5000 bytes, not 4999",
-        ),
-        ("a gap", |d| d[0].data.push(0), "bin/run: begins at"),
-        (
-            "bytes behind the stream",
-            |d| {
-                d[0].data.push(0);
-                both_of(d, 0, |h| h.compressed += 1);
-            },
-            "behind the deflate stream",
-        ),
-        (
-            "not made by Unix",
-            |d| d[0].made_by = 20,
-            "wrong version made by",
-        ),
-    ];
-    for (case, tamper, reason) in cases {
+    for (case, tamper, reason) in FAULTS {
         let mut drafts = drafts(&expected);
         tamper(&mut drafts);
         let error = check_zip(&write_zip(&drafts, &comment), &expected, &commit).unwrap_err();
@@ -587,108 +475,4 @@ fn the_oracle_reads_a_zip64_of_the_zip_crate() {
     }
     let zip = writer.finish().unwrap().into_inner();
     assert_eq!(read_zip(&zip).unwrap().members.len(), 70_000);
-}
-
-#[test]
-fn random_trees_survive_git_and_hold_everything_odd() {
-    let config = ProptestConfig {
-        cases: 12,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
-    let mut runner = TestRunner::new_with_rng(
-        config,
-        proptest::test_runner::TestRng::deterministic_rng(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-        ),
-    );
-    let upstream = Upstream::new();
-    let repository = upstream.repository("APP/random");
-    let seen = std::cell::RefCell::new(BTreeSet::new());
-    let tree = random_tree();
-    runner
-        .run(&tree, |files| {
-            let commit = repository.commit_orphan_on(MAIN, &files);
-            let entries = expected_entries(&repository, &commit);
-            prop_assert_eq!(entries.len(), files.len());
-            for entry in &entries {
-                let (path, content) = files.iter().find(|(p, _)| *p == entry.path).unwrap();
-                prop_assert_eq!(format!("{:06o}", entry.mode), content.mode());
-                let mut seen = seen.borrow_mut();
-                seen.insert(content.mode());
-                seen.insert(if path.is_ascii() {
-                    "ASCII"
-                } else {
-                    "not ASCII"
-                });
-                if std::str::from_utf8(path).is_err() {
-                    seen.insert("not UTF-8");
-                }
-                if path.split(|&b| b == b'/').count() > 5 {
-                    seen.insert("deep");
-                }
-                match content {
-                    Content::File(bytes) | Content::Executable(bytes) | Content::Symlink(bytes) => {
-                        prop_assert_eq!(bytes, &entry.content);
-                        if bytes.is_empty() {
-                            seen.insert("empty");
-                        }
-                        if bytes.len() > 65_536 {
-                            seen.insert("large");
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
-        })
-        .unwrap();
-    let expected = [
-        "100644",
-        "100755",
-        "120000",
-        "160000",
-        "ASCII",
-        "deep",
-        "empty",
-        "large",
-        "not ASCII",
-        "not UTF-8",
-    ];
-    let seen: Vec<_> = seen.into_inner().into_iter().collect();
-    assert_eq!(seen, expected);
-}
-
-#[test]
-fn an_upstream_is_the_same_every_time() {
-    let ids = || {
-        let (_upstream, repository, first) = one_file();
-        let second = repository.commit_on(MAIN, &[("a.txt", Content::Deleted), ("b", "b".into())]);
-        let inner = repository.annotated_tag("refs/tags/inner", &second);
-        let outer = repository.annotated_tag("refs/tags/outer", &inner);
-        (first, second, inner, outer)
-    };
-    assert_eq!(ids(), ids());
-}
-
-#[test]
-fn a_repacked_repository_has_delta_chains() {
-    let upstream = Upstream::new();
-    let repository = upstream.repository("APP/web");
-    let mut text = crate::support::generate::source(20_000, 1);
-    for version in 1..=6 {
-        let at = version * 3000;
-        text.splice(at..at, format!("version {version}\n").into_bytes());
-        repository.commit_on(MAIN, &[("a.rs", text.clone().into())]);
-    }
-    repository.repack();
-    let packs = fs::read_dir(repository.path().join("objects/pack")).unwrap();
-    let packs: Vec<_> = packs.map(|entry| entry.unwrap().path()).collect();
-    let index = packs
-        .iter()
-        .find(|p| p.extension().is_some_and(|e| e == "idx"));
-    let index = index.unwrap().to_str().unwrap();
-    let listing = repository.git(&["verify-pack", "-v", index]);
-    let listing = String::from_utf8(listing).unwrap();
-    assert!(listing.contains("chain length = 2"), "{listing}");
 }

@@ -108,7 +108,7 @@ pub enum Origin {
 pub struct Destination {
     /// The route's name.
     pub route: String,
-    /// The space's [`SpaceUrl::mark`].
+    /// The space's [`SpaceUrl::mark`](crate::space::SpaceUrl::mark).
     pub space: String,
     /// The URL to fetch from: `{space}/{project}/{repository}.git`, percent-encoded where a URL needs it.
     pub url: String,
@@ -139,7 +139,7 @@ impl Destination {
 /// Who may own an object: a ref of a repository, in one space or in any.
 #[derive(Debug, Clone, Copy)]
 pub struct Claimant<'a> {
-    /// The space's [`SpaceUrl::mark`]; `None` if it may be any.
+    /// The space's [`SpaceUrl::mark`](crate::space::SpaceUrl::mark); `None` if it may be any.
     pub space: Option<&'a str>,
     /// The repository.
     pub repository: &'a RepositoryName,
@@ -220,7 +220,7 @@ impl RouteTable {
         takes.then(|| route.destination(self.space_of(route), ref_name))
     }
 
-    /// Whether there is a space with this [`SpaceUrl::mark`].
+    /// Whether there is a space with this [`SpaceUrl::mark`](crate::space::SpaceUrl::mark).
     #[must_use]
     pub fn has_space(&self, mark: &str) -> bool {
         self.spaces.iter().any(|space| space.url.mark() == mark)

@@ -83,7 +83,7 @@ fn part<'a>(source: &'a str, from: &str, to: &str) -> &'a str {
     let (_, rest) = source
         .split_once(from)
         .unwrap_or_else(|| panic!("no {from:?}"));
-    rest.split_once(to).unwrap().0
+    rest.split_once(to).map_or(rest, |(part, _)| part)
 }
 
 /// The names that a program asks its environment for.

@@ -141,7 +141,7 @@ impl S3 {
     /// [`Error::Bucket`] if S3 cannot be asked; [`Error::NotVersioned`] or [`Error::MaybeNotVersioned`] if the next write
     /// would, or might, destroy the current version. A refusal is never "none".
     pub async fn head(&self, at: Address<'_>) -> Result<Head, Error> {
-        let clock = Clock::default();
+        let clock = Clock::new();
         let answer = self
             .client
             .head_object()

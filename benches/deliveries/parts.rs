@@ -224,7 +224,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
             tree: holds.tree.unwrap(),
             delivery_id: holds.delivery_id,
         };
-        let (stock, before) = delivered.stock(file, &limits, &progress).unwrap();
+        let (stock, before) = delivered.stock(&file, &limits, &progress).unwrap();
         times = Some(before);
         watch.lap("verify it");
         (holds.commit, stock)

@@ -72,6 +72,11 @@ pub(super) struct Payload {
 }
 
 impl Payload {
+    /// Whether both hold the same bytes, however these were deflated, as far as sizes and checksums tell.
+    pub(super) fn holds_the_same(&self, other: &Self) -> bool {
+        (self.size, self.crc32) == (other.size, other.crc32)
+    }
+
     /// What an entry says that holds nothing.
     pub(super) const NOTHING: Self = Self {
         size: 0,

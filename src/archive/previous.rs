@@ -85,11 +85,11 @@ impl Delivered {
     /// [`PreviousError`] if anything in it is not exactly as it was written. Nothing of such an archive may be used.
     pub fn stock(
         &self,
-        file: File,
+        file: &File,
         limits: &Limits,
         progress: &Progress,
     ) -> Result<(Stock, Times), PreviousError> {
-        let end = self.end(&file)?;
+        let end = self.end(file)?;
         let End { entries, start, .. } = end;
         if entries > limits.entries.into() {
             return Err(PreviousError::Entries { entries });
@@ -98,13 +98,13 @@ impl Delivered {
         let read = file.try_clone().map_err(PreviousError::Disk)?;
         let mut claims = Claims::new(read, expected, limits);
         let mut folders = Folders::new();
-        let mut directory = end.directory(&file);
+        let mut directory = end.directory(file);
         let mut offset = 0;
         // An entry without a time is before all others.
         let (mut oldest, mut newest) = (Some(Modified::LAST), None);
         for _ in 0..entries {
             let record = Record::read(&mut directory)?;
-            let data_end = record.check(&file, offset, start)?;
+            let data_end = record.check(file, offset, start)?;
             let Record {
                 entry,
                 payload,
@@ -141,9 +141,11 @@ impl Delivered {
         }
         drop(directory);
         let stock = claims.verify(progress)?;
+        let mut copy = tempfile::tempfile().map_err(PreviousError::Disk)?;
+        io::copy(&mut end.directory(file), &mut copy).map_err(PreviousError::Disk)?;
         let times = Times {
-            file: Arc::new(file),
-            end,
+            directory: Arc::new(copy),
+            entries,
             newest: oldest.and(newest),
         };
         Ok((stock, times))
@@ -205,16 +207,15 @@ impl PreviousError {
 }
 
 /// What the end says of the central directory. Offsets and sizes are in bytes, and lie within the file.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct End {
-    pub(super) entries: u64,
+struct End {
+    entries: u64,
     start: u64,
     size: u64,
 }
 
 impl End {
     /// The directory, from its first entry to its last.
-    pub(super) fn directory<'a>(&self, file: &'a File) -> impl Read + use<'a> {
+    fn directory<'a>(&self, file: &'a File) -> impl Read + use<'a> {
         let section = Section {
             file,
             offset: self.start,
@@ -222,6 +223,16 @@ impl End {
         };
         BufReader::with_capacity(CHUNK, section)
     }
+}
+
+/// A copy of a directory, from its first entry on.
+pub(super) fn from_start(file: &File) -> impl Read {
+    let section = Section {
+        file,
+        offset: 0,
+        end: u64::MAX,
+    };
+    BufReader::with_capacity(CHUNK, section)
 }
 
 /// What the directory says of an entry.
@@ -453,7 +464,7 @@ mod tests {
     fn read_times(delivered: &Delivered, bytes: &[u8]) -> Result<Option<Modified>, String> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        match delivered.stock(file, &Limits::default(), &Progress::default()) {
+        match delivered.stock(&file, &Limits::default(), &Progress::default()) {
             Ok((_, times)) => Ok(times.newest),
             Err(err) => Err(crate::error::chain(&err)),
         }
@@ -666,7 +677,7 @@ mod tests {
             entries: 69_999,
             ..Limits::default()
         };
-        let result = delivered.stock(file, &limits, &Progress::default());
+        let result = delivered.stock(&file, &limits, &Progress::default());
         let entries = 70_000;
         assert!(
             matches!(result, Err(PreviousError::Entries { entries: found }) if found == entries)

@@ -9,8 +9,10 @@ use std::{fs::File, sync::Arc};
 use time::{Date, OffsetDateTime, Time};
 
 use super::{
-    ArchiveError, blob, payload,
-    previous::{End, PreviousError, Record},
+    ArchiveError, blob,
+    header::Payload,
+    payload,
+    previous::{self, PreviousError, Record},
 };
 use crate::{pack::Objects, snapshot::Entry};
 
@@ -78,8 +80,9 @@ impl Modified {
 /// The times of an archive of an earlier delivery, in which every byte was verified.
 #[derive(Debug, Clone)]
 pub struct Times {
-    pub(super) file: Arc<File>,
-    pub(super) end: End,
+    /// Its directory. A file of its own: the archive's need not stay until the next one is written.
+    pub(super) directory: Arc<File>,
+    pub(super) entries: u64,
     /// The newest of them; `None` if there is an entry without.
     pub(super) newest: Option<Modified>,
 }
@@ -105,13 +108,13 @@ impl Dates {
         let mut now = Modified::at(self.now);
         let before = self.before.as_ref();
         let before = before.and_then(|before| Some((before, before.newest?)));
-        let Some((before, newest)) = before.filter(|(_, newest)| newest.0 <= self.now + MAX_AHEAD)
+        let Some((before, newest)) = before.filter(|(_, newest)| newest.0 <= now.0 + MAX_AHEAD)
         else {
             return Ok(vec![now; entries.len()]);
         };
         now = now.max(newest.next());
-        let mut directory = before.end.directory(&before.file);
-        let mut left = before.end.entries;
+        let mut directory = previous::from_start(&before.directory);
+        let mut left = before.entries;
         let mut record = || {
             let is_there = left > 0;
             left = left.saturating_sub(1);
@@ -131,7 +134,9 @@ impl Dates {
                 other = record()?;
             }
             let kept = other.as_ref().filter(|other| {
-                other.entry == *entry && other.payload == blob(entry, objects).map(payload)
+                let payload = blob(entry, objects).map_or(Payload::NOTHING, payload);
+                let held = other.payload.unwrap_or(Payload::NOTHING);
+                other.entry == *entry && held.holds_the_same(&payload)
             });
             times.push(kept.and_then(|other| other.modified).unwrap_or(now));
         }

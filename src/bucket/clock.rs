@@ -1,7 +1,10 @@
 //! The time that S3 has, as its answers say it. A machine's own clock may be wrong, and several machines write one object.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,18 +17,26 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat},
 };
 
-/// Hears the time of one answer, whether that is a good one or an error.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Clock(Arc<OnceLock<i64>>);
+/// Hears the time of the last answer to a request, whether that is a good one or an error.
+#[derive(Debug, Clone)]
+pub(super) struct Clock(Arc<AtomicI64>);
+
+/// Nothing was heard yet.
+const SILENT: i64 = i64::MIN;
 
 impl Clock {
-    /// The time of the first answer, or this machine's, in seconds of Unix time.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(SILENT)))
+    }
+
+    /// That time, or this machine's, in seconds of Unix time.
     pub(super) fn time(&self) -> i64 {
-        let own = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.map_or(0, |since| since.as_secs().cast_signed())
-        };
-        self.0.get().copied().unwrap_or_else(own)
+        let heard = self.0.load(Relaxed);
+        if heard != SILENT {
+            return heard;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs().cast_signed())
     }
 }
 
@@ -43,7 +54,7 @@ impl Intercept for Clock {
         let date = context.response().headers().get("date");
         let date = date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
         if let Some(date) = date {
-            self.0.set(date.secs()).ok();
+            self.0.store(date.secs(), Relaxed);
         }
         Ok(())
     }

@@ -66,7 +66,7 @@ impl Previous {
             delivery_id: self.delivery_id.clone(),
         };
         let (limits, progress) = (bridge.limits, Arc::clone(progress));
-        let task = tokio::task::spawn_blocking(move || delivered.stock(file, &limits, &progress));
+        let task = tokio::task::spawn_blocking(move || delivered.stock(&file, &limits, &progress));
         let stock = task.await.expect("the work does not panic");
         stock.map_err(|err| text(&err))
     }

@@ -293,7 +293,12 @@ impl<'a> Run<'a> {
             times
         };
         let (now, on) = (self.now, Arc::clone(&progress));
-        let building = self.git.build_on(base, tip, now, limits, on);
+        let building = async {
+            let built = self.git.build_on(base, tip, now, limits, on).await;
+            // While only the version is waited for, no pack is late.
+            self.progress.received();
+            built
+        };
         let (built, times) = tokio::join!(building, stock);
         let useless = match built? {
             Ok(built) => return Ok(Ok(built)),

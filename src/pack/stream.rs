@@ -57,6 +57,10 @@ impl StreamReader {
         size: u64,
     ) -> Result<Vec<u8>, PackError> {
         let mut out = Vec::with_capacity(usize::try_from(size).map_err(PackError::damaged)?);
+        // What is empty need not be a stream.
+        if size == 0 && stream.len == 0 {
+            return Ok(out);
+        }
         let mut stored = StoredStream::new(file, stream, &mut self.buffer, None);
         let each = |bytes: &[u8]| out.extend_from_slice(bytes);
         match self.inflater.inflate(&mut stored, size, each) {
@@ -64,5 +68,19 @@ impl StreamReader {
             Err(Uninflatable::Source(err)) => Err(err),
             _ => Err(PackError::damaged("an object changed while it was read")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_has_no_stream() {
+        let file = tempfile::tempfile().unwrap();
+        let found = StreamReader::new().inflate(&file, Stream::NONE, 0);
+        assert_eq!(found.unwrap(), b"");
+        let found = StreamReader::new().inflate(&file, Stream::NONE, 1);
+        assert!(found.is_err(), "it ends early");
     }
 }

@@ -204,7 +204,17 @@ async fn a_write_that_is_tried_again_needs_no_second_archive() {
 fn times_survive_a_fetch_of_everything() {
     trusting(|| {
         World::on_a_server(async |world, server| {
-            publish(&world, NOW, [("a", "1".into()), ("b", "1".into())]).await;
+            let text: String = (0..2_000).map(|n| format!("{} line\n", n * n)).collect();
+            let repack = |level: &str| {
+                world.repository.repack();
+                let level = format!("core.compression={level}");
+                world.repository.git(&["-c", &level, "repack", "-adfFq"]);
+            };
+            let files = [("a", "1".into()), ("b", text.as_str().into())];
+            world.repository.commit_on(MAIN, &files);
+            repack("1");
+            world.s3.set_date(&date(NOW));
+            world.publish("first").await;
             server.fault(
                 Handshake,
                 GitFault::response(|response| {
@@ -212,12 +222,32 @@ fn times_survive_a_fetch_of_everything() {
                     text.replace("fetch=shallow", "fetch=shallov").into()
                 }),
             );
-            let found = publish(&world, NOW + 100, [("a", "2".into())]).await;
-            assert_eq!(found, by_path([("a", THEN + 100), ("b", THEN)]));
+            // What did not change comes as another stream.
+            world.repository.commit_on(MAIN, &[("a", "2".into())]);
+            repack("9");
+            world.s3.set_date(&date(NOW + 100));
+            world.publish("second").await;
+            let expected = by_path([("a", THEN + 100), ("b", THEN)]);
+            assert_eq!(times(&world.newest()), expected);
             let ops = server.ops();
             assert_eq!(ops.iter().filter(|op| **op == Fetch).count(), 2);
+            let [newest, first] = &world.versions()[..] else {
+                panic!("not two versions")
+            };
+            let size = |version: &StoredVersion| version.bytes.as_ref().unwrap().len();
+            assert!(size(newest) < size(first), "the same stream came");
         });
     });
+}
+
+#[tokio::test]
+async fn a_clock_from_before_all_times_goes_on_too() {
+    let world = World::new().await;
+    const FIRST: i64 = 315_619_200;
+    let found = publish(&world, 0, [("a", "1".into()), ("b", "1".into())]).await;
+    assert_eq!(found, by_path([("a", FIRST), ("b", FIRST)]));
+    let found = publish(&world, 0, [("a", "2".into())]).await;
+    assert_eq!(found, by_path([("a", FIRST + 2), ("b", FIRST)]));
 }
 
 #[tokio::test]

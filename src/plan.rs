@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     error::Error,
     plain,
-    push::{Change, PushEvent},
+    push::PushEvent,
     queue::Job,
     route::{Destination, Route, RouteTable},
     space::SpaceUrl,
@@ -158,7 +158,7 @@ pub fn heirs(job: &Job, bucket: &str, key: &str, table: &RouteTable) -> Vec<Job>
 /// [`Ignored`] if it has nothing to do whatever the table says, so that none need be read.
 pub fn wanted(webhook: &Webhook) -> Result<&PushEvent, Ignored> {
     match webhook {
-        Webhook::Push(push) if push.change == Change::Deleted => Err(Ignored::Deletion),
+        Webhook::Push(push) if push.is_deleted => Err(Ignored::Deletion),
         Webhook::Push(push) => Ok(push),
         Webhook::TestDelivery => Err(Ignored::TestDelivery),
         Webhook::OtherType(number) => Err(Ignored::OtherType(*number)),
@@ -246,16 +246,16 @@ mod tests {
         object = "all/{ref}.zip"
     "#;
 
-    fn push(ref_name: &str, change: Change) -> Webhook {
-        push_to(None, ref_name, change)
+    fn push(ref_name: &str, is_deleted: bool) -> Webhook {
+        push_to(None, ref_name, is_deleted)
     }
 
-    fn push_to(space_url: Option<&str>, ref_name: &str, change: Change) -> Webhook {
+    fn push_to(space_url: Option<&str>, ref_name: &str, is_deleted: bool) -> Webhook {
         Webhook::Push(PushEvent {
             space_url: space_url.map(|url| url.parse().unwrap()),
             repository: "APP/web".parse().unwrap(),
             ref_name: ref_name.parse().unwrap(),
-            change,
+            is_deleted,
             before: None,
             commits: vec!["1".repeat(40).parse().unwrap()],
         })
@@ -309,30 +309,30 @@ mod tests {
         let newest = Reading::Newest(table());
         let unnameable = format!("refs/heads/{}", "n/".repeat(500) + "n");
         let space = Some("https://other.backlog.com/git");
-        let main = || push("refs/heads/main", Change::Updated);
+        let main = || push("refs/heads/main", false);
         for (case, webhook, reading, expected) in [
             ("two routes", main(), &newest, Ok(&["main", "all"][..])),
             (
                 "a new branch",
-                push("refs/heads/dev", Change::Created),
+                push("refs/heads/dev", false),
                 &newest,
                 Ok(&["all"]),
             ),
             (
                 "a ref that makes no object key",
-                push(&unnameable, Change::Updated),
+                push(&unnameable, false),
                 &newest,
                 Ok(&["all"]),
             ),
             (
                 "a tag",
-                push("refs/tags/v1", Change::Created),
+                push("refs/tags/v1", false),
                 &newest,
                 Err("no route matches"),
             ),
             (
                 "another space",
-                push_to(space, "refs/heads/main", Change::Updated),
+                push_to(space, "refs/heads/main", false),
                 &newest,
                 Err(
                     "no space of the table is https://other.backlog.com/git; it has https://example.backlog.com/git",
@@ -346,7 +346,7 @@ mod tests {
             ),
             (
                 "a deletion",
-                push("refs/heads/main", Change::Deleted),
+                push("refs/heads/main", true),
                 &Reading::Never,
                 Err("the ref was deleted"),
             ),
@@ -399,9 +399,9 @@ mod tests {
                 unknown.clone(),
             ),
         ] {
-            let webhook = push("refs/heads/main", Change::Updated);
+            let webhook = push("refs/heads/main", false);
             assert_eq!(planned(&webhook, &reading), main, "{case}");
-            let webhook = push("refs/tags/v1", Change::Updated);
+            let webhook = push("refs/tags/v1", false);
             assert_eq!(planned(&webhook, &reading), tag, "{case}");
         }
     }
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn a_job_whose_route_is_gone_is_planned_anew() {
         let job = |route: &str, ref_name: &str| {
-            let webhook = push(ref_name, Change::Updated);
+            let webhook = push(ref_name, false);
             Job::new(route.into(), webhook.push().unwrap(), "a-request")
         };
         let routes =

@@ -188,17 +188,6 @@ impl fmt::Debug for CommitId {
     }
 }
 
-/// What happened to the ref.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// The ref is new.
-    Created,
-    /// The ref points to another commit now.
-    Updated,
-    /// The ref is gone.
-    Deleted,
-}
-
 /// One push, as a webhook told of it. A hint only: it picks the routes to look at, and the Git server tells the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushEvent {
@@ -208,8 +197,8 @@ pub struct PushEvent {
     pub repository: RepositoryName,
     /// The ref that was pushed.
     pub ref_name: RefName,
-    /// What happened to it.
-    pub change: Change,
+    /// Whether the push deleted it.
+    pub is_deleted: bool,
     /// The commit that the ref pointed to before the push, if the webhook says so.
     pub before: Option<CommitId>,
     /// Commits that the push brought, in no certain order and maybe none. One of them is probably the new tip.

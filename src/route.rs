@@ -419,7 +419,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::push::Change;
 
     fn is_routed(
         table: &RouteTable,
@@ -481,7 +480,7 @@ mod tests {
             space_url: space_url.map(|url| url.parse().unwrap()),
             repository: repository.parse().unwrap(),
             ref_name: ref_name.parse().unwrap(),
-            change: Change::Updated,
+            is_deleted: false,
             before: None,
             commits: Vec::new(),
         }

@@ -15,7 +15,7 @@ use serde::{
 };
 
 use crate::{
-    push::{Change, CommitId, InvalidName, PushEvent, RepositoryName},
+    push::{CommitId, InvalidName, PushEvent, RepositoryName},
     space::SpaceUrl,
 };
 
@@ -328,11 +328,7 @@ impl TryFrom<Activity> for Webhook {
                 })?,
             ref_name: parsed("content.ref", content.reference.as_deref())?,
             // A change type that we do not know moves the ref somewhere, and the Git server tells where.
-            change: match content.change_type.as_deref() {
-                Some("create") => Change::Created,
-                Some("delete") => Change::Deleted,
-                _ => Change::Updated,
-            },
+            is_deleted: content.change_type.as_deref() == Some("delete"),
             before: None,
             commits: commits(None, content.revisions),
         }))
@@ -352,16 +348,11 @@ impl TryFrom<GitPush> for PushEvent {
             })?;
         let before = commit("before", push.before)?;
         let after = commit("after", push.after)?;
-        let change = match (before, after) {
-            (_, None) => Change::Deleted,
-            (None, Some(_)) => Change::Created,
-            (Some(_), Some(_)) => Change::Updated,
-        };
         Ok(Self {
             space_url: Some(space_url),
             repository,
             ref_name: parsed("ref", push.reference.as_deref())?,
-            change,
+            is_deleted: after.is_none(),
             before,
             commits: commits(after, push.revisions),
         })

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use crate::support::{
     MAIN,
-    generate::noise,
+    generate::{noise, source},
     git_server::{
         Fault as GitFault,
         Op::{Fetch, Handshake},
@@ -34,6 +34,8 @@ const NOW: i64 = 1_795_995_267;
 /// That time as entries have it.
 const THEN: i64 = NOW - 1;
 const HOUR: i64 = 3600;
+/// 1980-01-02, the first time that an entry has.
+const FIRST: i64 = 315_619_200;
 
 fn date(seconds: i64) -> String {
     let date = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
@@ -204,13 +206,13 @@ async fn a_write_that_is_tried_again_needs_no_second_archive() {
 fn times_survive_a_fetch_of_everything() {
     trusting(|| {
         World::on_a_server(async |world, server| {
-            let text: String = (0..2_000).map(|n| format!("{} line\n", n * n)).collect();
+            let text = source(40_000, 1);
             let repack = |level: &str| {
                 world.repository.repack();
                 let level = format!("core.compression={level}");
                 world.repository.git(&["-c", &level, "repack", "-adfFq"]);
             };
-            let files = [("a", "1".into()), ("b", text.as_str().into())];
+            let files = [("a", "1".into()), ("b", text.into())];
             world.repository.commit_on(MAIN, &files);
             repack("1");
             world.s3.set_date(&date(NOW));
@@ -243,7 +245,6 @@ fn times_survive_a_fetch_of_everything() {
 #[tokio::test]
 async fn a_clock_from_before_all_times_goes_on_too() {
     let world = World::new().await;
-    const FIRST: i64 = 315_619_200;
     let found = publish(&world, 0, [("a", "1".into()), ("b", "1".into())]).await;
     assert_eq!(found, by_path([("a", FIRST), ("b", FIRST)]));
     let found = publish(&world, 0, [("a", "2".into())]).await;

@@ -11,7 +11,7 @@ use backlog_bridge::{
     },
     error::Error,
     plan::{Ignored, Next, NoJobs, heirs, next, plan},
-    push::{Change, CommitId, PushEvent},
+    push::{CommitId, PushEvent},
     queue::Job,
     route::{Destination, Origin, RouteTable},
     table::{Looks, Reading, Seen, TableFault},
@@ -224,7 +224,7 @@ impl Facts {
             space_url: None,
             repository: repository.parse().unwrap(),
             ref_name: ref_name.parse().unwrap(),
-            change: Change::Updated,
+            is_deleted: false,
             before: None,
             commits: Vec::new(),
         });

@@ -185,38 +185,26 @@ impl Worker {
                 left = stored.then_some(to);
                 continue;
             }
-            let error = delivery.result.as_ref().err();
-            let mut end = End::of(error, job, attempt);
-            let silent = error.and_then(Error::silent);
-            let is_to_rest = end == End::Again && job.rests.is_none();
-            let rests = silent
-                .filter(|_| is_to_rest)
-                .map(|silent| job.resting(silent));
             if is_awaited && is_missing(&delivery) {
                 self.bridge.listings.missed(&to.url, Instant::now());
                 more.push(job.awaited(LOOKS[0]));
                 return Ok((look::awaited(job), End::Done));
             }
+            let error = delivery.result.as_ref().err();
+            let mut end = End::of(error, job, attempt);
             if is_glob && end == End::DeadLetter && is_missing(&delivery) {
                 // It asks for no ref by name, so none is missed.
                 delivery.result = Ok(Success::BranchGone);
                 end = End::Done;
             }
-            if delivery.is_unsettled && delivery.result.is_ok() {
-                more.push(job.awaited(SETTLED));
-            }
-            more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));
             let step_back = seen_back(job, &delivery);
+            let rests = later(job, end, &delivery, more);
             let report = Report {
                 step_back,
-                again: rests.is_some(),
+                again: rests,
                 ..Report::of(&to, delivery, started)
             };
-            if let Some(rests) = rests {
-                more.push(rests);
-                end = End::Done;
-            }
-            return Ok((report, end));
+            return Ok((report, if rests { End::Done } else { end }));
         }
         Err(Error::Routes {
             reason: "it kept changing".into(),
@@ -291,6 +279,18 @@ fn told(jobs: &[Job]) -> String {
         "no such route any more; planned anew for {}",
         routes.join(", ")
     )
+}
+
+/// Adds to `more` what has to be looked at later, and says whether that is the job itself, since a Git server gives no answer.
+fn later(job: &Job, end: End, delivery: &Delivery, more: &mut Vec<Job>) -> bool {
+    if delivery.is_unsettled && delivery.result.is_ok() {
+        more.push(job.awaited(SETTLED));
+    }
+    more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));
+    let silent = delivery.result.as_ref().err().and_then(Error::silent);
+    let silent = silent.filter(|_| end == End::Again && job.rests.is_none());
+    more.extend(silent.map(|silent| job.resting(silent)));
+    silent.is_some()
 }
 
 fn is_missing(delivery: &Delivery) -> bool {

@@ -1,6 +1,6 @@
 //! `serve`: the whole bridge as one process.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use backlog_bridge::{
     config::Config,
@@ -115,16 +115,7 @@ pub(super) async fn run(
         Some(tokens) => ("TOKEN".to_owned(), Arc::clone(tokens)),
         None => new_token(),
     };
-    note!("listening on {address}");
-    note!("webhook URL: http://{address}/hooks/{shown}");
-    if !address.ip().is_loopback() {
-        note!("warning: this is HTTP without TLS; the token can be read on its way");
-    }
-    note!(
-        "{}; {} is read again when it changes; Ctrl-C stops",
-        plain::count(setup.table.routes().len(), "route", "routes"),
-        common.routes.display()
-    );
+    greet(address, &shown, setup.table.routes().len(), common);
     let Running {
         receiver,
         worker,
@@ -154,6 +145,38 @@ pub(super) async fn run(
             return Ok(Ended::WithFailures);
         }
     }
+    let left = end(queue, &mut stop).await;
+    let Some(left) = left else {
+        note!(
+            "stopped while deliveries were running; start again, or use sync, to make up for them"
+        );
+        return Ok(Ended::WithFailures);
+    };
+    telling.await?;
+    if left > 0 {
+        note!("stopped; jobs not handled: {left}; start again, or use sync, to make up for them");
+        return Ok(Ended::WithFailures);
+    }
+    note!("stopped");
+    Ok(Ended::Well)
+}
+
+/// Says where it is and what it does.
+fn greet(address: SocketAddr, token: &str, routes: usize, common: &Common) {
+    note!("listening on {address}");
+    note!("webhook URL: http://{address}/hooks/{token}");
+    if !address.ip().is_loopback() {
+        note!("warning: this is HTTP without TLS; the token can be read on its way");
+    }
+    note!(
+        "{}; {} is read again when it changes; Ctrl-C stops",
+        plain::count(routes, "route", "routes"),
+        common.routes.display()
+    );
+}
+
+/// Waits for what runs, and says how many jobs are left; `None` if it was not worth the wait.
+async fn end(queue: LocalQueue, stop: &mut Stop) -> Option<usize> {
     if queue.running() > 0 {
         note!(
             "stopping: waiting for deliveries that run ({}); stop again to end at once",
@@ -171,25 +194,11 @@ pub(super) async fn run(
             }
         }
     };
-    let left = tokio::select! {
-        left = queue.stop() => left,
-        () = impatient => {
-            note!("stopped while deliveries were running; start again, or use sync, to make up for them");
-            return Ok(Ended::WithFailures);
-        }
-        () = stop.asked() => {
-            note!("stopped while deliveries were running; start again, or use sync, to make up for them");
-            return Ok(Ended::WithFailures);
-        }
-    };
-    drop(queue);
-    telling.await?;
-    if left > 0 {
-        note!("stopped; jobs not handled: {left}; start again, or use sync, to make up for them");
-        return Ok(Ended::WithFailures);
+    tokio::select! {
+        left = queue.stop() => Some(left),
+        () = impatient => None,
+        () = stop.asked() => None,
     }
-    note!("stopped");
-    Ok(Ended::Well)
 }
 
 fn tell(told: &JobEnded) {

@@ -514,14 +514,23 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
     let content = noise(600_000, 1);
     let commit = place.repository.commit_on(MAIN, &[("a", content.into())]);
     server.fault_once(Op::Fetch, Fault::Drip(20_000, Duration::from_millis(100)));
+    let (begins, begun) = channel();
+    server.before(Op::Fetch, 1, move || {
+        let _ = begins.send(());
+    });
     assert_eq!(serving.push(&commit).0, 202);
     // And a ref that is looked for, for longer.
     let gone = project_push("create", "refs/heads/x/1", &[]);
     assert_eq!(serving.post(&serving.token, gone).0, 202);
-    thread::sleep(Duration::from_millis(700));
+    begun
+        .recv_timeout(Duration::from_mins(1))
+        .expect("the fetch begins");
     let started = Instant::now();
     let (code, text) = serving.stop();
-    assert!(started.elapsed() > Duration::from_secs(1), "it waited");
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "it did not wait: {text}"
+    );
     assert!(
         text.contains("stopping: waiting for deliveries that run (1)"),
         "{text}"

@@ -49,6 +49,7 @@ struct Count {
 
 #[test]
 fn nothing_is_lost_whatever_happens() {
+    let _alone = super::alone();
     let place = Place::new();
     let repositories: Vec<_> = (0..REPOSITORIES)
         .map(|n| (format!("APP/r{n}"), BRANCHES))

@@ -39,6 +39,8 @@ pub mod pack;
 
 pub mod remote;
 
+pub mod stack;
+
 pub mod queue;
 
 pub mod telemetry;

@@ -83,6 +83,7 @@ pub(super) async fn run(
         store: Some(store),
         aws: false,
         replace: false,
+        stack: None,
     };
     let setup = setup(&common, config).await?;
     let (token, tokens) = new_token();

@@ -21,7 +21,7 @@ mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use backlog_bridge::{config::Config, error::chain, telemetry};
+use backlog_bridge::{config::Config, error::chain, stack::Stack, telemetry};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,6 +64,9 @@ struct Given {
     /// With --aws: replace objects too that hold what this routing table does not deliver there.
     #[arg(long)]
     replace: bool,
+    /// Have the bridge do it that was deployed as this stack, with its routing table [default: `BACKLOG_BRIDGE_STACK`].
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
 }
 
 /// The options of what only looks at the routing table.
@@ -84,6 +87,17 @@ struct Common {
     store: Option<PathBuf>,
     aws: bool,
     replace: bool,
+    stack: Option<String>,
+}
+
+impl Common {
+    /// The deployed bridge that was named, if one was.
+    async fn stack(&self) -> Result<Option<Stack>, Usage> {
+        match &self.stack {
+            Some(name) => Ok(Some(Stack::find(name).await?)),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Given {
@@ -94,6 +108,7 @@ impl Given {
             store: self.store.or(before.store),
             aws: self.aws || before.aws,
             replace: self.replace || before.replace,
+            stack: self.stack.or(before.stack),
         }
     }
 
@@ -104,6 +119,7 @@ impl Given {
             (self.store.is_some(), "--store"),
             (self.aws, "--aws"),
             (self.replace, "--replace"),
+            (self.stack.is_some(), "--stack"),
         ]
         .into_iter()
         .filter_map(|(is_there, name)| is_there.then_some(name))
@@ -123,23 +139,35 @@ impl From<GivenTable> for Given {
 impl Cli {
     /// The options of the command, wherever they stand.
     fn common(&self) -> Result<Common, Usage> {
-        const ALL: &[&str] = &["--routes", "--store", "--aws", "--replace"];
+        const HERE: &[&str] = &["--routes", "--store", "--aws", "--replace"];
+        const ALL: &[&str] = &["--routes", "--store", "--aws", "--replace", "--stack"];
         let (given, uses) = match &self.command {
             Command::Demo(options) => (options.given(), &["--store"][..]),
-            Command::Serve(options) => (options.given.clone(), ALL),
-            Command::Invoke(options) => (options.given.clone(), ALL),
+            Command::Serve(options) => (options.given.clone(), HERE),
+            Command::Invoke(options) => (options.given.clone(), HERE),
             Command::Sync(options) => (options.given.clone(), ALL),
-            Command::Routes(command) => (command.given().into(), command.uses()),
+            Command::Routes(command) => (command.given(), command.uses()),
         };
-        if let Some(name) = self.before.names().find(|name| !uses.contains(name)) {
+        let mut names = self.before.names().chain(given.names());
+        if let Some(name) = names.find(|name| !uses.contains(name)) {
             return Err(Usage(format!("this command does not use {name}; drop it")));
         }
+        drop(names);
         let Given {
             routes,
             store,
             aws,
             replace,
+            stack,
         } = given.or(self.before.clone());
+        // What is said here wins over what the environment says.
+        let is_elsewhere = aws || store.is_some() || !uses.contains(&"--stack");
+        let stack = stack.or_else(|| stack_of_environment().filter(|_| !is_elsewhere));
+        if stack.is_some() && (aws || store.is_some()) {
+            return Err(Usage(
+                "--stack has the deployed bridge deliver, --aws and --store deliver from here; drop one".into(),
+            ));
+        }
         if aws && store.is_some() {
             return Err(Usage(
                 "--aws and --store name two places to deliver to; drop one".into(),
@@ -155,8 +183,15 @@ impl Cli {
             store,
             aws,
             replace,
+            stack,
         })
     }
+}
+
+/// The stack that commands are meant for that name none.
+fn stack_of_environment() -> Option<String> {
+    let name = std::env::var("BACKLOG_BRIDGE_STACK").ok();
+    name.filter(|name| !name.is_empty())
 }
 
 #[derive(Debug, Subcommand)]
@@ -234,10 +269,18 @@ pub(crate) fn run() -> ExitCode {
 /// Reads the arguments.
 fn parse() -> Cli {
     // They are shown where they are used.
-    let hidden = ["routes", "store", "aws", "replace"].into_iter();
+    let hidden = ["routes", "store", "aws", "replace", "stack"].into_iter();
     let command = hidden.fold(Cli::command(), |command, name| {
         command.mut_arg(name, |argument| argument.hide(true))
     });
+    // They deliver here.
+    let command = ["serve", "invoke"]
+        .into_iter()
+        .fold(command, |command, name| {
+            command.mut_subcommand(name, |command| {
+                command.mut_arg("stack", |argument| argument.hide(true))
+            })
+        });
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|err| err.exit())
 }
 

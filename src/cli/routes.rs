@@ -1,27 +1,20 @@
-//! `routes`: what the routing table says, and the one that a deployed bridge reads.
+//! `routes`: what the routing table says; `deployed` has the one that a deployed bridge reads.
 
-use std::{
-    io::{BufRead, IsTerminal},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+pub(super) mod deployed;
+
+use std::path::PathBuf;
 
 use backlog_bridge::{
-    bucket::{Address, Condition, Found, S3},
-    config::{Config, Location},
+    config::Config,
     plain,
     push::{RefName, RepositoryName},
     route::{
-        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Match, Origin, ROUTES_KEY, Route,
-        RouteTable, Sweep,
+        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Match, Origin, Route, RouteTable, Sweep,
     },
 };
-use similar::TextDiff;
 
-use super::{
-    Common, Ended, GivenTable, Usage, out,
-    setup::{read, table},
-};
+use self::deployed::Deployed;
+use super::{Common, Ended, Given, GivenTable, Usage, out, setup::table};
 
 /// What a routing table can be begun with.
 const EXAMPLE: &str = include_str!("../../routes.example.toml");
@@ -31,9 +24,6 @@ const TOLD: usize = 20;
 
 /// How alike two names have to be for one to be meant by the other.
 const ALIKE: f32 = 0.7;
-
-/// How long the shortest difference between two tables is looked for. After that a longer one is shown.
-const DIFF_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -64,7 +54,7 @@ pub(super) enum Command {
     /// Give a routing table to the deployed bridge: check it, show what changes, ask, and store it.
     #[command(
         after_help = "It is stored only if nobody else has stored another one meanwhile. It counts for the next push.\n\n\
-        Examples:\n  SOURCE_BUCKET=example-sources backlog-bridge routes push\n  \
+        Examples:\n  backlog-bridge routes push --stack backlog-bridge\n  \
         backlog-bridge routes push staging.toml --yes \\\n    \
         --at s3://example-sources/config/routes.toml"
     )]
@@ -82,30 +72,33 @@ pub(super) enum Command {
     },
     /// Print the routing table of the deployed bridge.
     #[command(after_help = "Example:\n  \
-        SOURCE_BUCKET=example-sources backlog-bridge routes pull > routes.toml")]
+        backlog-bridge routes pull --stack backlog-bridge > routes.toml")]
     Pull {
         #[command(flatten)]
         deployed: Deployed,
     },
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Deployed {
-    /// Where the deployed bridge reads its table [default: `config/routes.toml` in `SOURCE_BUCKET`].
-    #[arg(long, value_name = "S3_URL")]
-    at: Option<Location>,
-}
-
 impl Command {
-    /// What was said about the routing table here.
-    pub(super) fn given(&self) -> GivenTable {
+    /// What was said here of what several commands have.
+    pub(super) fn given(&self) -> Given {
         match self {
-            Self::Check { given } | Self::Explain { given, .. } => given.clone(),
-            Self::Push { file, routes, .. } => GivenTable {
+            Self::Check { given } | Self::Explain { given, .. } => given.clone().into(),
+            Self::Push {
+                file,
+                routes,
+                deployed,
+                ..
+            } => Given {
                 routes: file.clone().or_else(|| routes.clone()),
-                aws: false,
+                stack: deployed.stack.clone(),
+                ..Given::default()
             },
-            Self::Pull { .. } | Self::Example => GivenTable::default(),
+            Self::Pull { deployed } => Given {
+                stack: deployed.stack.clone(),
+                ..Given::default()
+            },
+            Self::Example => Given::default(),
         }
     }
 
@@ -113,23 +106,10 @@ impl Command {
     pub(super) fn uses(&self) -> &'static [&'static str] {
         match self {
             Self::Check { .. } | Self::Explain { .. } => &["--routes", "--aws"],
-            Self::Push { .. } => &["--routes"],
-            Self::Pull { .. } | Self::Example => &[],
+            Self::Push { .. } => &["--routes", "--stack"],
+            Self::Pull { .. } => &["--stack"],
+            Self::Example => &[],
         }
-    }
-}
-
-impl Deployed {
-    fn location(self, config: &Config) -> Result<Location, Usage> {
-        let of_bucket = |bucket: &String| Location {
-            bucket: bucket.clone(),
-            key: ROUTES_KEY.into(),
-        };
-        self.at
-            .or_else(|| config.source_bucket.as_ref().map(of_bucket))
-            .ok_or_else(|| {
-                Usage("say where the routing table is: set SOURCE_BUCKET, or --at s3://bucket/config/routes.toml".into())
-            })
     }
 }
 
@@ -140,9 +120,10 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     match command {
         Command::Push { deployed, yes, .. } => {
-            push(&common.routes, &deployed.location(config)?, yes, config).await
+            let place = deployed.place(common, config).await?;
+            deployed::push(&common.routes, &place, yes).await
         }
-        Command::Pull { deployed } => pull(&deployed.location(config)?).await,
+        Command::Pull { deployed } => deployed::pull(&deployed.place(common, config).await?).await,
         Command::Check { .. } => {
             let table = table(common, config)?;
             let name = common.routes.display().to_string();
@@ -294,120 +275,4 @@ fn describe(route: &Route) -> String {
         route.bucket(),
         route.object(),
     )
-}
-
-fn address(at: &Location) -> Address<'_> {
-    Address {
-        bucket: &at.bucket,
-        key: &at.key,
-    }
-}
-
-async fn pull(at: &Location) -> Result<Ended, Usage> {
-    match S3::from_environment().await.text(address(at), None).await? {
-        Found::Text { text, .. } => {
-            out::file(&text);
-            Ok(Ended::Well)
-        }
-        Found::NoText { why, .. } => Err(Usage(format!("cannot read {at}: {why}"))),
-        Found::Missing | Found::Deleted | Found::Same => {
-            note!("there is no routing table at {at} yet; store one with routes push");
-            Ok(Ended::WithFailures)
-        }
-    }
-}
-
-async fn push(file: &Path, at: &Location, yes: bool, config: &Config) -> Result<Ended, Usage> {
-    let name = file.display().to_string();
-    let (text, _) = read(file)?;
-    // The template keeps the table in the source bucket.
-    let bucket = config.source_bucket.as_deref().unwrap_or(&at.bucket);
-    let parse =
-        |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
-    let new = parse(&name, &text)?;
-    look_over(&name, &new, Origin::Deployed)?;
-    let s3 = S3::from_environment().await;
-    // What is of no use is replaced like anything else, unless somebody was faster.
-    let (stored, condition) = match s3.text(address(at), None).await? {
-        Found::Text { text, etag } => (Ok(Some(text)), Condition::Unchanged(etag)),
-        Found::NoText { why, etag } => (Err(why), Condition::Unchanged(etag)),
-        Found::Missing | Found::Deleted | Found::Same => (Ok(None), Condition::Absent),
-    };
-    if matches!(&stored, Ok(Some(stored)) if *stored == text) {
-        note!("{at} is this table already");
-        return Ok(Ended::Well);
-    }
-    // What no bridge can read must not stay there for that: it is replaced as if it held no route.
-    let (old_text, old) = match stored {
-        Ok(None) => (String::new(), None),
-        Ok(Some(stored)) => match parse(&at.to_string(), &stored) {
-            Ok(old) => (stored, Some(old)),
-            Err(fault) => {
-                note!(
-                    "the table that is stored is wrong, so all routes are shown as new:\n{fault}\n"
-                );
-                (stored, None)
-            }
-        },
-        Err(fault) => {
-            note!(
-                "the table that is stored cannot be read, so all routes are shown as new: {fault}\n"
-            );
-            (String::new(), None)
-        }
-    };
-    let diff = TextDiff::configure()
-        .timeout(DIFF_WITHIN)
-        .diff_lines(&old_text, &text);
-    let diff = diff
-        .unified_diff()
-        .header(&at.to_string(), &name)
-        .to_string();
-    note!("{}", diff.trim_end());
-    note!("\nWhat changes:");
-    for change in changes(old.as_ref(), &new) {
-        note!("  {change}");
-    }
-    if !yes && !confirmed(at)? {
-        note!("nothing was stored");
-        return Ok(Ended::WithFailures);
-    }
-    if s3.put_text(address(at), &text, &condition).await? {
-        note!("stored as {at}; it counts for the next push");
-        Ok(Ended::Well)
-    } else {
-        note!(
-            "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
-        );
-        Ok(Ended::WithFailures)
-    }
-}
-
-/// What each route does from now on, and which ones end.
-fn changes(old: Option<&RouteTable>, new: &RouteTable) -> Vec<String> {
-    let of = |table: &RouteTable| table.routes().iter().map(describe).collect::<Vec<_>>();
-    let (old, new) = (old.map(of).unwrap_or_default(), of(new));
-    let added = new.iter().filter(|route| !old.contains(route));
-    let gone = old.iter().filter(|route| !new.contains(route));
-    let added = added.map(|route| format!("+ {route}"));
-    let gone = gone.map(|route| format!("- {route}"));
-    let changes: Vec<_> = gone.chain(added).collect();
-    if changes.is_empty() {
-        vec!["no route".into()]
-    } else {
-        changes
-    }
-}
-
-fn confirmed(at: &Location) -> Result<bool, Usage> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Usage(
-            "not a terminal; pass --yes to store without asking".into(),
-        ));
-    }
-    out::ask(format_args!("\nStore this as {at}? [y/N]"));
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -13,6 +13,7 @@ mod contract;
 mod conversions;
 mod damaged;
 mod deliver;
+mod deployed;
 mod embedded_s3;
 mod fall_back;
 mod faults;

@@ -525,6 +525,8 @@ fn stopping_waits_for_what_runs_and_says_what_is_left() {
     begun
         .recv_timeout(Duration::from_mins(1))
         .expect("the fetch begins");
+    serving.wait_for("does not show this ref");
+    thread::sleep(Duration::from_millis(200));
     let started = Instant::now();
     let (code, text) = serving.stop();
     assert!(

@@ -1,5 +1,6 @@
 //! What the tests stand on: real parts with the faults that real parts have.
 
+pub mod aws_api;
 pub mod cases;
 pub mod cgi;
 pub mod event_source;

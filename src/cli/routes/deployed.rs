@@ -1,0 +1,188 @@
+//! The routing table of a deployed bridge.
+
+use std::{
+    io::{BufRead, IsTerminal},
+    path::Path,
+    time::Duration,
+};
+
+use backlog_bridge::{
+    bucket::{Address, Condition, Found, S3},
+    config::{Config, Location},
+    route::{Origin, ROUTES_KEY, RouteTable},
+};
+use similar::TextDiff;
+
+use super::{describe, look_over};
+use crate::cli::{Common, Ended, Usage, out, setup::read};
+
+/// How long the shortest difference between two tables is looked for. After that a longer one is shown.
+const DIFF_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Deployed {
+    /// Where the deployed bridge reads its table [default: `config/routes.toml` in `SOURCE_BUCKET`].
+    #[arg(long, value_name = "S3_URL")]
+    at: Option<Location>,
+    /// The stack of the deployed bridge, whose outputs say where that is [default: `BACKLOG_BRIDGE_STACK`].
+    #[arg(long, value_name = "NAME", conflicts_with = "at")]
+    pub(super) stack: Option<String>,
+}
+
+/// Where the routing table of a deployed bridge is.
+#[derive(Debug)]
+pub(in crate::cli) struct Place {
+    /// The table.
+    pub(in crate::cli) at: Location,
+    /// The bucket of routes that name none.
+    pub(in crate::cli) bucket: String,
+}
+
+impl Deployed {
+    pub(super) async fn place(self, common: &Common, config: &Config) -> Result<Place, Usage> {
+        if let Some(at) = self.at {
+            return Ok(Place::new(at, config));
+        }
+        if let Some(stack) = common.stack().await? {
+            let (at, bucket) = (stack.table, stack.bucket);
+            return Ok(Place { at, bucket });
+        }
+        let of_bucket = |bucket: &String| Location {
+            bucket: bucket.clone(),
+            key: ROUTES_KEY.into(),
+        };
+        let at = config.source_bucket.as_ref().map(of_bucket);
+        let at = at.ok_or_else(|| {
+            Usage(
+                "say where the routing table is: --stack NAME, --at s3://bucket/config/routes.toml, or set SOURCE_BUCKET"
+                    .into(),
+            )
+        })?;
+        Ok(Place::new(at, config))
+    }
+}
+
+impl Place {
+    fn new(at: Location, config: &Config) -> Self {
+        // The template keeps the table in the source bucket.
+        let bucket = config.source_bucket.clone();
+        let bucket = bucket.unwrap_or_else(|| at.bucket.clone());
+        Self { at, bucket }
+    }
+}
+
+fn address(at: &Location) -> Address<'_> {
+    Address {
+        bucket: &at.bucket,
+        key: &at.key,
+    }
+}
+
+pub(super) async fn pull(Place { at, .. }: &Place) -> Result<Ended, Usage> {
+    match S3::from_environment().await.text(address(at), None).await? {
+        Found::Text { text, .. } => {
+            out::file(&text);
+            Ok(Ended::Well)
+        }
+        Found::NoText { why, .. } => Err(Usage(format!("cannot read {at}: {why}"))),
+        Found::Missing | Found::Deleted | Found::Same => {
+            note!("there is no routing table at {at} yet; store one with routes push");
+            Ok(Ended::WithFailures)
+        }
+    }
+}
+
+/// Stores a table, once it is found to be of use and whoever is asked says so.
+pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended, Usage> {
+    let Place { at, bucket } = place;
+    let name = file.display().to_string();
+    let (text, _) = read(file)?;
+    let parse =
+        |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
+    let new = parse(&name, &text)?;
+    look_over(&name, &new, Origin::Deployed)?;
+    let s3 = S3::from_environment().await;
+    // What is of no use is replaced like anything else, unless somebody was faster.
+    let (stored, condition) = match s3.text(address(at), None).await? {
+        Found::Text { text, etag } => (Ok(Some(text)), Condition::Unchanged(etag)),
+        Found::NoText { why, etag } => (Err(why), Condition::Unchanged(etag)),
+        Found::Missing | Found::Deleted | Found::Same => (Ok(None), Condition::Absent),
+    };
+    if matches!(&stored, Ok(Some(stored)) if *stored == text) {
+        note!("{at} is this table already");
+        return Ok(Ended::Well);
+    }
+    // What no bridge can read must not stay there for that: it is replaced as if it held no route.
+    let (old_text, old) = match stored {
+        Ok(None) => (String::new(), None),
+        Ok(Some(stored)) => match parse(&at.to_string(), &stored) {
+            Ok(old) => (stored, Some(old)),
+            Err(fault) => {
+                note!(
+                    "the table that is stored is wrong, so all routes are shown as new:\n{fault}\n"
+                );
+                (stored, None)
+            }
+        },
+        Err(fault) => {
+            note!(
+                "the table that is stored cannot be read, so all routes are shown as new: {fault}\n"
+            );
+            (String::new(), None)
+        }
+    };
+    let diff = TextDiff::configure()
+        .timeout(DIFF_WITHIN)
+        .diff_lines(&old_text, &text);
+    let diff = diff
+        .unified_diff()
+        .header(&at.to_string(), &name)
+        .to_string();
+    note!("{}", diff.trim_end());
+    note!("\nWhat changes:");
+    for change in changes(old.as_ref(), &new) {
+        note!("  {change}");
+    }
+    if !yes && !confirmed(at)? {
+        note!("nothing was stored");
+        return Ok(Ended::WithFailures);
+    }
+    if s3.put_text(address(at), &text, &condition).await? {
+        note!("stored as {at}; it counts for the next push");
+        Ok(Ended::Well)
+    } else {
+        note!(
+            "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
+        );
+        Ok(Ended::WithFailures)
+    }
+}
+
+/// What each route does from now on, and which ones end.
+fn changes(old: Option<&RouteTable>, new: &RouteTable) -> Vec<String> {
+    let of = |table: &RouteTable| table.routes().iter().map(describe).collect::<Vec<_>>();
+    let (old, new) = (old.map(of).unwrap_or_default(), of(new));
+    let added = new.iter().filter(|route| !old.contains(route));
+    let gone = old.iter().filter(|route| !new.contains(route));
+    let added = added.map(|route| format!("+ {route}"));
+    let gone = gone.map(|route| format!("- {route}"));
+    let changes: Vec<_> = gone.chain(added).collect();
+    if changes.is_empty() {
+        vec!["no route".into()]
+    } else {
+        changes
+    }
+}
+
+fn confirmed(at: &Location) -> Result<bool, Usage> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Usage(
+            "not a terminal; pass --yes to store without asking".into(),
+        ));
+    }
+    out::ask(format_args!("\nStore this as {at}? [y/N]"));
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,218 @@
+//! The services of AWS that the bridge only reads a little of, as one server: each operation answers what the test says, and
+//! all others are denied. CloudFormation has what the outputs of template.yaml are.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Bytes, header};
+use serde_json::{Value, json};
+
+use super::{
+    http::{self, Answer, Server},
+    s3::ACCESS_KEY,
+};
+
+/// The variables that lead to it.
+const ENDPOINTS: [&str; 8] = [
+    "AWS_ENDPOINT_URL_CLOUDFORMATION",
+    "AWS_ENDPOINT_URL_CLOUDWATCH",
+    "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
+    "AWS_ENDPOINT_URL_CODEPIPELINE",
+    "AWS_ENDPOINT_URL_EVENTBRIDGE",
+    "AWS_ENDPOINT_URL_LAMBDA",
+    "AWS_ENDPOINT_URL_SCHEDULER",
+    "AWS_ENDPOINT_URL_SNS",
+];
+
+/// What was asked: an operation with its input, as JSON, a form or a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Such as `DescribeStacks`.
+    pub operation: String,
+    /// The body, or the path where there is none.
+    pub input: String,
+    /// What the signature is for, such as `cloudformation`.
+    pub service: String,
+}
+
+type Answers = HashMap<String, Box<dyn Fn(&Call) -> (u16, String) + Send + Sync>>;
+
+/// Stops when it is dropped.
+pub struct AwsApi {
+    server: Server,
+    answers: Arc<Mutex<Answers>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl AwsApi {
+    /// Denies everything.
+    pub fn start() -> Self {
+        let answers = Arc::new(Mutex::new(Answers::new()));
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let (known, seen) = (Arc::clone(&answers), Arc::clone(&calls));
+        let server = Server::start("aws", move |request| {
+            let answer = answer(&request, &known.lock().unwrap(), &seen);
+            async move { answer }
+        });
+        Self {
+            server,
+            answers,
+            calls,
+        }
+    }
+
+    /// Where the SDK finds it: names and values of variables.
+    pub fn vars(&self) -> Vec<(&'static str, String)> {
+        let endpoint = self.server.endpoint();
+        ENDPOINTS.map(|name| (name, endpoint.clone())).into()
+    }
+
+    /// What an operation answers from now on.
+    pub fn says(&self, operation: &str, body: &str) -> &Self {
+        let body = body.to_owned();
+        self.does(operation, move |_| (200, body.clone()))
+    }
+
+    /// The same, by what was asked: a status and a body.
+    pub fn does(
+        &self,
+        operation: &str,
+        answer: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static,
+    ) -> &Self {
+        let mut answers = self.answers.lock().unwrap();
+        answers.insert(operation.to_owned(), Box::new(answer));
+        self
+    }
+
+    /// Denies an operation again.
+    pub fn denies(&self, operation: &str) -> &Self {
+        self.answers.lock().unwrap().remove(operation);
+        self
+    }
+
+    /// A stack that CloudFormation shows.
+    pub fn stack(&self, name: &str, status: &str, outputs: &[(&str, &str)]) -> &Self {
+        let outputs: String = outputs
+            .iter()
+            .map(|(key, value)| {
+                let value = value.replace('&', "&amp;").replace('<', "&lt;");
+                format!("<member><OutputKey>{key}</OutputKey><OutputValue>{value}</OutputValue></member>")
+            })
+            .collect();
+        let body = format!(
+            "<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>{name}</StackName>\
+             <StackStatus>{status}</StackStatus><Outputs>{outputs}</Outputs></member></Stacks></DescribeStacksResult>\
+             </DescribeStacksResponse>"
+        );
+        let name = name.to_owned();
+        self.does("DescribeStacks", move |call| {
+            let mut fields = form_urlencoded::parse(call.input.as_bytes());
+            let asked = fields.find(|(field, _)| field == "StackName");
+            match asked {
+                Some((_, asked)) if asked == name => (200, body.clone()),
+                asked => {
+                    let asked = asked.map(|(_, name)| name.into_owned()).unwrap_or_default();
+                    (
+                        400,
+                        xml_error(
+                            "ValidationError",
+                            &format!("Stack with id {asked} does not exist"),
+                        ),
+                    )
+                }
+            }
+        })
+    }
+
+    /// The environment that both functions of a bridge have.
+    pub fn functions(&self, variables: &Value) -> &Self {
+        let body = json!({"State": "Active", "LastUpdateStatus": "Successful", "Environment": {"Variables": variables}});
+        self.says("GetFunctionConfiguration", &body.to_string())
+    }
+
+    /// What was asked so far.
+    pub fn calls(&self, operation: &str) -> Vec<Call> {
+        let calls = self.calls.lock().unwrap();
+        let calls = calls.iter().filter(|call| call.operation == operation);
+        calls.cloned().collect()
+    }
+}
+
+/// An error of a service that answers in XML.
+pub fn xml_error(code: &str, message: &str) -> String {
+    format!(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+    )
+}
+
+fn answer(request: &Request<Bytes>, answers: &Answers, calls: &Mutex<Vec<Call>>) -> Answer {
+    let text = |name: &str| {
+        let value = request.headers().get(name);
+        value.and_then(|value| value.to_str().ok()).unwrap_or("")
+    };
+    // Not the signature itself: that it is there, and by the right key.
+    let signed = text("authorization")
+        .strip_prefix(&format!("AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/"))
+        .and_then(|scope| scope.split('/').nth(2));
+    let Some(service) = signed else {
+        let body = json!({"__type": "UnrecognizedClientException", "message": "not signed by the test's key"});
+        return http::json(403, &body);
+    };
+    let body = String::from_utf8_lossy(request.body()).into_owned();
+    let (is_xml, operation) = operation(request, text("x-amz-target"), &body);
+    let input = if body.is_empty() {
+        let path = request.uri().path_and_query();
+        path.map(ToString::to_string).unwrap_or_default()
+    } else {
+        body
+    };
+    let call = Call {
+        operation,
+        input,
+        service: service.to_owned(),
+    };
+    let answered = answers.get(&call.operation).map(|answer| answer(&call));
+    let why = format!("the test's user may not do {}", call.operation);
+    let (status, body) = answered.unwrap_or_else(|| {
+        let denied = if is_xml {
+            xml_error("AccessDenied", &why)
+        } else {
+            json!({"__type": "AccessDeniedException", "message": why}).to_string()
+        };
+        (403, denied)
+    });
+    calls.lock().unwrap().push(call);
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = StatusCode::from_u16(status).expect("a status that HTTP knows");
+    let kind = if is_xml {
+        "text/xml"
+    } else {
+        "application/json"
+    };
+    let kind = header::HeaderValue::from_static(kind);
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+/// Whether the answer is XML, and what is asked for.
+fn operation(request: &Request<Bytes>, target: &str, body: &str) -> (bool, String) {
+    if let Some((_, operation)) = target.split_once('.') {
+        return (false, operation.to_owned());
+    }
+    let mut fields = form_urlencoded::parse(body.as_bytes());
+    if let Some((_, operation)) = fields.find(|(name, _)| name == "Action") {
+        return (true, operation.into_owned());
+    }
+    let path = request.uri().path();
+    let operation = match path.split('/').collect::<Vec<_>>()[..] {
+        ["", "2015-03-31", "functions", _, "configuration"] => "GetFunctionConfiguration",
+        ["", "2015-03-31", "event-source-mappings", ..] => "ListEventSourceMappings",
+        ["", "2016-08-19", "account-settings", ..] => "GetAccountSettings",
+        ["", "schedules", ..] => "GetSchedule",
+        _ => path,
+    };
+    (false, operation.to_owned())
+}

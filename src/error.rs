@@ -305,6 +305,21 @@ pub enum Error {
         /// The stage.
         stage: Stage,
     },
+    /// A deployed bridge has not told what became of a job.
+    #[error(
+        "the bridge has not told within {} s what became of it{}; it goes on with it, and its log tells: sam logs --stack-name \
+         {stack}",
+        within.as_secs(),
+        last.as_ref().map(|last| format!(", the last that it said is: {last}")).unwrap_or_default()
+    )]
+    NoWord {
+        /// The stack.
+        stack: String,
+        /// How long it was waited for.
+        within: Duration,
+        /// Why it was not done when it was last tried.
+        last: Option<String>,
+    },
     /// The work was stopped from outside.
     #[error("stopped while in stage {stage}")]
     Stopped {
@@ -324,7 +339,7 @@ impl Error {
             Self::ObjectKey { .. } => "object_key",
             Self::Job { .. } => "job",
             Self::Queue { .. } => "queue",
-            Self::Deadline { .. } | Self::NoTime { .. } => "deadline",
+            Self::Deadline { .. } | Self::NoTime { .. } | Self::NoWord { .. } => "deadline",
             Self::Unreachable { .. } => "unreachable",
             Self::AuthFailed { .. } => "auth_failed",
             Self::RepositoryNotFound { .. } => "repository_not_found",
@@ -380,6 +395,7 @@ impl Error {
             | Self::NoRoom { .. }
             | Self::Contention { .. }
             | Self::Deadline { .. }
+            | Self::NoWord { .. }
             | Self::Stopped { .. } => true,
             Self::ObjectKey { .. }
             | Self::Job { .. }

@@ -1,11 +1,12 @@
 //! What is said of each object that was looked at: one line of JSON, with the same fields everywhere.
 
 use std::{
+    borrow::Cow,
     fmt,
     time::{Duration, Instant},
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use tracing::Level;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 const FIRST_WARNINGS: usize = 20;
 
 /// What became of one object, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A new object version holds the tip.
@@ -103,8 +104,9 @@ impl<'a> From<&'a Destination> for Subject<'a> {
     }
 }
 
-/// What became of one object. Its fields and their names are a contract; what is not known is absent.
-#[derive(Debug, Serialize)]
+/// What became of one object. Its fields and their names are a contract; what is not known is absent. It is read back from the
+/// log of a function.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The route's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,7 +150,8 @@ pub struct Report {
     #[serde(
         rename = "duration_ms",
         skip_serializing_if = "Option::is_none",
-        serialize_with = "optional_millis"
+        with = "optional_millis",
+        default
     )]
     pub took: Option<Duration>,
     /// What went wrong.
@@ -158,7 +161,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_fetch: Option<String>,
     /// What people should know, one sentence each. A line of JSON has the first of them, and how many more there are.
-    #[serde(flatten, serialize_with = "first_warnings")]
+    #[serde(flatten, with = "first_warnings")]
     pub warnings: Vec<String>,
     /// The time each stage took.
     #[serde(skip)]
@@ -197,10 +200,10 @@ impl SeenBack {
 }
 
 /// What went wrong.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Fault {
     /// A name for alarms and queries.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The error and its causes.
     pub message: String,
     /// Whether the same may succeed later without anybody changing anything.
@@ -210,7 +213,7 @@ pub struct Fault {
 impl From<&Error> for Fault {
     fn from(err: &Error) -> Self {
         Self {
-            kind: err.kind(),
+            kind: err.kind().into(),
             message: plain::message(chain(err)),
             transient: err.is_transient(),
         }
@@ -222,25 +225,55 @@ pub(crate) fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::
     time.as_millis().serialize(to)
 }
 
-#[expect(clippy::ref_option, reason = "serde wants it so")]
-fn optional_millis<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_millis()).serialize(to)
+/// A time in whole milliseconds, if it is known.
+mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde wants it so")]
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(|time| time.as_millis()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let millis = Option::<u64>::deserialize(from)?;
+        Ok(millis.map(Duration::from_millis))
+    }
 }
 
-fn first_warnings<S: Serializer>(warnings: &[String], to: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
+/// The first of the warnings, and how many more there are.
+mod first_warnings {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::FIRST_WARNINGS;
+    use crate::plain;
+
+    #[derive(Serialize, Deserialize)]
     struct First {
-        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         further_warnings: Option<usize>,
     }
-    let (first, further) = warnings.split_at(warnings.len().min(FIRST_WARNINGS));
-    let first = First {
-        warnings: first.iter().map(|text| plain::foreign(text)).collect(),
-        further_warnings: Some(further.len()).filter(|&more| more > 0),
-    };
-    first.serialize(to)
+
+    pub(super) fn serialize<S: Serializer>(warnings: &[String], to: S) -> Result<S::Ok, S::Error> {
+        let (first, further) = warnings.split_at(warnings.len().min(FIRST_WARNINGS));
+        let first = First {
+            warnings: first.iter().map(|text| plain::foreign(text)).collect(),
+            further_warnings: Some(further.len()).filter(|&more| more > 0),
+        };
+        first.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+        First::deserialize(from).map(|first| first.warnings)
+    }
 }
 
 impl Report {

@@ -153,6 +153,8 @@ impl Cli {
             return Err(Usage(format!("this command does not use {name}; drop it")));
         }
         drop(names);
+        // Where the table is what it stores.
+        let keeps_table = matches!(&self.command, Command::Routes(_));
         let Given {
             routes,
             store,
@@ -160,8 +162,14 @@ impl Cli {
             replace,
             stack,
         } = given.or(self.before.clone());
+        if stack.is_some() && routes.is_some() && !keeps_table {
+            return Err(Usage(
+                "with --stack the routing table is the deployed one; drop --routes".into(),
+            ));
+        }
         // What is said here wins over what the environment says.
-        let is_elsewhere = aws || store.is_some() || !uses.contains(&"--stack");
+        let is_here = aws || store.is_some() || (routes.is_some() && !keeps_table);
+        let is_elsewhere = is_here || !uses.contains(&"--stack");
         let stack = stack.or_else(|| stack_of_environment().filter(|_| !is_elsewhere));
         if stack.is_some() && (aws || store.is_some()) {
             return Err(Usage(

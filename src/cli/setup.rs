@@ -14,7 +14,8 @@ use backlog_bridge::{
     plain,
     route::{Origin, RouteTable},
     secrets::Logins,
-    table::LiveTable,
+    stack::Stack,
+    table::{LiveTable, Reading},
     worker::Worker,
 };
 
@@ -100,6 +101,38 @@ pub(super) fn read(file: &Path) -> Result<(String, Vec<u8>), Usage> {
     let text = plain::utf8(bytes.clone())
         .map_err(|why| Usage(format!("cannot read the routing table {name}: {why}")))?;
     Ok((text, bytes))
+}
+
+/// What a deployed bridge has, to look at from here: its table, and what asks Git servers and S3 as it does.
+pub(super) async fn deployed(
+    stack: &Stack,
+    config: &Config,
+) -> Result<(Deliverer, Arc<RouteTable>), Usage> {
+    let s3 = S3::from_environment().await;
+    let table = LiveTable::in_s3(s3.clone(), stack.table.clone(), stack.bucket.clone());
+    let known = match table.read().await {
+        Reading::Newest(known) => known,
+        Reading::Never => {
+            return Err(Usage(format!(
+                "the stack {name} has no routing table yet; store one with `backlog-bridge routes push --stack {name}`",
+                name = stack.name
+            )));
+        }
+        Reading::Spoiled { fault, .. } | Reading::Unread { fault, .. } => {
+            return Err(fault.error().into());
+        }
+    };
+    let bridge = Deliverer {
+        s3,
+        table: table.into(),
+        logins: Arc::<Logins>::default(),
+        limits: config.limits,
+        replaces_unrouted: false,
+        tips: Arc::default(),
+        listings: Arc::default(),
+        silences: Arc::default(),
+    };
+    Ok((bridge, known))
 }
 
 fn bucket(common: &Common, config: &Config) -> Option<String> {

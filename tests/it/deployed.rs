@@ -1,19 +1,31 @@
 //! The command line and a deployed bridge that it knows by the name of its stack.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    process::{Command, Output},
+    sync::Arc,
+    time::Duration,
+};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    BUCKET,
+    BUCKET, MAIN,
     aws_api::{AwsApi, xml_error},
     process::run_within,
     s3::{ACCESS_KEY, SECRET_KEY, TestS3},
+    service::{GIT_SECRET, Service, lines},
 };
 
 const TABLE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\n[[route]]\nrepository = \"APP/web\"\n\
                      ref = \"refs/heads/main\"\nobject = \"web/main.zip\"\n";
+
+const ACCOUNT: [(&str, &str); 3] = [
+    ("AWS_REGION", "ap-northeast-1"),
+    ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+    ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+];
 
 /// A stack, and where it was deployed.
 struct Deployed {
@@ -52,17 +64,13 @@ impl Deployed {
         arguments: &[&str],
         vars: &[(&str, &str)],
     ) -> (Option<i32>, String, String) {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
         command
             .args(arguments)
             .current_dir(self.folder.path())
             .env_clear()
-            .envs([
-                ("AWS_REGION", "ap-northeast-1"),
-                ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-                ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-                ("AWS_ENDPOINT_URL_S3", self.s3.endpoint()),
-            ])
+            .envs(ACCOUNT)
+            .env("AWS_ENDPOINT_URL_S3", self.s3.endpoint())
             .envs(self.aws.vars())
             .envs(vars.iter().copied());
         let run = move || run_within(&mut command, Duration::from_secs(30)).expect("it ends");
@@ -188,4 +196,171 @@ async fn what_delivers_here_does_not_take_a_stack() {
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
+}
+
+/// The whole bridge, deployed as the stack `bridge`.
+struct Bridge {
+    service: Arc<Service>,
+    aws: AwsApi,
+    folder: TempDir,
+}
+
+impl Bridge {
+    async fn with(routes: &[(&str, &str, &str)]) -> Self {
+        let service = Arc::new(Service::with(routes, &[]).await);
+        let aws = AwsApi::start();
+        let table = format!("s3://{BUCKET}/config/routes.toml");
+        let outputs = [
+            ("Bucket", BUCKET),
+            ("RoutingTable", &table),
+            ("Queue", &service.sqs.url()),
+            ("DeadLetters", "https://sqs.example/1/d.fifo"),
+            ("WebhookUrl", "https://abc.execute-api.example/hooks/TOKEN"),
+            ("TokenSecret", "bridge/token"),
+            ("GitSecret", GIT_SECRET),
+            ("AlarmTopic", "arn:topic"),
+        ];
+        aws.stack("bridge", "CREATE_COMPLETE", &outputs);
+        let logging = Arc::clone(&service);
+        aws.does("FilterLogEvents", move |call| {
+            let input: Value = serde_json::from_str(&call.input).unwrap();
+            assert_eq!(input["logGroupName"], "/aws/lambda/bridge-deliver");
+            let pattern = input["filterPattern"].as_str().unwrap().to_owned();
+            // Of a page that is not the last one, nothing need be on it.
+            if input["nextToken"].is_null() {
+                return (200, json!({"events": [], "nextToken": "more"}).to_string());
+            }
+            let logged = lines(&logging.deliver).into_iter().filter(|line| {
+                line["request_id"]
+                    .as_str()
+                    .is_some_and(|id| pattern == format!("{{ $.request_id = \"{id}\" }}"))
+            });
+            let events: Vec<_> = logged
+                .map(|line| json!({"message": line.to_string()}))
+                .collect();
+            (200, json!({"events": events}).to_string())
+        });
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            service,
+            aws,
+            folder,
+        }
+    }
+
+    /// Has the functions work meanwhile, if they are to. Exit status, the lines of stdout, and stderr.
+    async fn sync(&self, arguments: &[&str], works: bool) -> (Option<i32>, Vec<Value>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        let of_functions = self.service.vars.iter();
+        let of_sdk =
+            of_functions.filter(|(name, _)| name.starts_with("AWS_") || name.starts_with("SSL_"));
+        command
+            .args(["sync", "--stack", "bridge"])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .envs(ACCOUNT)
+            .envs(of_sdk.cloned())
+            .envs(self.aws.vars());
+        let run = move || run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let mut running = tokio::task::spawn_blocking(run);
+        let output: Output = loop {
+            tokio::select! {
+                output = &mut running => break output.unwrap(),
+                _ = self.service.drain(), if works => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        let lines = stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        (output.status.code(), lines.collect(), stderr)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_has_the_bridge_deliver_and_tells_what_became_of_it() {
+    let glob = "refs/heads/release/*";
+    let bridge = Bridge::with(&[
+        (MAIN, "web/main.zip", ""),
+        ("refs/heads/gone", "web/gone.zip", ""),
+        (glob, "web/{ref}.zip", ""),
+    ])
+    .await;
+    let repository = &bridge.service.repository;
+    let commit = repository.commit_on(MAIN, &[("a", "a".into())]);
+    let newer = repository.commit_on("refs/heads/release/1", &[("b", "b".into())]);
+
+    let (code, lines, stderr) = bridge.sync(&[MAIN, glob], true).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let told = |name: &str| lines.iter().find(|line| line["ref"] == name).unwrap();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (name, commit) in [(MAIN, &commit), ("refs/heads/release/1", &newer)] {
+        let line = told(name);
+        assert_eq!(
+            (&line["outcome"], &line["commit"]),
+            (&json!("published"), &json!(commit))
+        );
+        for context in ["job", "request_id", "_aws", "level", "message_id"] {
+            assert_eq!(line[context], Value::Null, "{context} is for the log");
+        }
+        assert!(
+            line["version_id"].is_string() && line["duration_ms"].is_u64(),
+            "{line}"
+        );
+    }
+
+    let (code, lines, stderr) = bridge.sync(&[MAIN], true).await;
+    assert_eq!(
+        (code, &lines[0]["outcome"]),
+        (Some(0), &json!("already_current")),
+        "{stderr}"
+    );
+
+    // What is tried again is no end: only the last try is.
+    let (code, lines, stderr) = bridge.sync(&["refs/heads/gone", "--wait", "3"], true).await;
+    assert_eq!(
+        (code, &lines[0]["outcome"]),
+        (Some(1), &json!("failed")),
+        "{stderr}"
+    );
+    assert_eq!(lines[0]["error"]["kind"], "deadline", "{lines:?}");
+    let message = lines[0]["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("the last that it said is: APP/web has no refs/heads/gone"),
+        "{message}"
+    );
+    assert_eq!(
+        bridge.service.versions().len(),
+        1,
+        "no object was written from here"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_seen_is_said() {
+    let bridge = Bridge::with(&[(MAIN, "web/main.zip", "")]).await;
+    bridge
+        .service
+        .repository
+        .commit_on(MAIN, &[("a", "a".into())]);
+    let (code, lines, stderr) = bridge.sync(&["--wait", "0"], false).await;
+    assert_eq!((code, lines.len()), (Some(0), 0), "{stderr}");
+    assert!(stderr.contains("sent 1 job to bridge"), "{stderr}");
+    let (code, _, stderr) = bridge.sync(&["--wait", "3"], false).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("has not told within 3 s"), "{stderr}");
+    bridge.aws.denies("FilterLogEvents");
+    let (code, _, stderr) = bridge.sync(&[], false).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("1 job was sent")
+            && stderr.contains("logs:FilterLogEvents failed; access was denied"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = bridge.sync(&["mian"], false).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("no route is named"), "{stderr}");
+    assert_eq!(bridge.service.sqs.sent().len(), 3);
 }

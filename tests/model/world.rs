@@ -323,7 +323,7 @@ impl World {
             None => End::Done,
             Some(fault) => {
                 let swept = received.body.swept;
-                let most = match fault.kind {
+                let most = match &*fault.kind {
                     // A Git server may lag behind its own event.
                     "ref_not_found" if !swept => 3,
                     _ if !fault.transient => 1,

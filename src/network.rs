@@ -23,6 +23,9 @@ use crate::{chain::chain, plain};
 /// How large a file of certificates may be that we read, in bytes. The public authorities together take a fifth of it.
 const AUTHORITIES_BYTES: u64 = 1 << 20;
 
+/// How we call ourselves to servers.
+pub(crate) const AGENT: &str = concat!("backlog-bridge/", env!("CARGO_PKG_VERSION"));
+
 /// Whether `NO_PROXY` takes every host. The HTTP clients take `*` for all names, and for no address.
 pub(crate) fn is_proxy_off() -> bool {
     let set = ["NO_PROXY", "no_proxy"].into_iter().find_map(env::var_os);
@@ -31,6 +34,20 @@ pub(crate) fn is_proxy_off() -> bool {
 
 fn takes_all(hosts: &str) -> bool {
     hosts.split(',').any(|host| host.trim() == "*")
+}
+
+/// An HTTP client for `url`: through the proxy of this network, with the authorities that git trusts there, and to no other
+/// place that an answer names.
+pub(crate) fn http_client(url: &str) -> reqwest::ClientBuilder {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge(authorities_for_git(url))
+        .user_agent(AGENT);
+    if is_proxy_off() {
+        client.no_proxy()
+    } else {
+        client
+    }
 }
 
 /// The proxy that a request to `url` goes through, if any: where it is, and never its login.

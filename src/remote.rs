@@ -31,14 +31,11 @@ use self::capped::{About, Allowance, Capped};
 pub use self::{connection::Connection, wanted::Wanted};
 use crate::{
     error::{CHECK_NETWORK, Error, Refused, Silent, Source, chain, host},
-    network::{self, Distrust},
+    network::{self, AGENT, Distrust},
     plain,
     push::{CommitId, RepositoryName},
     secrets::Login,
 };
-
-/// How we call ourselves in the protocol.
-const AGENT: &str = concat!("backlog-bridge/", env!("CARGO_PKG_VERSION"));
 
 /// How long the server may take to say hello and to list refs, as a whole. Without this, one that sends a byte now and then
 /// would hold us for ever: the HTTP client limits each read, not their sum.
@@ -398,14 +395,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a host lets itself be connected to, of which a repository gives no answer.
 pub(crate) async fn answers(url: &str) -> bool {
-    let mut client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_merge(network::authorities_for_git(url))
+    let client = network::http_client(url)
         .connect_timeout(CONNECT_WITHIN)
         .timeout(2 * CONNECT_WITHIN);
-    if network::is_proxy_off() {
-        client = client.no_proxy();
-    }
     let Ok(client) = client.build() else {
         return true;
     };

@@ -108,6 +108,20 @@ impl SpaceUrl {
         BACKLOG.iter().any(|end| self.host.ends_with(end))
     }
 
+    /// The URL of Backlog's API for the space, such as `https://example.backlog.com/api/v2`: beside `git`, below whatever path
+    /// stands before that. `None` if it is not reached over TLS, unless it is on this machine.
+    #[must_use]
+    pub fn api_url(&self) -> Option<String> {
+        let is_fit = match self.scheme {
+            Scheme::Https => true,
+            Scheme::Http => self.is_loopback(),
+            Scheme::File => false,
+        };
+        let space = self.to_string();
+        let above = space.strip_suffix("/git").unwrap_or(&space);
+        is_fit.then(|| format!("{above}/api/v2"))
+    }
+
     /// Whether the host is this machine: `localhost`, `127.0.0.0/8` or `::1`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -299,6 +313,41 @@ mod tests {
             if let Err(error) = url {
                 assert!(!error.to_string().contains("s3cret"), "{case}: {error}");
             }
+        }
+    }
+
+    #[test]
+    fn the_api_is_beside_the_repositories() {
+        for (space, expected) in [
+            (
+                "https://example.backlog.com/git",
+                Some("https://example.backlog.com/api/v2"),
+            ),
+            (
+                "https://example.backlog.jp/git",
+                Some("https://example.backlog.jp/api/v2"),
+            ),
+            (
+                "https://example.backlogtool.com/git/",
+                Some("https://example.backlogtool.com/api/v2"),
+            ),
+            (
+                "https://git.example.com:8443/backlog/git",
+                Some("https://git.example.com:8443/backlog/api/v2"),
+            ),
+            (
+                "https://git.example.com",
+                Some("https://git.example.com/api/v2"),
+            ),
+            (
+                "http://localhost:3000/git",
+                Some("http://localhost:3000/api/v2"),
+            ),
+            ("http://git.example.com/git", None),
+            ("file:///srv/git", None),
+        ] {
+            let space: SpaceUrl = space.parse().unwrap();
+            assert_eq!(space.api_url().as_deref(), expected, "{space}");
         }
     }
 

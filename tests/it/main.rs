@@ -8,6 +8,7 @@
 mod answers;
 mod archive;
 mod aws;
+mod backlog;
 mod cli;
 mod contract;
 mod conversions;

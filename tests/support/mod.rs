@@ -1,6 +1,8 @@
 //! What the tests stand on: real parts with the faults that real parts have.
 
 pub mod aws_api;
+
+pub mod backlog;
 pub mod cases;
 pub mod cgi;
 pub mod event_source;

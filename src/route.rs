@@ -3,7 +3,9 @@
 
 mod clash;
 mod doubt;
+mod entry;
 mod explanation;
+mod faults;
 mod file;
 mod object;
 mod pattern;
@@ -15,7 +17,8 @@ pub use self::{
     clash::{Clash, Clashes, Delivered, MAX_CLASHES, MAX_COMPARISONS},
     doubt::Doubt,
     explanation::{Explanation, Match},
-    file::{MAX_TABLE_BYTES, RouteTableError},
+    faults::RouteTableError,
+    file::MAX_TABLE_BYTES,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
     space::{CredentialsSource, InvalidCredentialsSource, Space},

@@ -1,28 +1,22 @@
 //! Reads a routing table from TOML, and says all that is wrong with it at once.
 
-use std::{collections::HashMap, fmt, ops::Range, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
-use serde::Deserialize;
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue, ValueDeserializer},
-};
+use toml::de::DeTable;
 
 use super::{
     CredentialsSource, KeyTemplate, Lines, Origin, RefPattern, Route, RouteTable, Space, Sweep,
     bucket_name,
+    entry::Entry,
+    faults::{Faults, RouteTableError},
 };
 use crate::{
-    plain,
     push::{RefName, RepositoryName},
     space::{Scheme, SpaceUrl},
 };
 
 /// The size of the largest routing table, in bytes.
 pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
-
-/// How many faults of a table are told at once.
-const TOLD_FAULTS: usize = 20;
 
 /// The fields of a `[[space]]`.
 const SPACE: &[&str] = &["url", "credentials", "name"];
@@ -43,53 +37,6 @@ const ROUTE: &[&str] = &[
 
 /// Those that it needs.
 const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
-
-/// A routing table that is refused: every fault with its line, one a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteTableError {
-    file: String,
-    /// Line, from 1, and what is wrong there.
-    faults: Vec<(usize, String)>,
-}
-
-impl fmt::Display for RouteTableError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (line, fault)) in self.faults.iter().take(TOLD_FAULTS).enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}:{line}: {fault}", self.file)?;
-        }
-        match self.faults.len().saturating_sub(TOLD_FAULTS) {
-            0 => Ok(()),
-            more => write!(
-                f,
-                "\n{}: and {}",
-                self.file,
-                plain::count(more, "more fault", "more faults")
-            ),
-        }
-    }
-}
-
-impl std::error::Error for RouteTableError {}
-
-/// One `[[space]]` or `[[route]]`, with those of its fields that can be read.
-struct Entry {
-    span: Range<usize>,
-    fields: Vec<(&'static str, Spanned<String>)>,
-}
-
-impl Entry {
-    fn get(&self, name: &str) -> Option<&Spanned<String>> {
-        let field = self.fields.iter().find(|(own, _)| *own == name);
-        field.map(|(_, text)| text)
-    }
-
-    /// Where a field is, or the entry itself if there is no such field.
-    fn span(&self, name: &str) -> Range<usize> {
-        self.get(name)
-            .map_or_else(|| self.span.clone(), Spanned::span)
-    }
-}
 
 /// Which space a route means by a name.
 struct SpaceNames<'a> {
@@ -116,42 +63,21 @@ pub(super) fn read(
     default_bucket: Option<&str>,
     origin: Origin,
 ) -> Result<RouteTable, RouteTableError> {
-    let mut reader = Reader::new(text);
+    let mut reader = Reader {
+        text,
+        faults: Faults::of(text),
+    };
     let table = reader.table(default_bucket, origin);
-    match table {
-        Some(table) if reader.faults.is_empty() => Ok(table),
-        _ => {
-            reader.faults.sort();
-            Err(RouteTableError {
-                file: file.to_owned(),
-                faults: reader.faults,
-            })
-        }
-    }
+    reader.faults.or(file, table)
 }
 
-/// Keeps reading after a fault, and keeps the faults.
+/// Keeps reading after a fault.
 struct Reader<'a> {
     text: &'a str,
-    /// Where each line but the first begins, in bytes. Counting line ends anew for every line that is asked for would
-    /// make reading quadratic.
-    line_starts: Vec<usize>,
-    faults: Vec<(usize, String)>,
-    /// Whether what is there can be relied on. Where it is no TOML, nobody knows what else should be there.
-    is_whole: bool,
+    faults: Faults,
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
-        let ends = text.match_indices('\n');
-        Self {
-            text,
-            line_starts: ends.map(|(end, _)| end + 1).collect(),
-            faults: Vec::new(),
-            is_whole: true,
-        }
-    }
-
+impl Reader<'_> {
     /// `None` only after a fault.
     fn table(&mut self, default_bucket: Option<&str>, origin: Origin) -> Option<RouteTable> {
         if self.text.len() > MAX_TABLE_BYTES {
@@ -160,27 +86,28 @@ impl<'a> Reader<'a> {
                  or let one glob take the refs of several routes",
                 self.text.len()
             );
-            self.fault(0..0, fault);
+            self.faults.add(0..0, fault);
             return None;
         }
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
-            self.toml_fault(error, 0..0);
+            self.faults.add_toml(error, 0..0);
         }
-        self.is_whole = errors.is_empty();
+        self.faults.is_whole = errors.is_empty();
         let (mut spaces, mut routes) = (Vec::new(), Vec::new());
+        let faults = &mut self.faults;
         for (key, value) in root.into_inner() {
             match &**key.get_ref() {
-                "space" => spaces = self.entries("[[space]]", SPACE, SPACE_NEEDS, value),
-                "route" => routes = self.entries("[[route]]", ROUTE, ROUTE_NEEDS, value),
-                other => self.fault(
+                "space" => spaces = Entry::all(faults, "[[space]]", SPACE, SPACE_NEEDS, value),
+                "route" => routes = Entry::all(faults, "[[route]]", ROUTE, ROUTE_NEEDS, value),
+                other => faults.add(
                     key.span(),
                     format!("expected [[space]] or [[route]], found {other:?}"),
                 ),
             }
         }
         if routes.is_empty() {
-            self.missing(0..0, "expected at least one [[route]]");
+            self.faults.missing(0..0, "expected at least one [[route]]");
         }
         self.check_space_names(&spaces);
         let names = SpaceNames::of(&spaces);
@@ -201,93 +128,26 @@ impl<'a> Reader<'a> {
         ))
     }
 
-    /// All entries of one kind.
-    fn entries(
-        &mut self,
-        kind: &str,
-        known: &'static [&'static str],
-        needed: &[&str],
-        value: Spanned<DeValue<'_>>,
-    ) -> Vec<Entry> {
-        let span = value.span();
-        let entries: Vec<Spanned<DeValue<'_>>> = match value.into_inner() {
-            DeValue::Array(array) => array.into_iter().collect(),
-            // One pair of brackets too few hides nothing else.
-            table @ DeValue::Table(_) => {
-                self.fault(span.clone(), format!("expected {kind}"));
-                vec![Spanned::new(span, table)]
-            }
-            other => vec![Spanned::new(span, other)],
-        };
-        let entries = entries.into_iter();
-        entries
-            .filter_map(|entry| self.entry(kind, known, needed, entry))
-            .collect()
-    }
-
-    fn entry(
-        &mut self,
-        kind: &str,
-        known: &'static [&'static str],
-        needed: &[&str],
-        value: Spanned<DeValue<'_>>,
-    ) -> Option<Entry> {
-        let span = value.span();
-        let DeValue::Table(table) = value.into_inner() else {
-            self.fault(span, format!("expected {kind}"));
-            // What is not there is no further fault.
-            self.is_whole = false;
-            return None;
-        };
-        let (mut fields, mut unread) = (Vec::new(), Vec::new());
-        for (key, value) in table {
-            let name = &**key.get_ref();
-            let Some(name) = known.iter().find(|known| **known == name) else {
-                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-                let fault = format!(
-                    "unknown field `{name}`, expected one of {}",
-                    known.join(", ")
-                );
-                self.fault(key.span(), fault);
-                continue;
-            };
-            let span = value.span();
-            match String::deserialize(ValueDeserializer::from(value)) {
-                Ok(text) => fields.push((*name, Spanned::new(span, text))),
-                Err(error) => {
-                    self.toml_fault(&error, span);
-                    unread.push(*name);
-                }
-            }
-        }
-        for name in needed {
-            if !unread.contains(name) && !fields.iter().any(|(own, _)| own == name) {
-                self.missing(span.clone(), format!("missing field `{name}`"));
-            }
-        }
-        Some(Entry { span, fields })
-    }
-
     /// One space needs no name, several need one each.
     fn check_space_names(&mut self, entries: &[Entry]) {
         if entries.is_empty() {
-            self.missing(0..0, "expected at least one [[space]]");
+            self.faults.missing(0..0, "expected at least one [[space]]");
         }
         let mut lines = HashMap::new();
         for entry in entries {
             match entry.get("name") {
                 Some(name) => {
-                    self.label(name);
-                    let line = self.line(&name.span());
+                    self.faults.check_label(name);
+                    let line = self.faults.line(&name.span());
                     if let Some(other) = lines.insert(name.get_ref(), line) {
                         let name = name.get_ref();
                         let fault = format!(
                             "expected a name of its own, found {name:?} as on line {other}"
                         );
-                        self.fault_on(line, fault);
+                        self.faults.add_on(line, fault);
                     }
                 }
-                None if entries.len() > 1 => self.missing(
+                None if entries.len() > 1 => self.faults.missing(
                     entry.span("url"),
                     "expected a `name` for the space, as there are several",
                 ),
@@ -298,21 +158,21 @@ impl<'a> Reader<'a> {
 
     fn space(&mut self, entry: &Entry, origin: Origin) -> Option<Space> {
         let credentials = match entry.get("credentials") {
-            Some(credentials) => self.parsed(credentials),
+            Some(credentials) => self.faults.parsed(credentials),
             None => Some(CredentialsSource::Anonymous),
         };
         let text = entry.get("url")?;
-        let url: SpaceUrl = self.parsed(text)?;
+        let url: SpaceUrl = self.faults.parsed(text)?;
         let has_credentials = entry.get("credentials").is_some();
         if let Some(expected) = refusal(&url, has_credentials, origin) {
             let fault = format!("{expected}, found {:?}", text.get_ref());
-            self.fault(text.span(), fault);
+            self.faults.add(text.span(), fault);
         }
         Some(Space {
             name: entry.get("name").map(|name| name.get_ref().clone()),
             url,
             credentials: credentials?,
-            line: self.line(&text.span()),
+            line: self.faults.line(&text.span()),
         })
     }
 
@@ -323,19 +183,19 @@ impl<'a> Reader<'a> {
         default_bucket: Option<&str>,
     ) -> Option<Route> {
         if let Some(name) = entry.get("name") {
-            self.label(name);
+            self.faults.check_label(name);
         }
         let space = self.space_index(entry, spaces);
         let repository: Option<RepositoryName> = self.field(entry, "repository");
         let pattern: Option<RefPattern> = self.field(entry, "ref");
         let object: Option<KeyTemplate> = self.field(entry, "object");
         let bucket = self.bucket(entry, default_bucket);
-        let sweep = entry.get("sweep").map(|sweep| self.parsed(sweep));
+        let sweep = entry.get("sweep").map(|sweep| self.faults.parsed(sweep));
         if let Some(object) = &object {
             self.check_key(entry, repository.as_ref(), pattern.as_ref(), object);
         }
         let (repository, pattern, object) = (repository?, pattern?, object?);
-        let line = |name| self.line(&entry.span(name));
+        let line = |name| self.faults.line(&entry.span(name));
         Some(Route {
             name: match entry.get("name") {
                 Some(name) => name.get_ref().clone(),
@@ -363,7 +223,7 @@ impl<'a> Reader<'a> {
         let Some(name) = entry.get("space") else {
             if spaces.count > 1 {
                 let fault = "expected a `space` for the route, as there are several";
-                self.missing(entry.span("repository"), fault);
+                self.faults.missing(entry.span("repository"), fault);
             }
             return (spaces.count == 1).then_some(0);
         };
@@ -373,7 +233,7 @@ impl<'a> Reader<'a> {
                 "expected the name of a [[space]], found {:?}",
                 name.get_ref()
             );
-            self.missing(name.span(), fault);
+            self.faults.missing(name.span(), fault);
         }
         index
     }
@@ -384,12 +244,12 @@ impl<'a> Reader<'a> {
             (None, Some(default)) => (default, entry.span("object"), " in SOURCE_BUCKET"),
             (None, None) => {
                 let fault = "expected a `bucket` for the route, as SOURCE_BUCKET is not set";
-                self.missing(entry.span("object"), fault);
+                self.faults.missing(entry.span("object"), fault);
                 return None;
             }
         };
         bucket_name(name)
-            .map_err(|error| self.fault(span, format!("{error}{origin}")))
+            .map_err(|error| self.faults.add(span, format!("{error}{origin}")))
             .ok()
     }
 
@@ -407,7 +267,7 @@ impl<'a> Reader<'a> {
         if exact == Some(None) && !object.tells_refs_apart() {
             let found = object.to_string();
             let fault = format!("expected {{ref}} in the object key of a glob, found {found:?}");
-            self.fault(span, fault);
+            self.faults.add(span, fault);
             return;
         }
         let some_ref: RefName = "refs/heads/x".parse().expect("a valid ref name");
@@ -417,7 +277,7 @@ impl<'a> Reader<'a> {
             exact.flatten().unwrap_or(&some_ref),
         );
         if let Err(error) = object.expand(repository, ref_name) {
-            self.fault(span, error);
+            self.faults.add(span, error);
         }
     }
 
@@ -426,62 +286,17 @@ impl<'a> Reader<'a> {
         for (entry, route) in routes {
             let name = &route.name;
             let own = entry.get("name").map_or("repository", |_| "name");
-            let line = self.line(&entry.span(own));
+            let line = self.faults.line(&entry.span(own));
             if let Some(other) = names.insert(name, line) {
                 let fault =
                     format!("expected a `name` of its own, found {name:?} as on line {other}");
-                self.fault_on(line, fault);
+                self.faults.add_on(line, fault);
             }
         }
     }
 
-    /// A name is for people, and printed as it stands.
-    fn label(&mut self, name: &Spanned<String>) {
-        if name.get_ref().is_empty() || name.get_ref().contains(char::is_control) {
-            let fault = format!(
-                "expected a name of visible characters, found {:?}",
-                name.get_ref()
-            );
-            self.fault(name.span(), fault);
-        }
-    }
-
     fn field<T: FromStr<Err: fmt::Display>>(&mut self, entry: &Entry, name: &str) -> Option<T> {
-        self.parsed(entry.get(name)?)
-    }
-
-    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
-        text.get_ref()
-            .parse()
-            .map_err(|error| self.fault(text.span(), error))
-            .ok()
-    }
-
-    fn toml_fault(&mut self, error: &toml::de::Error, entry: Range<usize>) {
-        let message = error.message().trim_end().replace('\n', ", ");
-        self.fault(error.span().unwrap_or(entry), message);
-    }
-
-    /// Something that should be there, and is, for all that is known, where a part cannot be read.
-    fn missing(&mut self, span: Range<usize>, fault: impl fmt::Display) {
-        if self.is_whole {
-            self.fault(span, fault);
-        }
-    }
-
-    fn fault(&mut self, span: Range<usize>, fault: impl fmt::Display) {
-        let line = self.line(&span);
-        self.fault_on(line, fault);
-    }
-
-    fn fault_on(&mut self, line: usize, fault: impl fmt::Display) {
-        self.faults.push((line, fault.to_string()));
-    }
-
-    fn line(&self, span: &Range<usize>) -> usize {
-        1 + self
-            .line_starts
-            .partition_point(|start| *start <= span.start)
+        self.faults.parsed(entry.get(name)?)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Config {
     /// `WEBHOOK_TOKEN`: what webhooks must bring, or `secret:` and the name or ARN of a secret that holds it. Default:
     /// none, so that one is made up.
     pub webhook_token: Option<Arc<Tokens>>,
+    /// `BACKLOG_BRIDGE_STACK`: the stack that commands are meant for that name none. Default: none.
+    pub stack: Option<String>,
     /// How large a repository may be.
     pub limits: Limits,
     /// `DELIVERY_SECONDS`: how long a whole delivery of `sync` and `invoke` may take, in seconds. Default: 3,600.
@@ -119,6 +121,7 @@ impl Config {
         let config = Self {
             source_bucket: vars.read("SOURCE_BUCKET", bucket),
             webhook_token: vars.read("WEBHOOK_TOKEN", tokens).map(Arc::new),
+            stack: vars.read("BACKLOG_BRIDGE_STACK", stack_name),
             limits: vars.limits(),
             delivery_time: Duration::from_secs(
                 vars.count::<u32>("DELIVERY_SECONDS", 3_600, "seconds")
@@ -271,6 +274,22 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
 fn whole_number(text: &str) -> Result<u32, String> {
     let wrong = |_| format!("{text:?} is not a whole number of seconds");
     text.parse().map_err(wrong)
+}
+
+/// The name of a stack, as CloudFormation takes it.
+///
+/// # Errors
+///
+/// Says what was expected.
+pub fn stack_name(text: &str) -> Result<String, String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_part) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is not the name of a stack, such as backlog-bridge"
+        ))
+    }
 }
 
 fn bucket(text: &str) -> Result<String, String> {

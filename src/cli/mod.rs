@@ -21,7 +21,12 @@ mod sync;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use backlog_bridge::{config::Config, error::chain, stack::Stack, telemetry};
+use backlog_bridge::{
+    config::{Config, stack_name},
+    error::chain,
+    stack::Stack,
+    telemetry,
+};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,7 +44,8 @@ const SIGXFSZ: i32 = 25;
     stdout: of sync, invoke and serve, one JSON line for each object; of the others, text. stderr: progress and summaries \
     for people.\n\
     Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, \
-    MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), LOG_LEVEL."
+    MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), BACKLOG_BRIDGE_STACK (--stack), \
+    LOG_LEVEL."
 )]
 struct Cli {
     /// The options of a command may stand before it, too.
@@ -65,7 +71,7 @@ struct Given {
     #[arg(long)]
     replace: bool,
     /// Have the bridge do it that was deployed as this stack, with its routing table [default: `BACKLOG_BRIDGE_STACK`].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = stack_name)]
     stack: Option<String>,
 }
 
@@ -138,7 +144,7 @@ impl From<GivenTable> for Given {
 
 impl Cli {
     /// The options of the command, wherever they stand.
-    fn common(&self) -> Result<Common, Usage> {
+    fn common(&self, config: &Config) -> Result<Common, Usage> {
         const HERE: &[&str] = &["--routes", "--store", "--aws", "--replace"];
         const ALL: &[&str] = &["--routes", "--store", "--aws", "--replace", "--stack"];
         let (given, uses) = match &self.command {
@@ -170,7 +176,7 @@ impl Cli {
         // What is said here wins over what the environment says.
         let is_here = aws || store.is_some() || (routes.is_some() && !keeps_table);
         let is_elsewhere = is_here || !uses.contains(&"--stack");
-        let stack = stack.or_else(|| stack_of_environment().filter(|_| !is_elsewhere));
+        let stack = stack.or_else(|| config.stack.clone().filter(|_| !is_elsewhere));
         if stack.is_some() && (aws || store.is_some()) {
             return Err(Usage(
                 "--stack has the deployed bridge deliver, --aws and --store deliver from here; drop one".into(),
@@ -194,12 +200,6 @@ impl Cli {
             stack,
         })
     }
-}
-
-/// The stack that commands are meant for that name none.
-fn stack_of_environment() -> Option<String> {
-    let name = std::env::var("BACKLOG_BRIDGE_STACK").ok();
-    name.filter(|name| !name.is_empty())
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,7 +245,7 @@ pub(crate) fn run() -> ExitCode {
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
-            let common = cli.common()?;
+            let common = cli.common(&config)?;
             let is_whole = config.log_level == tracing::Level::DEBUG;
             telemetry::start_at_terminal(config.log_level, move || out::Log { is_whole });
             let runtime = tokio::runtime::Runtime::new().map_err(Usage::from)?;

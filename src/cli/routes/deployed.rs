@@ -8,7 +8,7 @@ use std::{
 
 use backlog_bridge::{
     bucket::{Address, Condition, Found, S3},
-    config::{Config, Location},
+    config::{Config, Location, stack_name},
     route::{Origin, ROUTES_KEY, RouteTable},
 };
 use similar::TextDiff;
@@ -25,7 +25,7 @@ pub(in crate::cli) struct Deployed {
     #[arg(long, value_name = "S3_URL")]
     at: Option<Location>,
     /// The stack of the deployed bridge, whose outputs say where that is [default: `BACKLOG_BRIDGE_STACK`].
-    #[arg(long, value_name = "NAME", conflicts_with = "at")]
+    #[arg(long, value_name = "NAME", conflicts_with = "at", value_parser = stack_name)]
     pub(super) stack: Option<String>,
 }
 

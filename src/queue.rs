@@ -1,5 +1,6 @@
 //! The queue between `receive` and `deliver`: what a message says. How it is sent is `queue::sqs`'s.
 
+mod redrive;
 mod sqs;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +9,10 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use self::sqs::Sqs;
+pub use self::{
+    redrive::{Moved, Redrive, Round},
+    sqs::{Depth, Sqs},
+};
 use crate::{
     error::Error,
     progress::Progress,

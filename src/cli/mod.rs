@@ -13,6 +13,7 @@ macro_rules! note {
 mod demo;
 mod invoke;
 mod out;
+mod redrive;
 mod report;
 mod routes;
 mod serve;
@@ -86,6 +87,23 @@ struct GivenTable {
     aws: bool,
 }
 
+/// The option of what only a deployed bridge has.
+#[derive(Debug, Default, Clone, Args)]
+struct GivenStack {
+    /// The stack of the deployed bridge [default: `BACKLOG_BRIDGE_STACK`].
+    #[arg(long, value_name = "NAME", value_parser = stack_name)]
+    stack: Option<String>,
+}
+
+impl From<&GivenStack> for Given {
+    fn from(GivenStack { stack }: &GivenStack) -> Self {
+        Self {
+            stack: stack.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// What of this a command uses.
 #[derive(Debug)]
 struct Common {
@@ -103,6 +121,16 @@ impl Common {
             Some(name) => Ok(Some(Stack::find(name).await?)),
             None => Ok(None),
         }
+    }
+
+    /// The same, of a command that does nothing without one.
+    async fn wanted_stack(&self) -> Result<Stack, Usage> {
+        self.stack().await?.ok_or_else(|| {
+            Usage(
+                "say which deployed bridge is meant: --stack NAME, or set BACKLOG_BRIDGE_STACK"
+                    .into(),
+            )
+        })
     }
 }
 
@@ -152,6 +180,7 @@ impl Cli {
             Command::Serve(options) => (options.given.clone(), HERE),
             Command::Invoke(options) => (options.given.clone(), HERE),
             Command::Sync(options) => (options.given.clone(), ALL),
+            Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
         };
         let mut names = self.before.names().chain(given.names());
@@ -212,6 +241,8 @@ enum Command {
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
+    /// Send the jobs that a deployed bridge gave up back to its queue.
+    Redrive(redrive::Options),
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
@@ -298,6 +329,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Serve(options) => Box::pin(serve::run(options, common, config)).await,
         Command::Invoke(options) => Box::pin(invoke::run(options, common, config)).await,
         Command::Sync(options) => sync::run(options, common, config).await,
+        Command::Redrive(options) => redrive::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
     }
 }

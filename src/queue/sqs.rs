@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::QueueAttributeName,
+    types::{MessageSystemAttributeName, QueueAttributeName},
 };
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::Job;
+use super::{Job, redrive};
 use crate::{
     aws::{self, Failure, Service},
     error::Error,
@@ -23,6 +23,25 @@ pub struct Sqs {
     url: String,
     /// Where the dead-letter queue is, once that was asked; `None` if there is none.
     dead_letters: OnceCell<Option<String>>,
+}
+
+/// A message that was received, and is hidden from others for a while.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) id: String,
+    pub(super) body: String,
+    pub(super) receipt: String,
+    /// When it came into this queue; or into the one before, if SQS moved it.
+    pub(super) sent: SystemTime,
+}
+
+/// How many messages a queue has, about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Those that wait.
+    pub waiting: u64,
+    /// Those that somebody works on.
+    pub in_flight: u64,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +136,76 @@ impl Sqs {
             .await
             .map_err(|err| failed(format!("find the dead-letter queue {arn}"), &err))?;
         Ok(answer.queue_url)
+    }
+
+    /// Up to ten messages, which nobody else sees for so long.
+    pub(super) async fn receive(&self, hidden: Duration) -> Result<Vec<Letter>, Error> {
+        let received = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(10)
+            .wait_time_seconds(1)
+            .visibility_timeout(i32::try_from(hidden.as_secs()).unwrap_or(i32::MAX))
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .send()
+            .await
+            .map_err(|err| failed(format!("receive messages of {}", self.url), &err))?;
+        let letters = received.messages.unwrap_or_default().into_iter();
+        let letters = letters.map(|message| {
+            let attributes = message.attributes.unwrap_or_default();
+            let sent = attributes.get(&MessageSystemAttributeName::SentTimestamp);
+            Letter {
+                id: message.message_id.unwrap_or_default(),
+                body: message.body.unwrap_or_default(),
+                receipt: message.receipt_handle.unwrap_or_default(),
+                sent: redrive::instant(sent.map_or("", String::as_str)),
+            }
+        });
+        Ok(letters.collect())
+    }
+
+    /// Deletes a message for good.
+    pub(super) async fn delete(&self, letter: &Letter) -> Result<(), Error> {
+        let request = self
+            .client
+            .delete_message()
+            .queue_url(&self.url)
+            .receipt_handle(&letter.receipt);
+        let deleted = request.send().await;
+        deleted.map_err(|err| failed(format!("delete a message of {}", self.url), &err))?;
+        Ok(())
+    }
+
+    /// How many messages there are, about.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`].
+    pub async fn depth(&self) -> Result<Depth, Error> {
+        let (waiting, in_flight) = (
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        );
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(waiting.clone())
+            .attribute_names(in_flight.clone())
+            .send()
+            .await
+            .map_err(|err| failed(format!("count the messages of {}", self.url), &err))?;
+        let count = |name| {
+            let count = answer.attributes().and_then(|all| all.get(name));
+            count
+                .and_then(|count| count.parse().ok())
+                .unwrap_or_default()
+        };
+        Ok(Depth {
+            waiting: count(&waiting),
+            in_flight: count(&in_flight),
+        })
     }
 
     /// Has a message come again after `delay`, and not only when its visibility timeout is over.

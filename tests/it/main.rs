@@ -34,6 +34,7 @@ mod network;
 mod packs;
 #[path = "../processes/mod.rs"]
 mod processes;
+mod redrive;
 mod reference;
 mod remote;
 mod replicas;

@@ -195,6 +195,15 @@ impl SqsQueue {
         bodies.map(|stored| stored.sent.body.clone()).collect()
     }
 
+    /// As if the time was up for which messages are with a consumer.
+    pub fn let_all_return(&mut self, visibility: Duration, now: Instant) {
+        let all: Vec<_> = self.messages.bodies().cloned().collect();
+        self.messages = Fifo::new(visibility, None);
+        for stored in all {
+            self.take_over(stored, now);
+        }
+    }
+
     fn parse(&self, receipt: &str) -> Result<Receipt, Refusal> {
         let parse = || {
             let rest = receipt.strip_prefix(self.name)?.strip_prefix('/')?;

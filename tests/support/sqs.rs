@@ -142,6 +142,25 @@ impl TestSqs {
         bodies.map(value).collect()
     }
 
+    /// Puts a message among the dead letters.
+    pub fn put_dead(&self, body: &str, group: &str) -> &Self {
+        let sent = Sent {
+            body: body.to_owned(),
+            group: group.to_owned(),
+            deduplication: Uuid::new_v4().to_string(),
+        };
+        let accepted = self.queues().dead.send(sent, Instant::now());
+        accepted.expect("a message that SQS takes");
+        self
+    }
+
+    /// As if the time was up for which dead letters are held.
+    pub fn let_dead_letters_return(&self) {
+        let mut queues = self.queues();
+        let visibility = queues.visibility;
+        queues.dead.let_all_return(visibility, Instant::now());
+    }
+
     /// The inputs of an operation's requests, in order, the failed ones too.
     pub fn calls(&self, op: Op) -> Vec<Value> {
         self.api.calls(&op.name())

@@ -143,7 +143,7 @@ pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Resul
     for change in changes(old.as_ref(), &new) {
         note!("  {change}");
     }
-    if !yes && !confirmed(at)? {
+    if !yes && !confirmed(&format!("\nStore this as {at}?"), "store")? {
         note!("nothing was stored");
         return Ok(Ended::WithFailures);
     }
@@ -174,14 +174,15 @@ fn changes(old: Option<&RouteTable>, new: &RouteTable) -> Vec<String> {
     }
 }
 
-fn confirmed(at: &Location) -> Result<bool, Usage> {
+/// Whether somebody at the terminal says yes.
+pub(in crate::cli) fn confirmed(question: &str, verb: &str) -> Result<bool, Usage> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err(Usage(
-            "not a terminal; pass --yes to store without asking".into(),
-        ));
+        return Err(Usage(format!(
+            "not a terminal; pass --yes to {verb} without asking"
+        )));
     }
-    out::ask(format_args!("\nStore this as {at}? [y/N]"));
+    out::ask(format_args!("{question} [y/N]"));
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

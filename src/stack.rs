@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hyper::Uri;
@@ -246,6 +246,17 @@ impl Stack {
     }
 }
 
+/// A line that a function has logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogLine {
+    /// When.
+    pub time: SystemTime,
+    /// The function's name.
+    pub function: String,
+    /// What: an object, or a text of whatever is no JSON.
+    pub value: Value,
+}
+
 impl Stack {
     /// What `deliver` has logged since `begin` of the jobs of one request: a line of JSON each, in the order of their times. A
     /// line is to be seen some seconds after it was written.
@@ -258,18 +269,46 @@ impl Stack {
         request_id: &str,
         begin: SystemTime,
     ) -> Result<Vec<Value>, CallError> {
+        let of_request = format!("{{ $.request_id = \"{request_id}\" }}");
+        let lines = self.log(&self.deliver(), begin, Some(&of_request)).await?;
+        Ok(lines.into_iter().map(|line| line.value).collect())
+    }
+
+    /// What a function has logged since `begin`, in the order of the times; without the lines in which Lambda tells that an
+    /// invocation began and ended well. `pattern` is one of CloudWatch Logs.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn log(
+        &self,
+        function: &str,
+        begin: SystemTime,
+        pattern: Option<&str>,
+    ) -> Result<Vec<LogLine>, CallError> {
         let begin = begin.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut input = json!({
-            "logGroupName": format!("/aws/lambda/{}", self.deliver()),
+            "logGroupName": format!("/aws/lambda/{function}"),
             "startTime": u64::try_from(begin.as_millis()).unwrap_or(u64::MAX),
-            "filterPattern": format!("{{ $.request_id = \"{request_id}\" }}"),
         });
+        if let Some(pattern) = pattern {
+            input["filterPattern"] = pattern.into();
+        }
         let mut lines = Vec::new();
         for _ in 0..PAGES {
             let mut answer = aws::json(Service::Logs, "FilterLogEvents", &input).await?;
             for event in answer["events"].as_array().into_iter().flatten() {
-                let message = event["message"].as_str().unwrap_or_default();
-                lines.extend(serde_json::from_str::<Value>(message));
+                let message = event["message"].as_str().unwrap_or_default().trim_end();
+                let millis = event["timestamp"].as_u64().unwrap_or_default();
+                let value = serde_json::from_str(message).ok().filter(Value::is_object);
+                if value.is_none() && is_of_lambda(message) {
+                    continue;
+                }
+                lines.push(LogLine {
+                    time: UNIX_EPOCH + Duration::from_millis(millis),
+                    function: function.to_owned(),
+                    value: value.unwrap_or_else(|| message.into()),
+                });
             }
             match answer["nextToken"].take() {
                 Value::Null => break,
@@ -278,6 +317,13 @@ impl Stack {
         }
         Ok(lines)
     }
+}
+
+/// Whether Lambda itself says so, and nothing is wrong.
+fn is_of_lambda(message: &str) -> bool {
+    let ordinary = ["START ", "END ", "REPORT ", "INIT_START "];
+    let is_ordinary = ordinary.iter().any(|begin| message.starts_with(begin));
+    message.is_empty() || (is_ordinary && !message.contains("Status: "))
 }
 
 /// The secret that a command of the AWS CLI names.

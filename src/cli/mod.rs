@@ -12,6 +12,7 @@ macro_rules! note {
 
 mod demo;
 mod invoke;
+mod logs;
 mod out;
 mod redrive;
 mod report;
@@ -180,6 +181,7 @@ impl Cli {
             Command::Serve(options) => (options.given.clone(), HERE),
             Command::Invoke(options) => (options.given.clone(), HERE),
             Command::Sync(options) => (options.given.clone(), ALL),
+            Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
         };
@@ -241,6 +243,8 @@ enum Command {
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
+    /// Show what a deployed bridge has done, as its functions have logged it.
+    Logs(logs::Options),
     /// Send the jobs that a deployed bridge gave up back to its queue.
     Redrive(redrive::Options),
     /// Look at the routing table, and give it to a deployed bridge.
@@ -329,6 +333,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Serve(options) => Box::pin(serve::run(options, common, config)).await,
         Command::Invoke(options) => Box::pin(invoke::run(options, common, config)).await,
         Command::Sync(options) => sync::run(options, common, config).await,
+        Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
     }

@@ -364,3 +364,80 @@ async fn what_cannot_be_seen_is_said() {
     assert!(stderr.contains("no route is named"), "{stderr}");
     assert_eq!(bridge.service.sqs.sent().len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_told_in_prose_and_shown_as_they_are() {
+    let deployed = Deployed::new().await;
+    let delivered = json!({"level": "INFO", "message": "web-main: published", "route": "web-main", "outcome": "published",
+        "commit": "51c72b7400000000000000000000000000000000", "bucket": BUCKET, "object_key": "web/main.zip", "duration_ms": 1_230});
+    let failed = json!({"level": "ERROR", "message": "api: failed: no \u{1b}[31mlogin", "route": "api", "outcome": "failed"});
+    let accepted = json!({"level": "INFO", "message": "accepted", "routes": ["web-main"], "outcome": "accepted"});
+    let lines = [
+        (
+            2_000,
+            "deliver",
+            "START RequestId: 1 Version: $LATEST\n".to_owned(),
+        ),
+        (4_000, "deliver", delivered.to_string()),
+        (1_000, "receive", accepted.to_string()),
+        (5_000, "deliver", failed.to_string()),
+        (
+            6_000,
+            "deliver",
+            "2026-11-30T00:00:00Z 1 Task timed out after 300.00 seconds\n".into(),
+        ),
+        (
+            6_000,
+            "deliver",
+            "REPORT RequestId: 1 Duration: 1 ms Billed Duration: 1 ms\n".into(),
+        ),
+        (
+            7_000,
+            "deliver",
+            "REPORT RequestId: 1 Duration: 1 ms Status: timeout\n".into(),
+        ),
+    ];
+    deployed.aws.does("FilterLogEvents", move |call| {
+        let input: Value = serde_json::from_str(&call.input).unwrap();
+        let of = |function: &str| input["logGroupName"] == format!("/aws/lambda/bridge-{function}");
+        let events = lines.iter().filter(|(_, function, _)| of(function));
+        let events = events.map(|(time, _, text)| json!({"timestamp": time, "message": text}));
+        (
+            200,
+            json!({"events": events.collect::<Vec<_>>()}).to_string(),
+        )
+    });
+    let (code, stdout, stderr) = deployed.run(&["logs", "--stack", "bridge"], &[]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(
+        stdout.lines().collect::<Vec<_>>(),
+        [
+            "1970-01-01T00:00:01Z receive: accepted",
+            "1970-01-01T00:00:04Z deliver: web-main: published, 51c72b74, s3://sources/web/main.zip, 1.23 s",
+            "1970-01-01T00:00:05Z deliver ERROR: api: failed: no \\u{1b}[31mlogin",
+            "1970-01-01T00:00:06Z deliver: 2026-11-30T00:00:00Z 1 Task timed out after 300.00 seconds",
+            "1970-01-01T00:00:07Z deliver: REPORT RequestId: 1 Duration: 1 ms Status: timeout",
+        ]
+    );
+    let of_route = ["logs", "web-main", "--stack", "bridge", "--json"];
+    let (_, stdout, _) = deployed.run(&of_route, &[]).await;
+    let shown: Vec<Value> = stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(shown, [accepted, delivered]);
+    let (code, _, stderr) = deployed
+        .run(&["logs", "none", "--stack", "bridge"], &[])
+        .await;
+    assert_eq!(code, Some(0));
+    assert!(
+        stderr.contains("nothing was logged of none since then"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = deployed.run(&["logs"], &[]).await;
+    assert_eq!(code, Some(2));
+    assert!(
+        stderr.contains("--stack NAME, or set BACKLOG_BRIDGE_STACK"),
+        "{stderr}"
+    );
+}

@@ -7,8 +7,8 @@ use tracing::Level;
 
 use crate::{
     limits::Limits,
-    route::bucket_name,
-    secrets::{Token, Tokens},
+    route::{Preferred, bucket_name},
+    secrets::{Password, Token, Tokens},
 };
 
 /// What the command line reads from the environment.
@@ -25,6 +25,10 @@ pub struct Config {
     pub limits: Limits,
     /// `DELIVERY_SECONDS`: how long a whole delivery of `sync` and `invoke` may take, in seconds. Default: 3,600.
     pub delivery_time: Duration,
+    /// `BACKLOG_USERNAME` with `BACKLOG_PASSWORD`, and `BACKLOG_API_KEY`: whether they count in place of secrets.
+    pub preferred: Preferred,
+    /// `BACKLOG_ADMIN_API_KEY`: the key of Backlog's API of whoever administers projects. It is kept nowhere.
+    pub admin_api_key: Option<Password>,
     /// `LOG_LEVEL`: `error`, `warn`, `info` or `debug`. Default: `info`. There is no `trace`, at which the AWS SDK prints
     /// keys.
     pub log_level: Level,
@@ -127,6 +131,12 @@ impl Config {
                 vars.count::<u32>("DELIVERY_SECONDS", 3_600, "seconds")
                     .into(),
             ),
+            preferred: Preferred {
+                login: ["BACKLOG_USERNAME", "BACKLOG_PASSWORD"].map(|name| vars.is_set(name))
+                    == [true, true],
+                api_key: vars.is_set("BACKLOG_API_KEY"),
+            },
+            admin_api_key: vars.read("BACKLOG_ADMIN_API_KEY", |key| Ok(key.to_owned().into())),
             log_level: vars.log_level(),
         };
         vars.finish(Some(config))
@@ -241,6 +251,11 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
                 .read("LOW_SPEED_SECONDS", whole_number)
                 .unwrap_or(default.low_speed_seconds),
         }
+    }
+
+    /// Whether it is set, to something.
+    fn is_set(&self, name: &str) -> bool {
+        (self.var)(name).is_some_and(|text| !text.is_empty())
     }
 
     fn log_level(&mut self) -> Level {

@@ -21,13 +21,16 @@ pub use self::{
     file::MAX_TABLE_BYTES,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
-    space::{CredentialsSource, InvalidCredentialsSource, Space},
+    space::{
+        ApiKeySource, CredentialsSource, InvalidApiKeySource, InvalidCredentialsSource, Language,
+        Preferred, Space,
+    },
 };
 use crate::push::{CommitId, InvalidName, PushEvent, RefName, RepositoryName};
 
 /// Which fields a table may have. It grows by one in a release that brings new fields, and the functions' environment says it,
 /// so that no table is stored for functions that would refuse it. Release 0.1.0, which does not say it, reads 1.
-pub const TABLE_FORMAT: u32 = 1;
+pub const TABLE_FORMAT: u32 = 2;
 
 /// All routes, in the order in which they were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +186,13 @@ impl RouteTable {
         origin: Origin,
     ) -> Result<Self, RouteTableError> {
         file::read(file, text, default_bucket, origin)
+    }
+
+    /// The same with variables of the environment in place of secrets, where they are preferred.
+    #[must_use]
+    pub fn preferring(mut self, preferred: Preferred) -> Self {
+        preferred.apply(&mut self.spaces);
+        self
     }
 
     /// All routes, in the order in which they were written.

@@ -1,6 +1,7 @@
 //! Who we are on a Git server, and who may post a webhook: passwords and tokens that cannot be printed. The home of
 //! `aws-sdk-secretsmanager`.
 
+mod api_key;
 mod login;
 mod token;
 
@@ -15,8 +16,9 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 pub use self::{
+    api_key::read_api_key,
     login::{Login, Logins},
-    token::{InvalidToken, Token, Tokens},
+    token::{InvalidToken, Token, TokenPair, Tokens},
 };
 use crate::{
     aws::{self, Failure, Service},
@@ -66,9 +68,10 @@ enum Version {
     Previous,
 }
 
-/// Why a secret cannot be had. The text never holds any of it.
-#[derive(Debug)]
-struct SecretError {
+/// Why a secret cannot be had, or not be changed. The text never holds any of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct SecretError {
     reason: String,
     transient: bool,
     source: Option<Source>,
@@ -77,13 +80,7 @@ struct SecretError {
 impl Vault {
     /// Reads a secret's text; `None` if it has no such version.
     async fn read(&self, name: &str, version: Version) -> Result<Option<Password>, SecretError> {
-        let client = self
-            .client
-            .get_or_init(|| async {
-                let config = aws_sdk_secretsmanager::config::Builder::from(aws::sdk_config().await);
-                Client::from_conf(config.timeout_config(aws::small_answers()).build())
-            })
-            .await;
+        let client = self.client().await;
         let stage = match version {
             Version::Current => "AWSCURRENT",
             Version::Previous => "AWSPREVIOUS",
@@ -107,12 +104,28 @@ impl Vault {
             {
                 Ok(None)
             }
-            Err(err) => Err(cannot_read(name, &err)),
+            Err(err) => Err(error("read", name, &err)),
         }
+    }
+
+    /// Gives a secret another text. What it held until now is its previous version.
+    async fn write(&self, name: &str, text: &Password) -> Result<(), SecretError> {
+        let client = self.client().await;
+        let request = client.put_secret_value().secret_id(name);
+        let sent = Box::pin(request.secret_string(text.reveal()).send()).await;
+        sent.map(drop).map_err(|err| error("change", name, &err))
+    }
+
+    async fn client(&self) -> &Client {
+        let client = self.client.get_or_init(|| async {
+            let config = aws_sdk_secretsmanager::config::Builder::from(aws::sdk_config().await);
+            Client::from_conf(config.timeout_config(aws::small_answers()).build())
+        });
+        client.await
     }
 }
 
-fn cannot_read<E>(name: &str, err: &SdkError<E>) -> SecretError
+fn error<E>(doing: &str, name: &str, err: &SdkError<E>) -> SecretError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -123,8 +136,17 @@ where
         ..
     } = Failure::of(Service::SecretsManager, err);
     SecretError {
-        reason: format!("cannot read the secret {name}{advice}"),
+        reason: format!("cannot {doing} the secret {name}{advice}"),
         transient,
         source: Some(words.into()),
+    }
+}
+
+/// What nothing but a change by somebody mends.
+fn permanent(reason: String) -> SecretError {
+    SecretError {
+        reason,
+        transient: false,
+        source: None,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     config::Location,
     error::{Error, Source as Cause, chain},
     plain,
-    route::{Origin, RouteTable, RouteTableError},
+    route::{Origin, Preferred, RouteTable},
     telemetry::{self, Counted},
 };
 
@@ -46,6 +46,7 @@ pub struct LiveTable {
     source: Place,
     /// The bucket of routes that name none.
     default_bucket: Option<String>,
+    preferred: Preferred,
     known: Mutex<KnownTable>,
     /// The last table that was of use, for whoever cannot wait for a look.
     last_good: RwLock<Option<Arc<RouteTable>>>,
@@ -92,6 +93,12 @@ impl LiveTable {
         Self::new(Place::File(file), default_bucket)
     }
 
+    /// The same with variables of the environment in place of secrets, where they are preferred.
+    #[must_use]
+    pub fn preferring(self, preferred: Preferred) -> Self {
+        Self { preferred, ..self }
+    }
+
     /// The same, where `table` was read from a file with these bytes a moment ago.
     #[must_use]
     pub fn knowing(mut self, bytes: &[u8], table: Arc<RouteTable>) -> Self {
@@ -107,6 +114,7 @@ impl LiveTable {
         Self {
             source,
             default_bucket,
+            preferred: Preferred::default(),
             known: Mutex::default(),
             last_good: RwLock::default(),
         }
@@ -308,7 +316,10 @@ impl LiveTable {
     fn parse(&self, text: &str) -> Result<RouteTable, Error> {
         let bucket = self.default_bucket.as_deref();
         let table = RouteTable::parse(&self.name(), text, bucket, self.origin());
-        table.map_err(|err: RouteTableError| self.error("it is wrong", false, Some(err.into())))
+        match table {
+            Ok(table) => Ok(table.preferring(self.preferred)),
+            Err(err) => Err(self.error("it is wrong", false, Some(err.into()))),
+        }
     }
 
     fn origin(&self) -> Origin {

@@ -17,7 +17,6 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
 };
-use uuid::Uuid;
 
 use super::{
     Common, Ended, Given, Usage, report,
@@ -90,8 +89,8 @@ impl Running {
 
 /// A token that nobody knows yet.
 pub(super) fn new_token() -> (String, Arc<Tokens>) {
-    let text = Uuid::new_v4().simple().to_string();
-    let token: Token = text.parse().expect("32 hexadecimal digits");
+    let token = Token::new();
+    let text = token.reveal().reveal().to_owned();
     (text, Arc::new(Tokens::fixed(token)))
 }
 

@@ -12,7 +12,7 @@ use backlog_bridge::{
     limits::Limits,
     local::EmbeddedS3,
     plain,
-    route::{Origin, RouteTable},
+    route::{CredentialsSource, Origin, Preferred, RouteTable},
     secrets::Logins,
     stack::Stack,
     table::{LiveTable, Reading},
@@ -35,6 +35,7 @@ pub(super) struct Setup {
     bytes: Vec<u8>,
     file: PathBuf,
     bucket: Option<String>,
+    preferred: Preferred,
     limits: Limits,
     replaces_unrouted: bool,
     embedded: Option<EmbeddedS3>,
@@ -44,6 +45,7 @@ impl Setup {
     /// What delivers. The table is read again when its file changes.
     pub(super) fn bridge(&self) -> Deliverer {
         let table = LiveTable::in_file(self.file.clone(), self.bucket.clone());
+        let table = table.preferring(self.preferred);
         Deliverer {
             s3: self.s3.clone(),
             table: Arc::new(table.knowing(&self.bytes, Arc::clone(&self.table))),
@@ -83,6 +85,19 @@ fn table_and_bytes(common: &Common, config: &Config) -> Result<(RouteTable, Vec<
     let bucket = bucket.as_deref();
     let table = RouteTable::parse(&name, &text, bucket, Origin::CommandLine)?;
     Ok((table, bytes))
+}
+
+/// The table with the environment's login in place of a secret, and a line that says so.
+fn preferring(table: RouteTable, config: &Config) -> RouteTable {
+    if let [space] = table.spaces()
+        && let CredentialsSource::Secret { name } = space.credentials()
+        && config.preferred.login
+    {
+        note!(
+            "login: BACKLOG_USERNAME and BACKLOG_PASSWORD, which are set, and not the secret {name}"
+        );
+    }
+    table.preferring(config.preferred)
 }
 
 /// The text of a routing table, and what the file holds.
@@ -142,6 +157,7 @@ fn bucket(common: &Common, config: &Config) -> Option<String> {
 
 pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usage> {
     let (table, bytes) = table_and_bytes(common, config)?;
+    let table = preferring(table, config);
     let (s3, embedded) = if common.aws {
         (S3::from_environment().await, None)
     } else {
@@ -160,6 +176,7 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
         bytes,
         file: common.routes.clone(),
         bucket: bucket(common, config),
+        preferred: config.preferred,
         limits: config.limits,
         // A bucket on AWS may be another bridge's, too.
         replaces_unrouted: !common.aws || common.replace,

@@ -19,7 +19,7 @@ use crate::{
 pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The fields of a `[[space]]`.
-const SPACE: &[&str] = &["url", "credentials", "name"];
+const SPACE: &[&str] = &["url", "credentials", "name", "api_key", "language"];
 
 /// Those that it needs.
 const SPACE_NEEDS: &[&str] = &["url"];
@@ -161,9 +161,13 @@ impl Reader<'_> {
             Some(credentials) => self.faults.parsed(credentials),
             None => Some(CredentialsSource::Anonymous),
         };
+        let api_key = entry.get("api_key").map(|key| self.faults.parsed(key));
+        let language = entry.get("language");
+        let language = language.map(|language| self.faults.parsed(language));
         let text = entry.get("url")?;
         let url: SpaceUrl = self.faults.parsed(text)?;
-        let has_credentials = entry.get("credentials").is_some();
+        let has_credentials = ["credentials", "api_key"].map(|name| entry.get(name).is_some());
+        let has_credentials = has_credentials.contains(&true);
         if let Some(expected) = refusal(&url, has_credentials, origin) {
             let fault = format!("{expected}, found {:?}", text.get_ref());
             self.faults.add(text.span(), fault);
@@ -172,6 +176,14 @@ impl Reader<'_> {
             name: entry.get("name").map(|name| name.get_ref().clone()),
             url,
             credentials: credentials?,
+            api_key: match api_key {
+                Some(api_key) => Some(api_key?),
+                None => None,
+            },
+            language: match language {
+                Some(language) => Some(language?),
+                None => None,
+            },
             line: self.faults.line(&text.span()),
         })
     }
@@ -542,7 +554,7 @@ mod tests {
                 "two typos",
                 "[[space]]\nurll = \"\"\n[[route]]\nbranch = \"\"",
                 "routes.toml:1: missing field `url`\n\
-                 routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`\n\
+                 routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`, `api_key`, `language`\n\
                  routes.toml:3: missing field `object`\n\
                  routes.toml:3: missing field `ref`\n\
                  routes.toml:3: missing field `repository`\n\
@@ -631,6 +643,72 @@ mod tests {
             refused(Origin::Deployed, "url = \"http://localhost\"").as_deref(),
             Some("routes.toml:2: expected an https URL, found \"http://localhost\"")
         );
+    }
+
+    #[test]
+    fn a_space_may_have_an_api_key_and_a_language() {
+        use super::super::{ApiKeySource, Language, Preferred};
+        let route = "[[route]]\nrepository = \"A/b\"\nref = \"refs/heads/m\"\nobject = \"k\"";
+        let table = |fields: &str| read_deployed(&format!("{SPACE}{fields}\n{route}"));
+        let space = |fields: &str| table(fields).unwrap().spaces()[0].clone();
+        let secret = ApiKeySource::Secret {
+            name: "backlog-bridge/api".into(),
+        };
+        let env = |prefix: &str| ApiKeySource::Env {
+            prefix: prefix.into(),
+        };
+        let with = space("api_key = \"secret:backlog-bridge/api\"\nlanguage = \"ja\"");
+        assert_eq!(with.api_key(), Some(&secret));
+        assert_eq!(with.language(), Some(Language::Japanese));
+        let with = space("api_key = \"env:ROBOT\"\nlanguage = \"en\"");
+        assert_eq!(with.api_key(), Some(&env("ROBOT")));
+        assert_eq!(with.language(), Some(Language::English));
+        let without = space("");
+        assert_eq!((without.api_key(), without.language()), (None, None));
+        for (field, expected) in [
+            (
+                "api_key = \"s3cret\"",
+                "routes.toml:3: expected an API key as \"secret:NAME\" or \"env:PREFIX\"",
+            ),
+            (
+                "api_key = \"\"",
+                "routes.toml:3: expected an API key as \"secret:NAME\" or \"env:PREFIX\"",
+            ),
+            (
+                "api_key = 3",
+                "routes.toml:3: invalid type: integer `3`, expected a string",
+            ),
+            (
+                "language = \"jp\"",
+                "routes.toml:3: expected \"ja\" or \"en\", found \"jp\"",
+            ),
+        ] {
+            assert_eq!(table(field).unwrap_err().to_string(), expected);
+        }
+
+        // On a developer's machine, variables count in place of secrets, and of nothing else.
+        let both = Preferred {
+            login: true,
+            api_key: true,
+        };
+        let fields = "credentials = \"secret:git\"\napi_key = \"secret:api\"";
+        let table = table(fields).unwrap();
+        let stays = table.clone().preferring(Preferred::default());
+        assert_eq!(stays, table);
+        let taken = table.preferring(both);
+        let login = CredentialsSource::Env {
+            prefix: "BACKLOG".into(),
+        };
+        assert_eq!(taken.spaces()[0].credentials(), &login);
+        assert_eq!(taken.spaces()[0].api_key(), Some(&env("BACKLOG")));
+        let other = space("credentials = \"env:ROBOT\"\napi_key = \"env:ROBOT\"");
+        let mut spaces = [other.clone()];
+        both.apply(&mut spaces);
+        assert_eq!(spaces[0], other);
+        let secrets = space(fields);
+        let mut spaces = [secrets.clone(), other.clone()];
+        both.apply(&mut spaces);
+        assert_eq!(spaces, [secrets, other], "two spaces have two logins");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Password, SecretError, Vault, Version};
+use super::{Password, SecretError, Vault, Version, permanent};
 use crate::{
     error::{Error, Refused},
     push::RepositoryName,
@@ -232,14 +232,6 @@ impl Logins {
                 Ok(Some(login))
             }
         }
-    }
-}
-
-fn permanent(reason: String) -> SecretError {
-    SecretError {
-        reason,
-        transient: false,
-        source: None,
     }
 }
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
-use super::{Password, SecretError, Vault, Version};
+use super::{Password, SecretError, Vault, Version, permanent};
 use crate::error::Error;
 
 /// Shorter tokens could be guessed.
@@ -42,6 +43,42 @@ impl FromStr for Token {
             Err(InvalidToken)
         }
     }
+}
+
+impl Token {
+    /// One that nobody knows yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let text = Uuid::new_v4().simple().to_string();
+        Self(text.into())
+    }
+
+    /// The token itself, for the URL that Backlog posts to and nobody else.
+    #[must_use]
+    pub fn reveal(&self) -> &Password {
+        &self.0
+    }
+
+    /// Whether a text is the token. How long it takes tells nothing but the length.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        self.0.is(text)
+    }
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The token that new webhooks get, and the one that is valid besides.
+#[derive(Debug, Clone)]
+pub struct TokenPair {
+    /// The newest.
+    pub current: Token,
+    /// The one before it, if there is one.
+    pub previous: Option<Token>,
 }
 
 /// The tokens that are valid now.
@@ -107,6 +144,39 @@ impl Tokens {
         self.admit("").await.map(drop)
     }
 
+    /// The valid tokens, read now.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if the secret cannot be read, or holds none.
+    pub async fn read(&self) -> Result<TokenPair, SecretError> {
+        match &self.0 {
+            Source::Fixed(token) => Ok(TokenPair {
+                current: token.clone(),
+                previous: None,
+            }),
+            Source::Secret { name, vault, .. } => read(vault, name).await,
+        }
+    }
+
+    /// Whether [`Tokens::turn`] can be.
+    #[must_use]
+    pub fn can_turn(&self) -> bool {
+        matches!(self.0, Source::Secret { .. })
+    }
+
+    /// Gives the secret a new token. The one that was current is the previous one now; the one before that is valid no more.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretError`] if the secret cannot be changed, or there is none.
+    pub async fn turn(&self) -> Result<(), SecretError> {
+        match &self.0 {
+            Source::Fixed(_) => Err(permanent("the token is in no secret".into())),
+            Source::Secret { name, vault, .. } => vault.write(name, Token::new().reveal()).await,
+        }
+    }
+
     /// Whether `candidate` is a valid token. Takes the same time for any that is not, but for one read of the secret.
     ///
     /// # Errors
@@ -125,7 +195,8 @@ impl Tokens {
             }
         }
         match read(vault, name).await {
-            Ok(tokens) => {
+            Ok(TokenPair { current, previous }) => {
+                let tokens = [Some(current), previous].into_iter().flatten().collect();
                 let at = Instant::now();
                 Ok(known.insert(KnownTokens { tokens, at }).admits(candidate))
             }
@@ -148,7 +219,7 @@ impl Tokens {
     }
 }
 
-async fn read(vault: &Vault, name: &str) -> Result<Vec<Token>, SecretError> {
+async fn read(vault: &Vault, name: &str) -> Result<TokenPair, SecretError> {
     let (current, previous) = tokio::join!(
         vault.read(name, Version::Current),
         vault.read(name, Version::Previous)
@@ -169,5 +240,5 @@ async fn read(vault: &Vault, name: &str) -> Result<Vec<Token>, SecretError> {
         Err(_) => None,
         Ok(text) => text.and_then(|text| text.reveal().trim().parse().ok()),
     };
-    Ok([Some(current), previous].into_iter().flatten().collect())
+    Ok(TokenPair { current, previous })
 }

@@ -286,6 +286,51 @@ fn sync_over_tls_with_a_login_asks_nobody() {
 }
 
 #[test]
+fn a_login_of_the_environment_counts_in_place_of_a_secret_where_there_is_one_space() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let login = Some(("robot@example.com", "p:a@s/s"));
+    let server = GitServer::start(place.upstream.root(), login);
+    let space = |name: &str| {
+        let url = server.space_url();
+        format!("[[space]]\n{name}url = \"{url}\"\ncredentials = \"secret:bridge/git\"\n")
+    };
+    let route = format!("repository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"web/main.zip\"\n");
+    place.routes(&format!("{}[[route]]\n{route}", space("")));
+    let ca = server.ca_file();
+    // Nobody answers for Secrets Manager.
+    let basis = [
+        ("SSL_CERT_FILE", ca.to_str().unwrap()),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("AWS_REGION", "ap-northeast-1"),
+        ("AWS_MAX_ATTEMPTS", "1"),
+        ("BACKLOG_USERNAME", "robot@example.com"),
+    ];
+    let both = [&basis[..], &[("BACKLOG_PASSWORD", "p:a@s/s")]].concat();
+    let said = "login: BACKLOG_USERNAME and BACKLOG_PASSWORD, which are set, and not the secret bridge/git";
+
+    let right = place.run(&["sync"], &both);
+    assert_eq!(right.only_line()["outcome"], "published", "{right:?}");
+    assert_eq!(right.stderr.matches(said).count(), 1, "{right:?}");
+    // A half of it is none.
+    let half = place.run(&["sync"], &basis);
+    assert_eq!(half.only_line()["error"]["kind"], "credentials", "{half:?}");
+    assert!(!half.stderr.contains("login:"), "{half:?}");
+    // Two spaces have two logins.
+    let (one, two) = (space("name = \"a\"\n"), space("name = \"b\"\n"));
+    place.routes(&format!("{one}{two}[[route]]\nspace = \"a\"\n{route}"));
+    let several = place.run(&["sync"], &both);
+    assert_eq!(
+        several.only_line()["error"]["kind"],
+        "credentials",
+        "{several:?}"
+    );
+    assert!(!several.stderr.contains("login:"), "{several:?}");
+}
+
+#[test]
 fn a_repository_that_refuses_the_login_stops_no_other_one() {
     let place = Place::new();
     let mut table = String::new();

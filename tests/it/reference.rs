@@ -139,7 +139,13 @@ fn each_variable_has_a_row_that_says_who_reads_it() {
         ('D', asked(|vars| drop(DeliverConfig::from_vars(vars)))),
     ];
     // What other code reads: a route's login, the temporary folder, the SDK.
-    let others = ["PREFIX_USERNAME", "PREFIX_PASSWORD", "TMPDIR", "AWS_*"];
+    let others = [
+        "PREFIX_USERNAME",
+        "PREFIX_PASSWORD",
+        "PREFIX_API_KEY",
+        "TMPDIR",
+        "AWS_*",
+    ];
     let mut readers = BTreeMap::<String, String>::new();
     for (reader, names) in &asked {
         for name in names {

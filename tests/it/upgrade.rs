@@ -23,10 +23,12 @@ use crate::support::{
 };
 
 /// The fields of a table, and the first format that has them. A table needs the newest format of its fields.
-const FIELDS: [(&str, &str, u32); 10] = [
+const FIELDS: [(&str, &str, u32); 12] = [
     ("space", "url", 1),
     ("space", "credentials", 1),
     ("space", "name", 1),
+    ("space", "api_key", 2),
+    ("space", "language", 2),
     ("route", "name", 1),
     ("route", "space", 1),
     ("route", "repository", 1),

@@ -38,6 +38,18 @@ pub struct RouteTable {
     spaces: Vec<Space>,
     routes: Vec<Route>,
     index: Index,
+    newest: Option<NewField>,
+}
+
+/// A field of a table that not every bridge knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewField {
+    /// What it is called.
+    pub name: &'static str,
+    /// The first [`TABLE_FORMAT`] that has it.
+    pub format: u32,
+    /// Where it is first, counted from 1.
+    pub line: usize,
 }
 
 /// Where routes are in [`RouteTable::routes`], for questions that come with every push and every delivery.
@@ -166,12 +178,19 @@ pub struct DestinationError {
 }
 
 impl RouteTable {
-    fn new(spaces: Vec<Space>, routes: Vec<Route>) -> Self {
+    fn new(spaces: Vec<Space>, routes: Vec<Route>, newest: Option<NewField>) -> Self {
         Self {
             index: Index::of(&routes),
             spaces,
             routes,
+            newest,
         }
+    }
+
+    /// The field that needs the newest bridge; `None` if every bridge can read this table.
+    #[must_use]
+    pub fn newest_field(&self) -> Option<NewField> {
+        self.newest
     }
 
     /// Reads a routing table. `default_bucket` is `SOURCE_BUCKET`, for routes that name no bucket.

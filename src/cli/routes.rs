@@ -69,6 +69,9 @@ pub(super) enum Command {
         /// Store it without asking.
         #[arg(long)]
         yes: bool,
+        /// Store fields too that older functions do not know, without asking the functions.
+        #[arg(long)]
+        allow_newer: bool,
     },
     /// Print the routing table of the deployed bridge.
     #[command(after_help = "Example:\n  \
@@ -119,8 +122,16 @@ pub(super) async fn run(
     config: &Config,
 ) -> Result<Ended, Usage> {
     match command {
-        Command::Push { deployed, yes, .. } => {
-            let place = deployed.place(common, config).await?;
+        Command::Push {
+            deployed,
+            yes,
+            allow_newer,
+            ..
+        } => {
+            let mut place = deployed.place(common, config).await?;
+            if allow_newer {
+                place.knows = deployed::Knows::Whatever;
+            }
             deployed::push(&common.routes, &place, yes).await
         }
         Command::Pull { deployed } => deployed::pull(&deployed.place(common, config).await?).await,

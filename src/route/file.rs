@@ -1,12 +1,12 @@
 //! Reads a routing table from TOML, and says all that is wrong with it at once.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{cmp::Reverse, collections::HashMap, fmt, str::FromStr};
 
 use toml::de::DeTable;
 
 use super::{
-    CredentialsSource, KeyTemplate, Lines, Origin, RefPattern, Route, RouteTable, Space, Sweep,
-    bucket_name,
+    CredentialsSource, KeyTemplate, Lines, NewField, Origin, RefPattern, Route, RouteTable, Space,
+    Sweep, bucket_name,
     entry::Entry,
     faults::{Faults, RouteTableError},
 };
@@ -34,6 +34,9 @@ const ROUTE: &[&str] = &[
     "bucket",
     "sweep",
 ];
+
+/// The fields that [`super::TABLE_FORMAT`] 1 does not have, and the first format that has them.
+const NEWER: &[(&str, u32)] = &[("api_key", 2), ("language", 2)];
 
 /// Those that it needs.
 const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
@@ -110,6 +113,7 @@ impl Reader<'_> {
             self.faults.missing(0..0, "expected at least one [[route]]");
         }
         self.check_space_names(&spaces);
+        let newest = self.newest(spaces.iter().chain(&routes));
         let names = SpaceNames::of(&spaces);
         let spaces = spaces.iter().map(|entry| self.space(entry, origin));
         let spaces: Vec<_> = spaces.collect();
@@ -125,7 +129,20 @@ impl Reader<'_> {
         Some(RouteTable::new(
             spaces.into_iter().collect::<Option<_>>()?,
             routes.collect::<Option<_>>()?,
+            newest,
         ))
+    }
+
+    /// Of the fields that not every bridge knows, the one that needs the newest.
+    fn newest<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Option<NewField> {
+        let fields = entries.flat_map(|entry| {
+            NEWER.iter().filter_map(|&(name, format)| {
+                let line = self.faults.line(&entry.get(name)?.span());
+                Some(NewField { name, format, line })
+            })
+        });
+        // Of several the first.
+        fields.min_by_key(|field| (Reverse(field.format), field.line))
     }
 
     /// One space needs no name, several need one each.

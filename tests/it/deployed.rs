@@ -441,3 +441,53 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
         "{stderr}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_the_functions_do_not_know_is_not_stored() {
+    let deployed = Deployed::new().await;
+    let newer = TABLE.replace("[[route]]", "language = \"ja\"\n[[route]]");
+    fs::write(deployed.folder.path().join("routes.toml"), newer).unwrap();
+    let stored = || deployed.s3.versions(BUCKET, "config/routes.toml").len();
+    let push = ["routes", "push", "--yes", "--stack", "bridge"];
+    // Functions of the first release say nothing.
+    for (variables, known) in [(json!({}), 1), (json!({"TABLE_FORMAT": "1"}), 1)] {
+        deployed.aws.functions(&variables);
+        let (code, _, stderr) = deployed.run(&push, &[]).await;
+        assert_eq!(code, Some(2), "{stderr}");
+        let expected = format!(
+            "routes.toml:3: `language` needs format 2 of the table, and the functions of bridge know format {known}; deploy the newer bridge first"
+        );
+        assert!(stderr.contains(&expected), "{stderr}");
+    }
+    let bucket = [("SOURCE_BUCKET", BUCKET)];
+    let (code, _, stderr) = deployed.run(&["routes", "push", "--yes"], &bucket).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains(
+            "name the bridge with --stack, so that they can be asked, or pass --allow-newer"
+        ),
+        "{stderr}"
+    );
+    assert_eq!(stored(), 0);
+    deployed.aws.functions(&json!({"TABLE_FORMAT": "2"}));
+    let (code, _, stderr) = deployed.run(&push, &[]).await;
+    assert_eq!((code, stored()), (Some(0), 1), "{stderr}");
+    fs::write(
+        deployed.folder.path().join("routes.toml"),
+        format!("{TABLE}# more\n"),
+    )
+    .unwrap();
+    deployed.aws.denies("GetFunctionConfiguration");
+    let (code, _, stderr) = deployed.run(&push, &[]).await;
+    assert_eq!(
+        (code, stored()),
+        (Some(0), 2),
+        "an old table needs nobody's word: {stderr}"
+    );
+    let again = TABLE.replace("[[route]]", "language = \"en\"\n[[route]]");
+    fs::write(deployed.folder.path().join("routes.toml"), again).unwrap();
+    let (code, _, stderr) = deployed
+        .run(&["routes", "push", "--yes", "--allow-newer"], &bucket)
+        .await;
+    assert_eq!((code, stored()), (Some(0), 3), "{stderr}");
+}

@@ -148,6 +148,31 @@ fn each_field_of_a_table_has_a_format() {
     }
     let newest = FIELDS.iter().map(|(.., format)| *format).max();
     assert_eq!(newest, Some(TABLE_FORMAT));
+    // A table says what it needs.
+    let valid = |field| match field {
+        "api_key" => "\"secret:api\"",
+        "language" => "\"ja\"",
+        other => panic!("{other}: give it a value here"),
+    };
+    for (of, field, format) in FIELDS.iter().filter(|(.., format)| *format > 1) {
+        let more = |entry| {
+            if entry == *of {
+                format!("{field} = {}\n", valid(*field))
+            } else {
+                String::new()
+            }
+        };
+        let text = format!(
+            "[[space]]\nurl = \"https://example.backlog.com/git\"\n{}[[route]]\nrepository = \"A/b\"\nref = \"refs/heads/m\"\n\
+             object = \"m.zip\"\n{}",
+            more("space"),
+            more("route")
+        );
+        let table =
+            RouteTable::parse("routes.toml", &text, Some(BUCKET), Origin::Deployed).unwrap();
+        let newest = table.newest_field().unwrap();
+        assert_eq!((newest.name, newest.format), (*field, *format));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use std::{
 use backlog_bridge::{
     bucket::{Address, Condition, Found, S3},
     config::{Config, Location, stack_name},
-    route::{Origin, ROUTES_KEY, RouteTable},
+    route::{NewField, Origin, ROUTES_KEY, RouteTable},
+    stack::Stack,
 };
 use similar::TextDiff;
 
@@ -29,6 +30,44 @@ pub(in crate::cli) struct Deployed {
     pub(super) stack: Option<String>,
 }
 
+/// Who says which fields the functions know that are to read a table.
+#[derive(Debug)]
+pub(in crate::cli) enum Knows {
+    /// The functions themselves.
+    Asked(Box<Stack>),
+    /// Nobody.
+    Unsaid,
+    /// Whoever stores it answers for it.
+    Whatever,
+}
+
+impl Knows {
+    /// Refuses a table with a field that the functions do not know: they would refuse all of it.
+    async fn check(&self, file: &str, table: &RouteTable) -> Result<(), Usage> {
+        let Some(NewField { name, format, line }) = table.newest_field() else {
+            return Ok(());
+        };
+        match self {
+            Self::Asked(stack) => {
+                let known = stack.table_format().await?;
+                if known < format {
+                    return Err(Usage(format!(
+                        "{file}:{line}: `{name}` needs format {format} of the table, and the functions of {} know format {known}; \
+                         deploy the newer bridge first, then store the table",
+                        stack.name
+                    )));
+                }
+                Ok(())
+            }
+            Self::Unsaid => Err(Usage(format!(
+                "{file}:{line}: `{name}` needs format {format} of the table, which older functions refuse; name the bridge \
+                 with --stack, so that they can be asked, or pass --allow-newer"
+            ))),
+            Self::Whatever => Ok(()),
+        }
+    }
+}
+
 /// Where the routing table of a deployed bridge is.
 #[derive(Debug)]
 pub(in crate::cli) struct Place {
@@ -36,6 +75,8 @@ pub(in crate::cli) struct Place {
     pub(in crate::cli) at: Location,
     /// The bucket of routes that name none.
     pub(in crate::cli) bucket: String,
+    /// What those know that read it.
+    pub(in crate::cli) knows: Knows,
 }
 
 impl Deployed {
@@ -44,8 +85,7 @@ impl Deployed {
             return Ok(Place::new(at, config));
         }
         if let Some(stack) = common.stack().await? {
-            let (at, bucket) = (stack.table, stack.bucket);
-            return Ok(Place { at, bucket });
+            return Ok(Place::of(stack));
         }
         let of_bucket = |bucket: &String| Location {
             bucket: bucket.clone(),
@@ -67,7 +107,17 @@ impl Place {
         // The template keeps the table in the source bucket.
         let bucket = config.source_bucket.clone();
         let bucket = bucket.unwrap_or_else(|| at.bucket.clone());
-        Self { at, bucket }
+        let knows = Knows::Unsaid;
+        Self { at, bucket, knows }
+    }
+
+    /// The table of a bridge.
+    pub(in crate::cli) fn of(stack: Stack) -> Self {
+        Self {
+            at: stack.table.clone(),
+            bucket: stack.bucket.clone(),
+            knows: Knows::Asked(stack.into()),
+        }
     }
 }
 
@@ -94,12 +144,13 @@ pub(super) async fn pull(Place { at, .. }: &Place) -> Result<Ended, Usage> {
 
 /// Stores a table, once it is found to be of use and whoever is asked says so.
 pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended, Usage> {
-    let Place { at, bucket } = place;
+    let Place { at, bucket, knows } = place;
     let name = file.display().to_string();
     let (text, _) = read(file)?;
     let parse =
         |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
     let new = parse(&name, &text)?;
+    knows.check(&name, &new).await?;
     look_over(&name, &new, Origin::Deployed)?;
     let s3 = S3::from_environment().await;
     // What is of no use is replaced like anything else, unless somebody was faster.

@@ -41,6 +41,8 @@ pub mod remote;
 
 pub mod stack;
 
+pub mod pipeline;
+
 pub mod backlog;
 
 pub mod queue;

@@ -28,6 +28,8 @@ pub enum Ignored {
         /// Those of the table.
         known: Vec<SpaceUrl>,
     },
+    /// The routes of these names want it, and are paused.
+    Paused(Vec<String>),
     /// No routing table has been stored yet.
     NoRoutingTable,
     /// The ref is gone; the object stays.
@@ -65,7 +67,9 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
     // A ref that makes no object key is a job too: its failure is then told of where every other is.
     let matching = table.matching(push).into_iter();
     let routes = matching.map(|to| to.map_or_else(|err| err.route, |to| to.route));
-    let jobs = routes.map(|route| Job {
+    let is_paused = |name: &String| table.route(name).is_some_and(Route::is_paused);
+    let (paused, routes): (Vec<_>, Vec<_>) = routes.partition(is_paused);
+    let jobs = routes.into_iter().map(|route| Job {
         by_glob: table.route(&route).is_some_and(Route::is_glob),
         ..Job::new(route, push, request_id)
     });
@@ -73,6 +77,7 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
     match (jobs.is_empty(), unknown, &push.space_url) {
         (false, ..) => Ok(jobs),
         (true, Some(fault), _) => Err(NoJobs::Unknown(fault.error())),
+        (true, None, _) if !paused.is_empty() => Err(NoJobs::Ignored(Ignored::Paused(paused))),
         (true, None, Some(url)) if !table.has_space(&url.mark()) => {
             let known = table.spaces().iter().map(|space| space.url().clone());
             Err(NoJobs::Ignored(Ignored::NoSpace {
@@ -94,6 +99,8 @@ pub enum Next {
         /// Whether the route is a glob, and so asks for no ref by name.
         is_glob: bool,
     },
+    /// Nothing: its route is paused.
+    Paused,
     /// Its route is gone, or takes another ref: these jobs, one for each route that takes the job's ref now.
     Anew(Vec<Job>),
 }
@@ -112,7 +119,11 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
         _ => reading.newest()?,
     };
     if let Some(to) = table.destination(&job.route, &job.repository, &job.ref_name) {
-        let is_glob = table.route(&job.route).is_some_and(Route::is_glob);
+        let route = table.route(&job.route);
+        if route.is_some_and(Route::is_paused) {
+            return Ok(Next::Paused);
+        }
+        let is_glob = route.is_some_and(Route::is_glob);
         return Ok(Next::Deliver { to: to?, is_glob });
     }
     let table = reading.newest()?;
@@ -123,6 +134,12 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
         ..job.clone()
     });
     Ok(Next::Anew(jobs.collect()))
+}
+
+/// Why nothing is delivered of a route that is paused.
+#[must_use]
+pub fn paused(route: &str) -> String {
+    format!("the route {route} is paused")
 }
 
 /// The jobs of those to whom `table` gives an object that a delivery of `job` wrote before it learned of that table.
@@ -179,6 +196,10 @@ impl fmt::Display for Ignored {
                     more => write!(f, " and {more} more"),
                 }
             }
+            Self::Paused(routes) => match routes.as_slice() {
+                [route] => f.write_str(&paused(route)),
+                routes => write!(f, "the routes {} are paused", routes.join(", ")),
+            },
             Self::NoRoutingTable => f.write_str("no routing table yet"),
             Self::Deletion => f.write_str("the ref was deleted"),
             Self::TestDelivery => f.write_str("test delivery received: the webhook works"),

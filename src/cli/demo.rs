@@ -242,7 +242,8 @@ impl Demo<'_> {
             bucket: &self.bucket,
             key: &key,
         };
-        Ok(self.s3.versions(at).await?)
+        let versions = self.s3.versions(at, usize::MAX).await?;
+        Ok(versions.into_iter().map(|version| version.id).collect())
     }
 
     fn what_next(kept: Option<&Path>) {

@@ -11,18 +11,22 @@ macro_rules! note {
 }
 
 mod demo;
+mod history;
 mod invoke;
 mod out;
+mod prose;
 mod report;
 mod routes;
 mod serve;
 mod setup;
+mod status;
 mod sync;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use backlog_bridge::{config::Config, error::chain, telemetry};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A file would be larger than `ulimit -f` allows: 25 on Linux and macOS.
@@ -36,8 +40,8 @@ const SIGXFSZ: i32 = 25;
 #[command(
     after_help = "Exit status: 0 nothing failed; 1 something failed, as a delivery without a login; 2 wrong usage, a wrong \
     variable or a wrong routing table.\n\
-    stdout: of sync, invoke and serve, one JSON line for each object; of the others, text. stderr: progress and summaries \
-    for people.\n\
+    stdout: of sync, invoke, serve, status, history and verify, prose on a terminal and one JSON line for each result \
+    elsewhere (--json and --text force one); of the others, text. stderr: progress, warnings and failures for people.\n\
     Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, \
     MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), LOG_LEVEL."
 )]
@@ -45,6 +49,8 @@ struct Cli {
     /// The options of a command may stand before it, too.
     #[command(flatten)]
     before: Given,
+    #[command(flatten)]
+    look: Look,
     #[command(subcommand)]
     command: Command,
 }
@@ -64,6 +70,52 @@ struct Given {
     /// With --aws: replace objects too that hold what this routing table does not deliver there.
     #[arg(long)]
     replace: bool,
+}
+
+/// The options of what looks at objects and writes none.
+#[derive(Debug, Default, Clone, Args)]
+struct GivenObjects {
+    /// The routing table: which refs are delivered to which objects [default: routes.toml].
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Look into this folder, an embedded S3 [default: backlog-bridge-store].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Look at AWS S3, as the SDK is configured: profile, region, endpoint.
+    #[arg(long)]
+    aws: bool,
+}
+
+/// How results are written.
+#[derive(Debug, Default, Clone, Copy, Args)]
+struct Form {
+    /// Print each result as a line of JSON, as where stdout is no terminal.
+    #[arg(long, conflicts_with = "text")]
+    json: bool,
+    /// Print prose, as on a terminal.
+    #[arg(long)]
+    text: bool,
+}
+
+/// How much is said, and how it looks.
+#[derive(Debug, Clone, Copy, Args)]
+struct Look {
+    /// Say nothing but results and what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more of each result: whole ids, times of stages, checksums.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Colours: auto (on a terminal, unless `NO_COLOR` is set), always or never.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    color: ColorChoice,
 }
 
 /// The options of what only looks at the routing table.
@@ -110,6 +162,17 @@ impl Given {
     }
 }
 
+impl From<GivenObjects> for Given {
+    fn from(GivenObjects { routes, store, aws }: GivenObjects) -> Self {
+        Self {
+            routes,
+            store,
+            aws,
+            ..Self::default()
+        }
+    }
+}
+
 impl From<GivenTable> for Given {
     fn from(GivenTable { routes, aws }: GivenTable) -> Self {
         Self {
@@ -121,14 +184,43 @@ impl From<GivenTable> for Given {
 }
 
 impl Cli {
+    /// How results are written.
+    fn manner(&self) -> out::Manner {
+        let form = match &self.command {
+            Command::Serve(options) => Some(options.form),
+            Command::Invoke(options) => Some(options.form),
+            Command::Sync(options) => Some(options.form),
+            Command::Status(options) => Some(options.form),
+            Command::History(options) => Some(options.form),
+            Command::Verify(options) => Some(options.form),
+            // They write the same everywhere.
+            Command::Demo(_) | Command::Routes(_) => None,
+        };
+        let Look {
+            quiet,
+            verbose,
+            color,
+        } = self.look;
+        out::Manner {
+            json: form.is_some_and(|form| form.json || !form.text && !out::is_read_by_people()),
+            quiet,
+            verbose,
+            color,
+        }
+    }
+
     /// The options of the command, wherever they stand.
     fn common(&self) -> Result<Common, Usage> {
         const ALL: &[&str] = &["--routes", "--store", "--aws", "--replace"];
+        const OBJECTS: &[&str] = &["--routes", "--store", "--aws"];
         let (given, uses) = match &self.command {
             Command::Demo(options) => (options.given(), &["--store"][..]),
             Command::Serve(options) => (options.given.clone(), ALL),
             Command::Invoke(options) => (options.given.clone(), ALL),
             Command::Sync(options) => (options.given.clone(), ALL),
+            Command::Status(options) => (options.given.clone().into(), OBJECTS),
+            Command::History(options) => (options.given.clone().into(), OBJECTS),
+            Command::Verify(options) => (options.given.clone().into(), OBJECTS),
             Command::Routes(command) => (command.given().into(), command.uses()),
         };
         if let Some(name) = self.before.names().find(|name| !uses.contains(name)) {
@@ -169,6 +261,12 @@ enum Command {
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
+    /// Say of each object whether it holds what its ref points to.
+    Status(status::Options),
+    /// List the versions of an object: which commit each holds, who wrote it, and when it was delivered.
+    History(history::Options),
+    /// Read objects, or a downloaded zip, from the first byte to the last: are they exactly the commits they say they are?
+    Verify(verify::Options),
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
@@ -199,6 +297,7 @@ impl Ended {
 
 pub(crate) fn run() -> ExitCode {
     let cli = parse();
+    out::begin(cli.manner());
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
@@ -246,7 +345,10 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Demo(options) => demo::run(options, common, config).await,
         Command::Serve(options) => Box::pin(serve::run(options, common, config)).await,
         Command::Invoke(options) => Box::pin(invoke::run(options, common, config)).await,
-        Command::Sync(options) => sync::run(options, common, config).await,
+        Command::Sync(options) => Box::pin(sync::run(options, common, config)).await,
+        Command::Status(options) => Box::pin(status::run(options, common, config)).await,
+        Command::History(options) => Box::pin(history::run(options, common, config)).await,
+        Command::Verify(options) => Box::pin(verify::run(options, common, config)).await,
         Command::Routes(command) => routes::run(command, common, config).await,
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Common, Ended, Given, Usage, report,
+    Common, Ended, Form, Given, Usage, report,
     setup::{Setup, setup},
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Options {
     sweep_seconds: u64,
     #[command(flatten)]
     pub(super) given: Given,
+    #[command(flatten)]
+    pub(super) form: Form,
 }
 
 /// An address to listen at, as `host:port`.

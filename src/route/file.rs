@@ -39,6 +39,8 @@ const ROUTE: &[&str] = &[
     "object",
     "bucket",
     "sweep",
+    "paused",
+    "pipeline",
 ];
 
 /// Those that it needs.
@@ -252,6 +254,11 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let span = value.span();
+            // The one field that is no text.
+            if let (&"paused", DeValue::Boolean(paused)) = (name, value.get_ref()) {
+                fields.push((*name, Spanned::new(span, paused.to_string())));
+                continue;
+            }
             match String::deserialize(ValueDeserializer::from(value)) {
                 Ok(text) => fields.push((*name, Spanned::new(span, text))),
                 Err(error) => {
@@ -331,6 +338,8 @@ impl<'a> Reader<'a> {
         let object: Option<KeyTemplate> = self.field(entry, "object");
         let bucket = self.bucket(entry, default_bucket);
         let sweep = entry.get("sweep").map(|sweep| self.parsed(sweep));
+        let paused = entry.get("paused").map(|paused| self.paused(paused));
+        let pipeline = entry.get("pipeline").map(|name| self.parsed(name));
         if let Some(object) = &object {
             self.check_key(entry, repository.as_ref(), pattern.as_ref(), object);
         }
@@ -348,6 +357,8 @@ impl<'a> Reader<'a> {
                 None if pattern.exact().is_some() => Sweep::All,
                 None => Sweep::Existing,
             },
+            is_paused: paused.unwrap_or(Some(false))?,
+            pipeline: pipeline.map_or(Some(None), |name| name.map(Some))?,
             lines: Lines {
                 repository: line("repository"),
                 pattern: line("ref"),
@@ -357,6 +368,18 @@ impl<'a> Reader<'a> {
             pattern,
             object,
         })
+    }
+
+    fn paused(&mut self, text: &Spanned<String>) -> Option<bool> {
+        let paused = text.get_ref().parse().ok();
+        if paused.is_none() {
+            let found = text.get_ref();
+            self.fault(
+                text.span(),
+                format!("expected true or false, found {found:?}"),
+            );
+        }
+        paused
     }
 
     fn space_index(&mut self, entry: &Entry, spaces: &SpaceNames<'_>) -> Option<usize> {

@@ -314,7 +314,7 @@ fn job(to: Destination, request_id: &str) -> Job {
 
 fn groups(table: &RouteTable) -> Vec<Group<'_>> {
     let mut groups = BTreeMap::new();
-    for route in table.routes() {
+    for route in table.routes().iter().filter(|route| !route.is_paused()) {
         let space = table.space_of(route);
         let group = groups
             .entry(route.repository().url_in(space.url()))

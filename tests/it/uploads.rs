@@ -80,8 +80,14 @@ async fn put(s3: &S3, way: Way, archive: &Archive, condition: &Condition) -> Res
         previous: None,
     };
     match way {
-        Way::AsItComes => s3.put(AT, archive, &label, condition).await,
-        Way::InParts => s3.put_in_parts(AT, archive, &label, condition).await,
+        Way::AsItComes => {
+            s3.put(AT, archive, &label, condition, &Arc::default())
+                .await
+        }
+        Way::InParts => {
+            s3.put_in_parts(AT, archive, &label, condition, &Arc::default())
+                .await
+        }
     }
 }
 

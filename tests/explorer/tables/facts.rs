@@ -507,6 +507,7 @@ fn current(commit: Commit) -> Option<Current> {
         etag: String::new(),
         version_id: None,
         bytes: 0,
+        written: None,
         holds: Some(Holding {
             commit: id(commit),
             tree: None,
@@ -516,6 +517,8 @@ fn current(commit: Commit) -> Option<Current> {
             delivery_id: String::new(),
             commit_time: None,
             previous: None,
+            author: None,
+            subject: None,
         }),
     })
 }

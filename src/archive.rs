@@ -69,7 +69,7 @@ pub struct Archive {
     /// The SHA-256 of all its bytes.
     pub sha256: [u8; 32],
     /// The same of all bytes but the delivery id, which are the last ones.
-    unstamped: Sha256,
+    pub unstamped: Sha256,
 }
 
 /// The length of a delivery id in bytes.

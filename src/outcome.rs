@@ -176,6 +176,9 @@ pub struct Report {
     /// What was seen of a tip that looks older than what the object held.
     #[serde(skip)]
     pub step_back: Option<SeenBack>,
+    /// How often its job was tried, with this time.
+    #[serde(skip)]
+    pub tries: u32,
 }
 
 /// What was seen of a tip that looks older than what the object held.
@@ -326,6 +329,7 @@ impl Report {
             stages: Vec::new(),
             again: false,
             step_back: None,
+            tries: 1,
         }
     }
 
@@ -389,6 +393,13 @@ impl Report {
             }
             (Some(fault), _) => (Level::ERROR, format!("{what}: failed: {}", fault.message)),
             (None, Some(reason)) => (Level::INFO, format!("{what}: {}: {reason}", self.outcome)),
+            (None, None) if self.tries > 1 => {
+                let text = format!(
+                    "{what}: {} again, at the attempt {}",
+                    self.outcome, self.tries
+                );
+                (Level::INFO, text)
+            }
             (None, None) => (Level::INFO, format!("{what}: {}", self.outcome)),
         }
     }

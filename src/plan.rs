@@ -439,7 +439,7 @@ mod tests {
         let newest = Reading::Newest(Arc::clone(&table));
         let anew = |job: &Job| match next(&newest, job).unwrap() {
             Next::Anew(jobs) => routes(jobs),
-            Next::Deliver { to, .. } => panic!("{to:?}"),
+            other => panic!("{other:?}"),
         };
         let renamed = job("branches", "refs/heads/dev");
         assert_eq!(anew(&renamed), ["all"]);
@@ -459,6 +459,37 @@ mod tests {
         assert_eq!(heirs("main.zip")[0].ref_name.as_str(), "refs/heads/main");
         assert_eq!(heirs("all/x.zip")[0].ref_name.as_str(), "refs/heads/x");
         assert_eq!(routes(heirs("other.zip")), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_paused_gets_no_job() {
+        let with = |main: &str, all: &str| {
+            let text = TABLE.replace(
+                "object = \"main.zip\"",
+                &format!("object = \"main.zip\"\n{main}"),
+            );
+            let text = text.replace("{ref}.zip\"", &format!("{{ref}}.zip\"\n{all}"));
+            let table = RouteTable::parse("routes.toml", &text, Some("sources"), Origin::Deployed);
+            Reading::Newest(Arc::new(table.unwrap()))
+        };
+        let paused = "paused = true";
+        for (main, all, expected) in [
+            ("paused = false", "", Ok(vec!["main", "all"])),
+            (paused, "", Ok(vec!["all"])),
+            ("", paused, Ok(vec!["main"])),
+            (paused, paused, Err("the routes main, all are paused")),
+        ] {
+            let reading = with(main, all);
+            let webhook = push("refs/heads/main", false);
+            let planned = planned(&webhook, &reading);
+            let expected = expected.map(|names| names.into_iter().map(str::to_owned).collect());
+            assert_eq!(planned, expected.map_err(str::to_owned), "{main} {all}");
+            let job = Job::new("main".into(), webhook.push().unwrap(), "a-request");
+            let is_paused = next(&reading, &job).unwrap() == Next::Paused;
+            assert_eq!(is_paused, main == paused);
+        }
+        let one = planned(&push("refs/heads/dev", false), &with("", paused));
+        assert_eq!(one, Err("the route all is paused".into()));
     }
 
     #[test]

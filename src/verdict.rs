@@ -56,6 +56,12 @@ pub struct Verdict {
     /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether there is no such object.
+    #[serde(skip)]
+    pub is_absent: bool,
+    /// Whether the Git server has the commit with this tree.
+    #[serde(skip)]
+    pub is_in_git: bool,
 }
 
 /// Repositories that may have a commit.
@@ -81,6 +87,7 @@ impl Verdict {
                     || "there is no object".into(),
                     |id| format!("there is no version {:?} of it", plain::foreign(id)),
                 );
+                verdict.is_absent = version_id.is_none();
                 return verdict.unreadable(what);
             }
             Err(err) => return verdict.unreadable(chain(&err)),
@@ -151,6 +158,8 @@ impl Verdict {
             entries: None,
             verdict: Word::Ok,
             problem: None,
+            is_absent: false,
+            is_in_git: false,
         }
     }
 
@@ -207,7 +216,7 @@ impl Read {
         sources: &Sources<'_>,
         progress: &Arc<Progress>,
     ) -> Verdict {
-        let Self(verdict, Some(verified)) = self else {
+        let Self(mut verdict, Some(verified)) = self else {
             return self.0;
         };
         let Verified {
@@ -219,7 +228,10 @@ impl Read {
         for (space, repository) in sources {
             let snapshot = bridge.snapshot(space, repository, commit, progress);
             match Box::pin(snapshot).await {
-                Ok(snapshot) if snapshot.tree == tree => return verdict,
+                Ok(snapshot) if snapshot.tree == tree => {
+                    verdict.is_in_git = true;
+                    return verdict;
+                }
                 Ok(snapshot) => {
                     let why = difference(commit, snapshot.tree, &snapshot.entries, &entries);
                     return verdict.differs(why);

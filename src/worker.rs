@@ -137,7 +137,12 @@ impl Worker {
             (report, End::of(Some(&err), job, attempt))
         });
         let again = report.again || matches!(end, End::Again | End::UntilThereIsRoom);
-        let report = Report { again, ..report };
+        let tries = attempt.tries;
+        let report = Report {
+            again,
+            tries,
+            ..report
+        };
         Handled { report, end, more }
     }
 

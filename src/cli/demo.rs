@@ -103,7 +103,7 @@ pub(super) async fn run(
         told,
     };
     tokio::select! {
-        () = serve_hooks(listener, receiver, queue, |_, _| {}, std::future::pending()) => unreachable!("it never stops"),
+        () = serve_hooks(listener, receiver, queue, |_, _, _| {}, std::future::pending()) => unreachable!("it never stops"),
         worked = demo.show(kept) => Ok(Ended::Well.and(!worked?)),
         // What it made is removed all the same.
         () = stop.asked() => Ok(Ended::WithFailures),

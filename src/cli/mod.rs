@@ -86,14 +86,17 @@ struct GivenObjects {
     aws: bool,
 }
 
+/// Under which the help lists what changes no result.
+const OUTPUT: &str = "Output";
+
 /// How results are written.
 #[derive(Debug, Default, Clone, Copy, Args)]
 struct Form {
     /// Print each result as a line of JSON, as where stdout is no terminal.
-    #[arg(long, conflicts_with = "text")]
+    #[arg(long, conflicts_with = "text", help_heading = OUTPUT, display_order = 101)]
     json: bool,
     /// Print prose, as on a terminal.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT, display_order = 102)]
     text: bool,
 }
 
@@ -101,10 +104,10 @@ struct Form {
 #[derive(Debug, Clone, Copy, Args)]
 struct Look {
     /// Say nothing but results and what went wrong.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = OUTPUT, display_order = 103)]
     quiet: bool,
     /// Say more of each result: whole ids, times of stages, checksums.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = OUTPUT, display_order = 104)]
     verbose: bool,
     /// Colours: auto (on a terminal, unless `NO_COLOR` is set), always or never.
     #[arg(
@@ -113,7 +116,9 @@ struct Look {
         global = true,
         default_value = "auto",
         hide_default_value = true,
-        hide_possible_values = true
+        hide_possible_values = true,
+        help_heading = OUTPUT,
+        display_order = 105
     )]
     color: ColorChoice,
 }

@@ -225,7 +225,7 @@ fn prose(report: &Report, request_id: Option<&str>) -> Vec<Line> {
     );
     let subject = report.route.as_ref().or(report.repository.as_ref());
     let subject = subject.map_or_else(String::new, |subject| format!("{subject}: "));
-    let joined = request_id.map_or_else(String::new, |id| format!("{id} "));
+    let joined = request_id.map_or_else(String::new, |id| format!("{} ", joint(id)));
     let subject = joined.clone() + &subject;
     let took = time(report.took.unwrap_or_default());
     let commit = short(report.commit.as_ref());
@@ -341,6 +341,11 @@ pub(super) fn entries(report: &Report) -> String {
     let count = report.entries.unwrap_or_default() as u64;
     let what = if count == 1 { "entry" } else { "entries" };
     format!("{} {what}", HumanCount(count))
+}
+
+/// As much of a request's id as joins a webhook with what became of it.
+pub(super) fn joint(request_id: &str) -> &str {
+    request_id.get(..8).unwrap_or(request_id)
 }
 
 /// The first digits of a commit, if it is known.

@@ -14,14 +14,18 @@ use super::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "States: current; behind: another commit is the tip; held: the tip is an older commit, which waits for a second\n\
-    look; never delivered: there is no object; branch gone: the object stays; foreign: something else holds the key;\n\
-    paused: by the table; unknown: Git or S3 cannot be asked.\n\n\
-    Exit status: 1 if something is behind, foreign or unknown, or was never delivered though a sweep would; else 0.\n\n\
+#[command(after_help = "current          it holds the tip\n\
+    behind           another commit is the tip\n\
+    held             the tip is an older commit, which is delivered after a second look\n\
+    never delivered  there is no object\n\
+    branch gone      the object stays as it is\n\
+    foreign          something else is there\n\
+    paused           the table says so\n\
+    unknown          Git or S3 cannot be asked\n\n\
+    Exit status: 1 if one is behind, foreign or unknown, or was never delivered though a sweep would\n\
+    do so; 0 otherwise.\n\n\
     Examples:\n  backlog-bridge status\n  backlog-bridge status web-main --aws\n  \
-    backlog-bridge status --aws --json | jq 'select(.state != \"current\")'"
-)]
+    backlog-bridge status --aws --json | jq 'select(.state != \"current\")'")]
 pub(super) struct Options {
     /// Names of routes; all of them if none is given.
     #[arg(value_name = "ROUTE")]

@@ -21,8 +21,9 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each header is as it was written, each file matches its Git id, and all together make the tree that the\n\
-    object names. A file alone does not know its commit's tree: --against-git asks the Git server.\n\n\
+    after_help = "Each header must be as it was written, each file match its Git id, and all together make the\n\
+    tree that the object names. A downloaded file names only its commit: --against-git asks the Git\n\
+    server for the tree.\n\n\
     Exit status: 0 all are what they say; 1 something differs or cannot be read.\n\n\
     Examples:\n  backlog-bridge verify --aws\n  \
     backlog-bridge verify web-main --aws --version-id 3sL4kqtJlcpXroDTDmJ\n  \
@@ -139,7 +140,12 @@ async fn objects(
             let progress = progress(config);
             let version = options.version_id.as_deref();
             let verdict = Verdict::of_object(&bridge, &to, version, &source, &progress);
-            verdicts.tell(watch(route.name(), &progress, Box::pin(verdict)).await);
+            let verdict = watch(route.name(), &progress, Box::pin(verdict)).await;
+            if verdict.is_absent && names.is_empty() {
+                note!("{}: there is no object yet", route.name());
+            } else {
+                verdicts.tell(verdict);
+            }
         }
     }
     Ok(())
@@ -216,9 +222,14 @@ fn prose(verdict: &Verdict) -> Line {
         Word::Ok => {
             let entries = plain::count(verdict.entries.unwrap_or_default(), "entry", "entries");
             let after = format!(
-                ", commit {}: {entries}, every file matches its id, the tree is {}",
+                ", commit {}: {entries}, every file matches its id, the tree is {}{}",
                 short(verdict.commit.as_ref()),
                 short(verdict.tree.as_ref()),
+                if verdict.is_in_git {
+                    ", as the Git server has it"
+                } else {
+                    ""
+                },
             );
             Line::new(before, (Tone::Good, "ok"), after)
         }

@@ -17,6 +17,7 @@ mod embedded_s3;
 mod fall_back;
 mod faults;
 mod flood;
+mod help;
 mod hostile;
 mod incremental;
 mod lambda_support_works;
@@ -29,6 +30,7 @@ mod model;
 mod names;
 mod neighbours;
 mod network;
+mod objects;
 mod packs;
 #[path = "../processes/mod.rs"]
 mod processes;

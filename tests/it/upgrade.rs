@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 /// The fields of a table, and the first format that has them. A table needs the newest format of its fields.
-const FIELDS: [(&str, &str, u32); 10] = [
+const FIELDS: [(&str, &str, u32); 12] = [
     ("space", "url", 1),
     ("space", "credentials", 1),
     ("space", "name", 1),
@@ -34,6 +34,8 @@ const FIELDS: [(&str, &str, u32); 10] = [
     ("route", "object", 1),
     ("route", "bucket", 1),
     ("route", "sweep", 1),
+    ("route", "paused", 2),
+    ("route", "pipeline", 2),
 ];
 
 const JOBS: [&str; 3] = [

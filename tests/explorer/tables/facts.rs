@@ -249,6 +249,7 @@ impl Facts {
         );
         let whereto = match found {
             Ok(Next::Deliver { to, .. }) => Some(Whereto::Deliver(self.destination(to))),
+            Ok(Next::Paused) => unreachable!("no table of the search pauses a route"),
             Ok(Next::Anew(jobs)) => {
                 let jobs = jobs.into_iter().map(|job| self.job(job));
                 Some(Whereto::Anew(jobs.collect()))

@@ -365,7 +365,7 @@ impl Record {
         let headers = EntryHeaders::of(entry, *payload, offset, self.modified);
         let central = headers.central();
         if central != self.bytes {
-            return Err(another(name, "directory", &self.bytes, &central));
+            return Err(another(name, "in the directory", &self.bytes, &central));
         }
         let expected = headers.local();
         let data = offset + headers.local_len() as u64;
@@ -376,7 +376,7 @@ impl Record {
         file.read_exact_at(&mut local, offset)
             .map_err(PreviousError::Disk)?;
         if local != expected {
-            return Err(another(name, "data", &local, &expected));
+            return Err(another(name, "before the data", &local, &expected));
         }
         Ok(end)
     }
@@ -396,9 +396,9 @@ fn another(name: &[u8], place: &str, found: &[u8], expected: &[u8]) -> PreviousE
         .count();
     let why = match (found.get(at), expected.get(at)) {
         (Some(found), Some(expected)) => format!(
-            "its header in the {place} is another: byte {at} is 0x{found:02x} and should be 0x{expected:02x}"
+            "its header {place} is another: by the directory, its byte {at} should be 0x{expected:02x}, and it is 0x{found:02x}"
         ),
-        _ => format!("its header in the {place} has another length"),
+        _ => format!("its header {place} has another length"),
     };
     of_entry(name, why)
 }

@@ -137,10 +137,10 @@ pub(super) async fn run(
             tell(&told, &mut failing);
         }
     });
-    if let Some(health) = health {
+    let health = health.map(|health| {
         let (receiver, queue) = (Arc::clone(&receiver), queue.clone());
-        tokio::spawn(serve_health(health, receiver, queue));
-    }
+        tokio::spawn(serve_health(health, receiver, queue))
+    });
     let every = Duration::from_secs(options.sweep_seconds);
     let mut stop = Stop::listen()?;
     let hooks = serve_hooks(
@@ -166,6 +166,10 @@ pub(super) async fn run(
         }
     }
     let left = end(queue, &mut stop).await;
+    if let Some(health) = health {
+        // It holds the queue, and with it the end of what is told.
+        health.abort();
+    }
     let Some(left) = left else {
         note!(
             "stopped while deliveries were running; start again, or use sync, to make up for them"

@@ -55,6 +55,14 @@ impl Setup {
         }
     }
 
+    /// The same, for many deliveries at the same time.
+    pub(super) fn bridge_for_many(&self) -> Deliverer {
+        Deliverer {
+            logins: Arc::new(Logins::careful()),
+            ..self.bridge()
+        }
+    }
+
     /// Waits until the folder is gone that objects go to, should that happen.
     pub(super) async fn store_gone(&self) -> Usage {
         match &self.embedded {

@@ -43,7 +43,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
     let routes = chosen(&setup.table, &options.names)?;
-    let statuses = Statuses::look(&setup.bridge(), &setup.table, &routes, None).await;
+    let statuses = Statuses::look(&setup.bridge_for_many(), &setup.table, &routes, None).await;
     if out::manner().json {
         statuses.all.iter().for_each(json);
     } else {

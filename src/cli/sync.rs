@@ -67,7 +67,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
     let sync = Sync {
-        bridge: setup.bridge(),
+        bridge: setup.bridge_for_many(),
         table: &setup.table,
         config,
         options: &options,

@@ -39,9 +39,12 @@ fn field<'a>(ran: &'a Ran, name: &str) -> Vec<&'a str> {
     ran.lines.iter().map(text).collect()
 }
 
+fn store(place: &Place) -> Store {
+    Store::open(&place.path("backlog-bridge-store")).unwrap()
+}
+
 /// Stores bytes as a new version, as somebody else would, or a delivery of long ago.
-fn put(place: &Place, key: &str, bytes: &[u8], metadata: &Value) {
-    let store = Store::open(&place.path("backlog-bridge-store")).unwrap();
+fn put(store: &Store, key: &str, bytes: &[u8], metadata: &Value) {
     let file = store.temporary().unwrap();
     fs::write(file.path(), bytes).unwrap();
     let content = Stored {
@@ -97,7 +100,12 @@ fn status_tells_each_state_in_json_and_in_prose() {
     assert_eq!(place.run(&named, &[]).code, Some(0));
     let one = ["sync", "releases", "--ref", "release/1"];
     assert_eq!(place.run(&one, &[]).code, Some(0));
-    put(&place, "other.zip", b"a zip of somebody else", &json!({}));
+    put(
+        &store(&place),
+        "other.zip",
+        b"a zip of somebody else",
+        &json!({}),
+    );
     // Everything is well so far, but for what somebody else wrote.
     let well = place.run(&["status", "current", "behind", "held", "gone"], &[]);
     assert_eq!(well.code, Some(0), "{well:?}");
@@ -320,17 +328,24 @@ fn history_lists_more_versions_than_a_page_holds_and_finds_one() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);
     place.run(&["sync"], &[]);
-    let mut said = metadata(&place.zip("web/main.zip"));
-    fs::remove_dir_all(place.path("backlog-bridge-store")).unwrap();
+    // As many as that would take the store long to sync to disk. A version is a folder with two files.
+    let first = place.zip("web/main.zip");
+    let mut described: Value =
+        serde_json::from_slice(&fs::read(first.with_file_name("version.json")).unwrap()).unwrap();
+    let said = metadata(&first);
+    fs::remove_dir_all(first.parent().unwrap()).unwrap();
     for n in 0..OLD {
-        said["git-commit"] = json!(format!("{n:040x}"));
-        put(&place, "web/main.zip", b"a zip", &said);
-        if n % 300 == 0 {
-            // Keys that begin with the same, and stand before and behind it.
-            put(&place, "web/main.zip.old", b"another", &said);
-            put(&place, "web/main.zip/x", b"another", &said);
-            put(&place, "web/main", b"another", &said);
-        }
+        described["content"]["metadata"]["git-commit"] = json!(format!("{:040x}", n + 1));
+        described["version_id"] = json!(format!("{n:032x}"));
+        let object = place.path("backlog-bridge-store/sources/web/main.zip");
+        let folder = object.join(format!("@{:08}-{n:032x}", n + 1));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("main.zip"), b"a zip").unwrap();
+        fs::write(folder.join("version.json"), described.to_string()).unwrap();
+    }
+    // Keys that begin with the same, and stand before and behind it.
+    for key in ["web/main", "web/main.zip.old", "web/main.zip/x"] {
+        put(&store(&place), key, b"another", &said);
     }
     let commit = place.repository.commit_on(MAIN, &[("a", "b".into())]);
     let new = place.run(&["sync"], &[]);
@@ -339,8 +354,12 @@ fn history_lists_more_versions_than_a_page_holds_and_finds_one() {
     let ran = place.run(&["history", "web-main"], &[]);
     assert_eq!((ran.code, ran.lines.len()), (Some(0), 20), "{}", ran.stderr);
     assert_eq!(ran.lines[0]["version_id"], id.as_str());
-    assert_eq!(ran.lines[1]["commit"], format!("{:040x}", OLD - 1));
-    let zip = fs::read(place.versions("web/main.zip").pop().unwrap()).unwrap();
+    assert_eq!(ran.lines[1]["commit"], format!("{OLD:040x}"));
+    let newest = format!(
+        "backlog-bridge-store/sources/web/main.zip/@{:08}-{id}",
+        OLD + 1
+    );
+    let zip = fs::read(place.path(&newest).join("main.zip")).unwrap();
     let sha256 = Sha256::digest(&zip);
     let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     for line in [&ran.lines[0], new.only_line()] {
@@ -350,7 +369,7 @@ fn history_lists_more_versions_than_a_page_holds_and_finds_one() {
             "log, S3 and the bytes agree"
         );
     }
-    assert_eq!(ran.lines[0]["author"], "Author");
+    assert_eq!(ran.lines[0]["author"], "Robot");
 
     let all = place.run(&["history", "web-main", "--limit", "5000"], &[]);
     assert_eq!(all.lines.len(), OLD + 1);
@@ -358,10 +377,10 @@ fn history_lists_more_versions_than_a_page_holds_and_finds_one() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), OLD + 1, "each once");
-    assert_eq!(all.lines[OLD]["commit"], format!("{:040x}", 0));
+    assert_eq!(all.lines[OLD]["commit"], format!("{:040x}", 1));
 
     let first = place.run(
-        &["history", "web-main", "--commit", &format!("{:040x}", 0)],
+        &["history", "web-main", "--commit", &format!("{:040x}", 1)],
         &[],
     );
     assert_eq!(first.only_line(), &all.lines[OLD]);
@@ -467,7 +486,12 @@ fn verify_finds_and_names_whatever_is_not_as_it_was_written() {
         println!("{case}: {problem}");
         assert!(problem.contains(named), "{case}: {problem}");
     }
-    fs::write(&zip, &bytes[..bytes.len() / 2]).unwrap();
+    put(
+        &store(&place),
+        "web/main.zip",
+        &bytes[..bytes.len() / 2],
+        &metadata(&zip),
+    );
     let cut = place.run(&["verify"], &[]);
     assert_eq!(
         (cut.code, &cut.only_line()["verdict"]),
@@ -475,7 +499,7 @@ fn verify_finds_and_names_whatever_is_not_as_it_was_written() {
     );
 
     // Nobody's, not there, and of another delivery.
-    put(&place, "web/main.zip", b"somebody's", &json!({}));
+    put(&store(&place), "web/main.zip", b"somebody's", &json!({}));
     let foreign = place.run(&["verify"], &[]);
     assert_eq!(foreign.only_line()["verdict"], "unreadable", "{foreign:?}");
     let gone = place.run(&["verify", "web-main", "--version-id", "none"], &[]);
@@ -519,7 +543,7 @@ fn verify_asks_the_git_server_for_what_a_well_made_zip_does_not_tell() {
         let start = bytes.len() - comment.len();
         bytes[start..].copy_from_slice(comment);
         // As an object, its metadata names another tree. As a file, nothing else is known.
-        put(&place, "web/main.zip", &bytes, said);
+        put(&store(&place), "web/main.zip", &bytes, said);
         let ran = place.run(&["verify"], &[]);
         let problem = ran.only_line()["problem"].as_str().unwrap();
         assert!(problem.contains("holds the tree"), "{problem}");

@@ -6,9 +6,11 @@
 //!
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
 
+mod hashing;
 mod header;
 mod previous;
 mod times;
+mod verify;
 
 use std::{
     fs::File,
@@ -17,16 +19,19 @@ use std::{
 };
 
 use gix::bstr::ByteSlice;
+use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
+use self::{
+    hashing::Hashing,
+    header::{EntryHeaders, Payload},
+    times::Modified,
+};
 pub use self::{
     header::GIT_FIELD,
     previous::{Delivered, PreviousError},
     times::{Dates, Times},
-};
-use self::{
-    header::{EntryHeaders, Payload},
-    times::Modified,
+    verify::{Difference, Verified, verify},
 };
 use crate::{
     pack::{Blob, Objects},
@@ -61,6 +66,10 @@ pub struct Archive {
     pub bytes: u64,
     /// The number of entries.
     pub entries: usize,
+    /// The SHA-256 of all its bytes.
+    pub sha256: [u8; 32],
+    /// The same of all bytes but the delivery id, which are the last ones.
+    pub unstamped: Sha256,
 }
 
 /// The length of a delivery id in bytes.
@@ -87,11 +96,13 @@ impl Archive {
         dates: &Dates,
         progress: &Progress,
     ) -> Result<Self, ArchiveError> {
-        let comment = comment(commit, &"0".repeat(DELIVERY_ID_LEN));
+        let unknown = "0".repeat(DELIVERY_ID_LEN);
+        let comment = comment(commit, &unknown);
+        progress.expect(0, entries.len() as u64);
         let times = dates.times(&entries, &objects)?;
         let file = tempfile::tempfile().map_err(ArchiveError::Disk)?;
         let mut writer = Writer {
-            out: BufWriter::with_capacity(CHUNK, file),
+            out: BufWriter::with_capacity(CHUNK, Hashing::of(file)),
             offset: 0,
             buffer: vec![0; CHUNK].into(),
         };
@@ -102,8 +113,9 @@ impl Archive {
             writer
                 .entry(entry, modified, &objects)
                 .map_err(ArchiveError::Disk)?;
+            progress.add_object();
         }
-        let (file, bytes) = writer
+        let (file, bytes, unstamped) = writer
             .finish(&entries, &times, &objects, &comment)
             .map_err(ArchiveError::Disk)?;
         let count = entries.len();
@@ -112,6 +124,8 @@ impl Archive {
             file,
             bytes,
             entries: count,
+            sha256: stamped(&unstamped, &unknown),
+            unstamped,
         };
         archive.reread(&comment)?;
         Ok(archive)
@@ -136,7 +150,9 @@ impl Archive {
         let comment = comment(commit, delivery_id);
         self.file
             .write_all_at(comment.as_bytes(), self.bytes - comment.len() as u64)
-            .map_err(ArchiveError::Disk)
+            .map_err(ArchiveError::Disk)?;
+        self.sha256 = stamped(&self.unstamped, delivery_id);
+        Ok(())
     }
 
     /// Reads all headers with another program's eyes.
@@ -159,6 +175,15 @@ impl Archive {
     }
 }
 
+/// The digest of an archive with this delivery id.
+fn stamped(unstamped: &Sha256, delivery_id: &str) -> [u8; 32] {
+    unstamped
+        .clone()
+        .chain_update(delivery_id)
+        .finalize()
+        .into()
+}
+
 /// The first `most` entries of the zip in `file`: path and size in bytes. Paths that are not UTF-8 are shown as far as
 /// they are.
 ///
@@ -177,7 +202,7 @@ pub fn list(file: File, most: usize) -> Result<Vec<(String, u64)>, ArchiveError>
 }
 
 struct Writer {
-    out: BufWriter<File>,
+    out: BufWriter<Hashing>,
     offset: u64,
     buffer: Box<[u8]>,
 }
@@ -202,7 +227,7 @@ impl Writer {
         times: &[Modified],
         objects: &Objects,
         comment: &str,
-    ) -> io::Result<(File, u64)> {
+    ) -> io::Result<(File, u64, Sha256)> {
         let start = self.offset;
         let mut offset = 0;
         for (entry, &modified) in entries.iter().zip(times) {
@@ -214,12 +239,16 @@ impl Writer {
         debug_assert_eq!(offset, start, "all entries, as they were written");
         let size = self.offset - start;
         let count = entries.len() as u64;
-        self.write(&header::end(count, size, start, comment))?;
-        let file = self
-            .out
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        Ok((file, self.offset))
+        let end = header::end(count, size, start, comment);
+        // It is the end of the comment, and so of the file.
+        let (end, delivery_id) = end.split_at(end.len() - DELIVERY_ID_LEN);
+        self.write(end)?;
+        let written = self.out.into_inner();
+        let written = written.map_err(io::IntoInnerError::into_error)?;
+        let (mut file, unstamped) = written.finish();
+        file.write_all(delivery_id)?;
+        let bytes = self.offset + delivery_id.len() as u64;
+        Ok((file, bytes, unstamped))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

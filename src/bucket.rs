@@ -4,6 +4,7 @@ mod clock;
 mod label;
 mod text;
 mod upload;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use aws_sdk_s3::{
     config::{BehaviorVersion, Credentials, Region},
     error::{ProvideErrorMetadata, SdkError},
     operation::head_object::HeadObjectOutput,
-    primitives::ByteStream,
+    primitives::{ByteStream, DateTime},
     types::BucketVersioningStatus,
 };
 use tokio::io::AsyncWriteExt;
@@ -22,6 +23,7 @@ pub use self::{
     label::{Holding, Label},
     text::{Found, MAX_TEXT_BYTES},
     upload::{PART_BYTES, PARTS_FROM_BYTES},
+    versions::{Described, Version},
 };
 use crate::{
     aws::{self, Failure, Service, status},
@@ -71,6 +73,8 @@ pub struct Current {
     pub version_id: Option<String>,
     /// Its size in bytes.
     pub bytes: u64,
+    /// When it was written, in seconds of Unix time, if S3 says so.
+    pub written: Option<i64>,
     /// What it holds; `None` if we did not write it.
     pub holds: Option<Holding>,
 }
@@ -204,29 +208,6 @@ impl S3 {
         Ok(head.metadata.unwrap_or_default().into_iter().collect())
     }
 
-    /// All version ids of the object, the newest first.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Bucket`] if S3 cannot be asked.
-    pub async fn versions(&self, at: Address<'_>) -> Result<Vec<String>, Error> {
-        let answer = self
-            .client
-            .list_object_versions()
-            .bucket(at.bucket)
-            .prefix(at.key)
-            .send()
-            .await;
-        let list = answer.map_err(|err| error("list the versions of", at, &err))?;
-        let ours = list
-            .versions()
-            .iter()
-            .filter(|version| version.key() == Some(at.key));
-        Ok(ours
-            .filter_map(|version| version.version_id().map(Into::into))
-            .collect())
-    }
-
     /// Writes the object's current version to `file`.
     ///
     /// # Errors
@@ -317,6 +298,7 @@ impl From<HeadObjectOutput> for Current {
                 .content_length()
                 .and_then(|length| length.try_into().ok())
                 .unwrap_or_default(),
+            written: head.last_modified().map(DateTime::secs),
             holds: head.metadata().and_then(Holding::from_metadata),
             etag: head.e_tag.unwrap_or_default(),
         }

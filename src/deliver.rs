@@ -36,6 +36,7 @@ use crate::{
     remote::{Tip, Wanted},
     route::{Destination, DestinationError, Route, RouteTable, Space},
     secrets::Logins,
+    snapshot::Snapshot,
     table::LiveTable,
 };
 
@@ -74,6 +75,10 @@ pub struct Delivery {
     pub entries: Option<usize>,
     /// Its size in bytes.
     pub archive_bytes: Option<u64>,
+    /// The SHA-256 of its bytes, in hexadecimal digits.
+    pub archive_sha256: Option<String>,
+    /// Whether the version that was stored is of the commit that the object held already.
+    pub is_repeat: bool,
     /// The size of all packs that were received, in bytes.
     pub fetched_bytes: Option<u64>,
     /// Why everything was fetched, though the object held an earlier commit of the ref.
@@ -96,6 +101,8 @@ impl Delivery {
             version_id: None,
             entries: None,
             archive_bytes: None,
+            archive_sha256: None,
+            is_repeat: false,
             fetched_bytes: None,
             full_fetch: None,
             warnings: Vec::new(),
@@ -137,6 +144,28 @@ impl Deliverer {
         second_look: SecondLook,
         progress: &Arc<Progress>,
     ) -> Delivery {
+        let steps = Steps::new(hints, second_look);
+        self.carry_out(to, steps, progress).await
+    }
+
+    /// The same, and the object gets a new version also if it holds the tip already: a person wants the pipeline to start
+    /// once more.
+    pub async fn deliver_again(
+        &self,
+        to: &Destination,
+        second_look: SecondLook,
+        progress: &Arc<Progress>,
+    ) -> Delivery {
+        let steps = Steps::new(None, second_look).again();
+        self.carry_out(to, steps, progress).await
+    }
+
+    async fn carry_out(
+        &self,
+        to: &Destination,
+        steps: Steps,
+        progress: &Arc<Progress>,
+    ) -> Delivery {
         let deadline = progress.deadline();
         let git = Git::open(
             self,
@@ -147,10 +176,7 @@ impl Deliverer {
             progress.is_patient(),
         );
         match within(deadline, Stage::Tip, git).await {
-            Ok(git) => {
-                let steps = Steps::new(hints, second_look);
-                Run::new(self, to, git, steps, progress).finish().await
-            }
+            Ok(git) => Run::new(self, to, git, steps, progress).finish().await,
             Err(err) => Delivery::ended(Err(err)),
         }
     }
@@ -192,6 +218,26 @@ impl Deliverer {
             destinations.push(destination);
         }
         Ok(destinations)
+    }
+
+    /// The entries of a commit, and its tree, as the Git server has them. Everything is fetched, and verified as ever.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; [`Error::NotGiven`] if the server does not give the commit, which it may not have.
+    pub(crate) async fn snapshot(
+        &self,
+        space: &Space,
+        repository: &RepositoryName,
+        commit: CommitId,
+        progress: &Arc<Progress>,
+    ) -> Result<Snapshot, Error> {
+        let (url, deadline) = (repository.url_in(space.url()), progress.deadline());
+        let git = Git::open(self, space.credentials(), repository, &url, deadline, true);
+        let mut git = Box::pin(git).await?;
+        progress.begin(Stage::Fetch);
+        let snapshot = git.snapshot(commit, self.limits, Arc::clone(progress));
+        within(deadline, Stage::Fetch, Box::pin(snapshot)).await
     }
 
     /// The refs of a repository that are wanted, and where they point. Who is not patient leaves alone who takes long.

@@ -19,6 +19,10 @@ pub mod receive;
 
 pub mod worker;
 
+pub mod status;
+
+pub mod verdict;
+
 pub mod outcome;
 
 pub mod plan;

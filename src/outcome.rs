@@ -29,6 +29,8 @@ const FIRST_WARNINGS: usize = 20;
 pub enum Outcome {
     /// A new object version holds the tip.
     Published,
+    /// Nothing was done; a delivery would make a new version.
+    WouldPublish,
     /// The object held the tip already.
     AlreadyCurrent,
     /// The ref is gone; the object stays as it is.
@@ -56,6 +58,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Published => "published",
+            Self::WouldPublish => "would publish",
             Self::AlreadyCurrent => "already current",
             Self::BranchGone => "branch gone",
             Self::Ignored => "ignored",
@@ -119,7 +122,8 @@ pub struct Report {
     pub ref_name: Option<String>,
     /// What became of it, in a word.
     pub outcome: Outcome,
-    /// Why nothing was done, where the outcome is `ignored`; why the object does not hold the tip, where it was delivered.
+    /// Why nothing was done, where the outcome is `ignored`; where it was delivered, why the object does not hold the tip, or
+    /// why there is a new version though it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The commit that the object holds.
@@ -143,6 +147,9 @@ pub struct Report {
     /// Its size in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive_bytes: Option<u64>,
+    /// The SHA-256 of its bytes, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_sha256: Option<String>,
     /// The size of all packs that were received, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetched_bytes: Option<u64>,
@@ -172,6 +179,9 @@ pub struct Report {
     /// What was seen of a tip that looks older than what the object held.
     #[serde(skip)]
     pub step_back: Option<SeenBack>,
+    /// How often its job was tried, with this time.
+    #[serde(skip)]
+    pub tries: u32,
 }
 
 /// What was seen of a tip that looks older than what the object held.
@@ -291,6 +301,7 @@ impl Report {
             version_id: delivery.version_id,
             entries: delivery.entries,
             archive_bytes: delivery.archive_bytes,
+            archive_sha256: delivery.archive_sha256,
             fetched_bytes: delivery.fetched_bytes,
             took: Some(started.elapsed()),
             error: delivery.result.as_ref().err().map(Into::into),
@@ -327,7 +338,8 @@ impl Report {
         Self::new(Outcome::BranchGone, subject.into())
     }
 
-    fn new(outcome: Outcome, about: Subject<'_>) -> Self {
+    /// Nothing but this is known.
+    pub(crate) fn new(outcome: Outcome, about: Subject<'_>) -> Self {
         Self {
             route: about.route.map(Into::into),
             repository: about.repository.map(ToString::to_string),
@@ -341,6 +353,7 @@ impl Report {
             version_id: None,
             entries: None,
             archive_bytes: None,
+            archive_sha256: None,
             fetched_bytes: None,
             took: None,
             error: None,
@@ -349,6 +362,7 @@ impl Report {
             stages: Vec::new(),
             again: false,
             step_back: None,
+            tries: 1,
         }
     }
 
@@ -412,6 +426,13 @@ impl Report {
             }
             (Some(fault), _) => (Level::ERROR, format!("{what}: failed: {}", fault.message)),
             (None, Some(reason)) => (Level::INFO, format!("{what}: {}: {reason}", self.outcome)),
+            (None, None) if self.tries > 1 => {
+                let text = format!(
+                    "{what}: {} again, at the attempt {}",
+                    self.outcome, self.tries
+                );
+                (Level::INFO, text)
+            }
             (None, None) => (Level::INFO, format!("{what}: {}", self.outcome)),
         }
     }
@@ -422,6 +443,9 @@ fn reason(delivery: &Delivery) -> Option<&'static str> {
     match delivery.result {
         Ok(Success::Moved { .. }) => Some("the routing table has changed meanwhile; try again"),
         Ok(_) if delivery.step_back.is_some() => Some("the server shows an older commit"),
+        Ok(Success::Published) if delivery.is_repeat => {
+            Some("a new version of the commit that the object held already, as asked")
+        }
         _ => None,
     }
 }

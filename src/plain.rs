@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use encoding_rs::{EUC_JP, Encoding, SHIFT_JIS};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// How much of a foreign text is shown in a message, in bytes.
 const SHOWN_BYTES: usize = 512;
@@ -91,6 +92,19 @@ pub fn json(text: &str) -> String {
 pub fn count(number: usize, one: &str, many: &str) -> String {
     let what = if number == 1 { one } else { many };
     format!("{number} {what}")
+}
+
+/// Seconds of Unix time as a date and a time in UTC, such as `2026-11-30T08:00:00Z`.
+#[must_use]
+pub fn time(seconds: i64) -> Option<String> {
+    let at = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+    at.format(&Rfc3339).ok()
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text of a file that somebody wrote, without the mark that some editors put at its beginning.

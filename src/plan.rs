@@ -28,6 +28,8 @@ pub enum Ignored {
         /// Those of the table.
         known: Vec<SpaceUrl>,
     },
+    /// The routes of these names want it, and are paused.
+    Paused(Vec<String>),
     /// No routing table has been stored yet.
     NoRoutingTable,
     /// The ref is gone; the object stays.
@@ -65,7 +67,9 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
     // A ref that makes no object key is a job too: its failure is then told of where every other is.
     let matching = table.matching(push).into_iter();
     let routes = matching.map(|to| to.map_or_else(|err| err.route, |to| to.route));
-    let jobs = routes.map(|route| Job {
+    let is_paused = |name: &String| table.route(name).is_some_and(Route::is_paused);
+    let (paused, routes): (Vec<_>, Vec<_>) = routes.partition(is_paused);
+    let jobs = routes.into_iter().map(|route| Job {
         by_glob: table.route(&route).is_some_and(Route::is_glob),
         ..Job::new(route, push, request_id)
     });
@@ -73,6 +77,7 @@ pub fn plan(webhook: &Webhook, reading: &Reading, request_id: &str) -> Result<Ve
     match (jobs.is_empty(), unknown, &push.space_url) {
         (false, ..) => Ok(jobs),
         (true, Some(fault), _) => Err(NoJobs::Unknown(fault.error())),
+        (true, None, _) if !paused.is_empty() => Err(NoJobs::Ignored(Ignored::Paused(paused))),
         (true, None, Some(url)) if !table.has_space(&url.mark()) => {
             let known = table.spaces().iter().map(|space| space.url().clone());
             Err(NoJobs::Ignored(Ignored::NoSpace {
@@ -94,6 +99,8 @@ pub enum Next {
         /// Whether the route is a glob, and so asks for no ref by name.
         is_glob: bool,
     },
+    /// Nothing: its route is paused.
+    Paused,
     /// Its route is gone, or takes another ref: these jobs, one for each route that takes the job's ref now.
     Anew(Vec<Job>),
 }
@@ -112,7 +119,11 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
         _ => reading.newest()?,
     };
     if let Some(to) = table.destination(&job.route, &job.repository, &job.ref_name) {
-        let is_glob = table.route(&job.route).is_some_and(Route::is_glob);
+        let route = table.route(&job.route);
+        if route.is_some_and(Route::is_paused) {
+            return Ok(Next::Paused);
+        }
+        let is_glob = route.is_some_and(Route::is_glob);
         return Ok(Next::Deliver { to: to?, is_glob });
     }
     let table = reading.newest()?;
@@ -123,6 +134,12 @@ pub fn next(reading: &Reading, job: &Job) -> Result<Next, Error> {
         ..job.clone()
     });
     Ok(Next::Anew(jobs.collect()))
+}
+
+/// Why nothing is delivered of a route that is paused.
+#[must_use]
+pub fn paused(route: &str) -> String {
+    format!("the route {route} is paused")
 }
 
 /// The jobs of those to whom `table` gives an object that a delivery of `job` wrote before it learned of that table.
@@ -179,6 +196,10 @@ impl fmt::Display for Ignored {
                     more => write!(f, " and {more} more"),
                 }
             }
+            Self::Paused(routes) => match routes.as_slice() {
+                [route] => f.write_str(&paused(route)),
+                routes => write!(f, "the routes {} are paused", routes.join(", ")),
+            },
             Self::NoRoutingTable => f.write_str("no routing table yet"),
             Self::Deletion => f.write_str("the ref was deleted"),
             Self::TestDelivery => f.write_str("test delivery received: the webhook works"),
@@ -418,7 +439,7 @@ mod tests {
         let newest = Reading::Newest(Arc::clone(&table));
         let anew = |job: &Job| match next(&newest, job).unwrap() {
             Next::Anew(jobs) => routes(jobs),
-            Next::Deliver { to, .. } => panic!("{to:?}"),
+            other => panic!("{other:?}"),
         };
         let renamed = job("branches", "refs/heads/dev");
         assert_eq!(anew(&renamed), ["all"]);
@@ -438,6 +459,37 @@ mod tests {
         assert_eq!(heirs("main.zip")[0].ref_name.as_str(), "refs/heads/main");
         assert_eq!(heirs("all/x.zip")[0].ref_name.as_str(), "refs/heads/x");
         assert_eq!(routes(heirs("other.zip")), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_paused_gets_no_job() {
+        let with = |main: &str, all: &str| {
+            let text = TABLE.replace(
+                "object = \"main.zip\"",
+                &format!("object = \"main.zip\"\n{main}"),
+            );
+            let text = text.replace("{ref}.zip\"", &format!("{{ref}}.zip\"\n{all}"));
+            let table = RouteTable::parse("routes.toml", &text, Some("sources"), Origin::Deployed);
+            Reading::Newest(Arc::new(table.unwrap()))
+        };
+        let paused = "paused = true";
+        for (main, all, expected) in [
+            ("paused = false", "", Ok(vec!["main", "all"])),
+            (paused, "", Ok(vec!["all"])),
+            ("", paused, Ok(vec!["main"])),
+            (paused, paused, Err("the routes main, all are paused")),
+        ] {
+            let reading = with(main, all);
+            let webhook = push("refs/heads/main", false);
+            let planned = planned(&webhook, &reading);
+            let expected = expected.map(|names| names.into_iter().map(str::to_owned).collect());
+            assert_eq!(planned, expected.map_err(str::to_owned), "{main} {all}");
+            let job = Job::new("main".into(), webhook.push().unwrap(), "a-request");
+            let is_paused = next(&reading, &job).unwrap() == Next::Paused;
+            assert_eq!(is_paused, main == paused);
+        }
+        let one = planned(&push("refs/heads/dev", false), &with("", paused));
+        assert_eq!(one, Err("the route all is paused".into()));
     }
 
     #[test]

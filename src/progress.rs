@@ -82,6 +82,8 @@ pub struct Progress {
     stage: AtomicU8,
     bytes: AtomicU64,
     objects: AtomicU64,
+    all_bytes: AtomicU64,
+    all_objects: AtomicU64,
     wire: AtomicU64,
     received: AtomicBool,
     stopped: AtomicBool,
@@ -146,10 +148,23 @@ impl Progress {
         (self.bytes.load(Relaxed), self.objects.load(Relaxed))
     }
 
+    /// Bytes and objects that the stage will have handled at its end; 0 where nobody knows.
+    #[must_use]
+    pub fn expected(&self) -> (u64, u64) {
+        (self.all_bytes.load(Relaxed), self.all_objects.load(Relaxed))
+    }
+
+    /// Takes note of how much the stage has to do.
+    pub fn expect(&self, bytes: u64, objects: u64) {
+        self.all_bytes.store(bytes, Relaxed);
+        self.all_objects.store(objects, Relaxed);
+    }
+
     /// Begins `stage`: the counts start at zero again.
     pub fn begin(&self, stage: Stage) {
         self.bytes.store(0, Relaxed);
         self.objects.store(0, Relaxed);
+        self.expect(0, 0);
         self.wire.store(0, Relaxed);
         self.received.store(false, Relaxed);
         self.stage.store(stage as u8, Relaxed);

@@ -46,6 +46,8 @@ pub struct Job {
     pub request_id: String,
     /// Whether the sweep made it, and so will make it again.
     pub swept: bool,
+    /// Whether a person wants a new version in any case, also of the commit that the object holds.
+    pub again: bool,
     /// Whether a glob takes the ref, so that an event may name any. Not on the wire: whoever reads a message asks the table.
     pub by_glob: bool,
     /// What has to be looked at once more, if that is what it is for.
@@ -111,7 +113,9 @@ struct Wire {
     request_id: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     swept: bool,
-    /// A version that does not know this makes an ordinary delivery of it.
+    /// A version that does not know this makes an ordinary delivery of it, as with `recheck`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     recheck: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,6 +164,7 @@ impl Job {
             before: None,
             request_id: request_id.to_owned(),
             swept: false,
+            again: false,
             by_glob: false,
             recheck: None,
             rests: None,
@@ -222,6 +227,8 @@ impl Job {
             before: None,
             recheck: Some(recheck),
             rests: None,
+            // Whatever is delivered after it is a new version, or none is due any more.
+            again: false,
             ..self.clone()
         }
     }
@@ -292,6 +299,7 @@ impl Job {
             before: self.before.map(|commit| commit.to_string()),
             request_id: self.request_id.clone(),
             swept: self.swept,
+            again: self.again,
             recheck: self.recheck.is_some(),
             held: seen.map(|seen| seen.held.clone()),
             tip: seen.map(|seen| seen.tip.to_string()),
@@ -347,6 +355,7 @@ impl Message {
                 .map_err(name)?,
             request_id: wire.request_id,
             swept: wire.swept,
+            again: wire.again,
             by_glob: false,
             recheck,
             rests: wire.rests,
@@ -367,6 +376,7 @@ mod tests {
             before: Some("2".repeat(40).parse().unwrap()),
             request_id: "a-request".into(),
             swept: false,
+            again: false,
             by_glob: false,
             recheck: None,
             rests: None,

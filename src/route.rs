@@ -9,6 +9,7 @@ mod faults;
 mod file;
 mod object;
 mod pattern;
+mod pipeline;
 mod space;
 
 use std::{collections::HashMap, str::FromStr};
@@ -21,6 +22,7 @@ pub use self::{
     file::MAX_TABLE_BYTES,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
+    pipeline::PipelineName,
     space::{
         ApiKeySource, CredentialsSource, InvalidApiKeySource, InvalidCredentialsSource, Language,
         Preferred, Space,
@@ -92,6 +94,8 @@ pub struct Route {
     object: KeyTemplate,
     bucket: String,
     sweep: Sweep,
+    is_paused: bool,
+    pipeline: Option<PipelineName>,
     lines: Lines,
 }
 
@@ -313,9 +317,8 @@ impl RouteTable {
         let globs = self.routes.iter().filter(|route| route.bucket == bucket);
         let globs = globs.filter(|route| route.pattern.exact().is_none());
         let refs = globs.flat_map(|route| {
-            let refs = route.object.refs(&route.repository, key).into_iter();
-            let taken = refs.filter(|name| route.pattern.matches(name));
-            taken.map(move |name| (route, name))
+            let refs = route.refs_of(key).into_iter();
+            refs.map(move |name| (route, name))
         });
         refs.collect()
     }
@@ -364,10 +367,37 @@ impl Route {
         self.sweep
     }
 
+    /// Whether nothing is delivered of it for now.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// The pipeline that watches the object of a ref, if the table names it.
+    #[must_use]
+    pub fn pipeline(&self, ref_name: &RefName) -> Option<String> {
+        let pipeline = self.pipeline.as_ref()?;
+        Some(pipeline.of(ref_name))
+    }
+
     /// Whether it may take more than one ref.
     #[must_use]
     pub fn is_glob(&self) -> bool {
         self.pattern.exact().is_none()
+    }
+
+    /// What the keys of all its objects begin with.
+    #[must_use]
+    pub fn key_start(&self) -> String {
+        self.object.start(&self.repository)
+    }
+
+    /// The refs it takes that lead to the object of this key.
+    #[must_use]
+    pub fn refs_of(&self, key: &str) -> Vec<RefName> {
+        let mut refs = self.object.refs(&self.repository, key);
+        refs.retain(|name| self.pattern.matches(name));
+        refs
     }
 
     /// Whether the route takes this ref of this repository.

@@ -299,8 +299,13 @@ impl LiveTable {
         let tell = |err: Error| {
             tracing::warn!("earlier routing tables cannot be read: {}", chain(&err));
         };
-        let versions = s3.versions(address(at)).await.map_err(tell).ok()?;
-        for version in versions.iter().take(OLDER) {
+        let versions = s3.versions(address(at), OLDER).await;
+        for version in versions
+            .map_err(tell)
+            .ok()?
+            .iter()
+            .map(|version| &version.id)
+        {
             let text = s3.text_version(address(at), version).await;
             let Ok(text) = text.map_err(tell).ok()? else {
                 continue;

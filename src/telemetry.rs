@@ -42,6 +42,8 @@ pub enum Counted {
     TransientFailures,
     /// Objects that the sweep found behind their refs.
     SweepDrift,
+    /// Refs that a glob takes and the sweep found without an object.
+    SweepUndelivered,
     /// Repositories of which the sweep did not see every object.
     SweepNotReached,
     /// Looks at a routing table that is wrong, or gone.

@@ -19,7 +19,7 @@ use crate::{
     },
     error::Error,
     outcome::{Report, SeenBack},
-    plan::{Next, heirs, next},
+    plan::{Next, heirs, next, paused},
     progress::{Progress, Stage},
     queue::{Job, LOOKS, Recheck},
     route::Destination,
@@ -137,7 +137,12 @@ impl Worker {
             (report, End::of(Some(&err), job, attempt))
         });
         let again = report.again || matches!(end, End::Again | End::UntilThereIsRoom);
-        let report = Report { again, ..report };
+        let tries = attempt.tries;
+        let report = Report {
+            again,
+            tries,
+            ..report
+        };
         Handled { report, end, more }
     }
 
@@ -161,6 +166,10 @@ impl Worker {
             }
             let (to, is_glob) = match next(&reading, job)? {
                 Next::Deliver { to, is_glob } => (to, is_glob),
+                Next::Paused => {
+                    let report = Report::ignored(job, paused(&job.route));
+                    return Ok((report, End::Done));
+                }
                 Next::Anew(jobs) => {
                     let report = Report::ignored(job, told(&jobs));
                     more.extend(jobs);
@@ -179,8 +188,12 @@ impl Worker {
             }
             let hints = hints(job, attempt.age, is_awaited);
             let second_look = second_look(job, attempt.age);
-            let delivery = self.bridge.deliver(&to, hints, second_look, progress);
-            let mut delivery = Box::pin(delivery).await;
+            let bridge = &self.bridge;
+            let mut delivery = if job.again {
+                Box::pin(bridge.deliver_again(&to, second_look, progress)).await
+            } else {
+                Box::pin(bridge.deliver(&to, hints, second_look, progress)).await
+            };
             if let Ok(Success::Moved { stored }) = delivery.result {
                 left = stored.then_some(to);
                 continue;

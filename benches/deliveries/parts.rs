@@ -284,7 +284,7 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     let condition = current.map_or(Condition::Absent, |current| {
         Condition::Unchanged(current.etag)
     });
-    let put = runtime.block_on(s3.put(at, &archive, &label, &condition));
+    let put = runtime.block_on(s3.put(at, &archive, &label, &condition, &Arc::default()));
     assert!(matches!(put, Ok(Put::Stored { .. })), "{put:?}");
     watch.lap("put");
     connection.tip(&REF.parse().unwrap()).unwrap();
@@ -326,7 +326,7 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
         match way {
             "whole" => s3.put_whole(at, &archive, &label, &Condition::Absent).await,
             _ => {
-                s3.put_in_parts(at, &archive, &label, &Condition::Absent)
+                s3.put_in_parts(at, &archive, &label, &Condition::Absent, &Arc::default())
                     .await
             }
         }

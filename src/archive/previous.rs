@@ -7,12 +7,15 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read as _},
     os::unix::fs::FileExt,
     sync::Arc,
 };
 
-use gix::{ObjectId, bstr::BString};
+use gix::{
+    ObjectId,
+    bstr::{BString, ByteSlice},
+};
 
 use super::{
     DELIVERY_ID_LEN, comment,
@@ -89,6 +92,33 @@ impl Delivered {
         limits: &Limits,
         progress: &Progress,
     ) -> Result<(Stock, Times), PreviousError> {
+        let Read {
+            claims,
+            end,
+            tree: found,
+            newest,
+        } = self.read(file, limits)?;
+        if found != self.tree {
+            let expected = self.tree;
+            return Err(PreviousError::Tree { found, expected });
+        }
+        let stock = claims.verify(progress)?;
+        let mut copy = tempfile::tempfile().map_err(PreviousError::Disk)?;
+        io::copy(&mut end.directory(file), &mut copy).map_err(PreviousError::Disk)?;
+        let times = Times {
+            directory: Arc::new(copy),
+            entries: end.entries,
+            newest,
+        };
+        Ok((stock, times))
+    }
+
+    /// Reads all but the contents: every header is as it was written, and what it says is put together.
+    pub(super) fn read<'a>(
+        &self,
+        file: &File,
+        limits: &'a Limits,
+    ) -> Result<Read<'a>, PreviousError> {
         let end = self.end(file)?;
         let End { entries, start, .. } = end;
         if entries > limits.entries.into() {
@@ -134,21 +164,14 @@ impl Delivered {
         if offset != start || left > 0 {
             return Err(PreviousError::foreign("there is more than its entries"));
         }
-        let found = folders.finish(|tree| claims.add_tree(tree))?;
-        if found != self.tree {
-            let expected = self.tree;
-            return Err(PreviousError::Tree { found, expected });
-        }
+        let tree = folders.finish(|tree| claims.add_tree(tree))?;
         drop(directory);
-        let stock = claims.verify(progress)?;
-        let mut copy = tempfile::tempfile().map_err(PreviousError::Disk)?;
-        io::copy(&mut end.directory(file), &mut copy).map_err(PreviousError::Disk)?;
-        let times = Times {
-            directory: Arc::new(copy),
-            entries,
+        Ok(Read {
+            claims,
+            end,
+            tree,
             newest: oldest.and(newest),
-        };
-        Ok((stock, times))
+        })
     }
 
     /// Finds the end, which is the first thing that must be as it was written.
@@ -206,16 +229,27 @@ impl PreviousError {
     }
 }
 
+/// An archive of which all is known but whether its blobs are what they are said to be.
+pub(super) struct Read<'a> {
+    pub(super) claims: Claims<'a>,
+    pub(super) end: End,
+    /// The tree that its entries make.
+    pub(super) tree: ObjectId,
+    /// The newest time of an entry; `None` if there is one without.
+    newest: Option<Modified>,
+}
+
 /// What the end says of the central directory. Offsets and sizes are in bytes, and lie within the file.
-struct End {
-    entries: u64,
-    start: u64,
+pub(super) struct End {
+    pub(super) entries: u64,
+    /// Where it begins, and the last entry's data ends.
+    pub(super) start: u64,
     size: u64,
 }
 
 impl End {
     /// The directory, from its first entry to its last.
-    fn directory<'a>(&self, file: &'a File) -> impl Read + use<'a> {
+    pub(super) fn directory<'a>(&self, file: &'a File) -> impl io::Read + use<'a> {
         let section = Section {
             file,
             offset: self.start,
@@ -226,7 +260,7 @@ impl End {
 }
 
 /// A copy of a directory, from its first entry on.
-pub(super) fn from_start(file: &File) -> impl Read {
+pub(super) fn from_start(file: &File) -> impl io::Read {
     let section = Section {
         file,
         offset: 0,
@@ -247,7 +281,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Reads the next entry of `directory`.
-    pub(super) fn read(directory: &mut impl Read) -> Result<Self, PreviousError> {
+    pub(super) fn read(directory: &mut impl io::Read) -> Result<Self, PreviousError> {
         let early = |err: io::Error| match err.kind() {
             io::ErrorKind::UnexpectedEof => PreviousError::foreign("its directory ends early"),
             _ => PreviousError::Disk(err),
@@ -273,9 +307,14 @@ impl Record {
         let from_end = |len: usize| Some(&extra[extra.len().checked_sub(len)?..]);
         let git = from_end(GIT_EXTRA_LEN)
             .filter(|git| u16_at(git, 0) == GIT_FIELD && u16_at(git, 2) == GIT_FIELD_LEN)
-            .ok_or_else(|| PreviousError::foreign("an entry does not say its Git object"))?;
-        let kind = EntryKind::from_git_mode(u32_at(git, 4))
-            .ok_or_else(|| PreviousError::foreign("an entry has a mode that Git does not know"))?;
+            .ok_or_else(|| of_entry(name, "it does not say its Git object"))?;
+        let kind = EntryKind::from_git_mode(u32_at(git, 4)).ok_or_else(|| {
+            let why = format!(
+                "it has the mode {:o}, which Git does not know",
+                u32_at(git, 4)
+            );
+            of_entry(name, why)
+        })?;
         let path = match kind {
             EntryKind::Submodule => name.strip_suffix(b"/").unwrap_or(name),
             _ => name,
@@ -307,7 +346,7 @@ impl Record {
         let modified = if unix.is_none() && dos == NO_TIME {
             None
         } else {
-            let wrong = || PreviousError::foreign("an entry has a time that there is not");
+            let wrong = || of_entry(name, "it has a time that there is not");
             Some(Modified::read(dos, unix).ok_or_else(wrong)?)
         };
         Ok(Self {
@@ -320,28 +359,48 @@ impl Record {
 
     /// Compares all that is said of the entry with what this program writes, its local header at `offset` in `file`
     /// included, and says where its data ends: at `most` at the latest.
-    fn check(&self, file: &File, offset: u64, most: u64) -> Result<u64, PreviousError> {
+    pub(super) fn check(&self, file: &File, offset: u64, most: u64) -> Result<u64, PreviousError> {
         let Self { entry, payload, .. } = self;
-        let another =
-            || PreviousError::foreign(format_args!("the header of {:?} is another", entry.path));
+        let name = entry.path.as_slice();
         let headers = EntryHeaders::of(entry, *payload, offset, self.modified);
-        if headers.central() != self.bytes {
-            return Err(another());
+        let central = headers.central();
+        if central != self.bytes {
+            return Err(another(name, "in the directory", &self.bytes, &central));
         }
         let expected = headers.local();
         let data = offset + headers.local_len() as u64;
         let deflated = payload.map_or(0, |payload| payload.deflated);
         let end = data.checked_add(deflated).filter(|&end| end <= most);
-        let end =
-            end.ok_or_else(|| PreviousError::foreign("an entry reaches into the directory"))?;
+        let end = end.ok_or_else(|| of_entry(name, "it reaches into the directory"))?;
         let mut local = vec![0; expected.len()];
         file.read_exact_at(&mut local, offset)
             .map_err(PreviousError::Disk)?;
         if local != expected {
-            return Err(another());
+            return Err(another(name, "before the data", &local, &expected));
         }
         Ok(end)
     }
+}
+
+/// What is wrong with the entry of this name.
+fn of_entry(name: &[u8], why: impl std::fmt::Display) -> PreviousError {
+    let name = name.as_bstr();
+    PreviousError::foreign(format_args!("the entry {name:?}: {why}"))
+}
+
+/// That the header in the directory, or before the data, is not what follows from what the directory says.
+fn another(name: &[u8], place: &str, found: &[u8], expected: &[u8]) -> PreviousError {
+    let pairs = found.iter().zip(expected);
+    let at = pairs
+        .take_while(|(found, expected)| found == expected)
+        .count();
+    let why = match (found.get(at), expected.get(at)) {
+        (Some(found), Some(expected)) => format!(
+            "its header {place} is another: by the directory, its byte {at} should be 0x{expected:02x}, and it is 0x{found:02x}"
+        ),
+        _ => format!("its header {place} has another length"),
+    };
+    of_entry(name, why)
 }
 
 /// A part of a file, read from its beginning to its end without moving the file's own position.
@@ -351,7 +410,7 @@ struct Section<'a> {
     end: u64,
 }
 
-impl Read for Section<'_> {
+impl io::Read for Section<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
         let most = buffer.len().min(left);

@@ -59,6 +59,10 @@ pub struct Holding {
     pub commit_time: Option<i64>,
     /// The commit of the version before, if that was one of the same ref and it says so.
     pub previous: Option<CommitId>,
+    /// The name of the commit's author, if it says so; maybe only the beginning.
+    pub author: Option<String>,
+    /// The first line of the commit's message, likewise.
+    pub subject: Option<String>,
 }
 
 /// What a new version says of itself.
@@ -105,6 +109,8 @@ impl Holding {
             delivery_id: text(DELIVERY_ID)?,
             commit_time: metadata.get(COMMIT_TIME).and_then(|time| time.parse().ok()),
             previous: metadata.get(PREVIOUS).and_then(|id| id.parse().ok()),
+            author: text(AUTHOR),
+            subject: text(SUBJECT),
         })
     }
 }

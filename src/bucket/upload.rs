@@ -27,6 +27,7 @@ use aws_sdk_s3::{
     primitives::{ByteStream, SdkBody},
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     task::{JoinHandle, JoinSet, spawn_blocking},
@@ -34,7 +35,7 @@ use tokio::{
 };
 
 use super::{Address, Condition, Label, Put, S3, error, is_refusal, not_versioned, own_id};
-use crate::{archive::Archive, error::Error};
+use crate::{archive::Archive, error::Error, progress::Progress};
 
 /// The size in bytes from which on [`S3::put`] uploads an archive in parts.
 ///
@@ -76,11 +77,14 @@ impl S3 {
         archive: &Archive,
         label: &Label<'_>,
         condition: &Condition,
+        progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
         if archive.bytes < PARTS_FROM_BYTES {
-            self.put_whole(at, archive, label, condition).await
+            self.put_whole(at, archive, label, condition, progress)
+                .await
         } else {
-            self.put_in_parts(at, archive, label, condition).await
+            self.put_in_parts(at, archive, label, condition, progress)
+                .await
         }
     }
 
@@ -95,10 +99,11 @@ impl S3 {
         archive: &Archive,
         label: &Label<'_>,
         condition: &Condition,
+        progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
         // A body that the SDK cannot make again: the delivery tries again itself, and looks at the object before.
-        let body =
-            SdkBody::from_body_1_x(Stretch::of(&contents(archive, label)?, 0..archive.bytes));
+        let contents = contents(archive, label, progress)?;
+        let body = SdkBody::from_body_1_x(Stretch::of(&contents, 0..archive.bytes));
         let request = self
             .client
             .put_object()
@@ -109,6 +114,8 @@ impl S3 {
             .set_metadata(Some(metadata(label, at)?))
             .set_if_match(condition.if_match())
             .set_if_none_match(condition.if_none_match())
+            // The bytes as they were made. S3 refuses others, and says this of the version from then on.
+            .checksum_sha256(BASE64_STANDARD.encode(archive.sha256))
             .body(ByteStream::new(body));
         match request.send().await {
             Ok(answer) => stored(answer.version_id(), at),
@@ -127,8 +134,9 @@ impl S3 {
         archive: &Archive,
         label: &Label<'_>,
         condition: &Condition,
+        progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
-        let contents = contents(archive, label)?;
+        let contents = contents(archive, label, progress)?;
         // S3 takes a checksum of a part only if the upload was begun with its algorithm. The SDK computes it while it sends.
         let checksums = self.client.config().request_checksum_calculation();
         let checksums = (checksums != Some(&RequestChecksumCalculation::WhenRequired))
@@ -176,7 +184,11 @@ struct Upload<'a> {
 
 impl Upload<'_> {
     /// Sends all parts, some at a time. The first that fails ends the others.
-    async fn send(&self, contents: &Arc<File>, bytes: u64) -> Result<Vec<CompletedPart>, Failure> {
+    async fn send(
+        &self,
+        contents: &Arc<Contents>,
+        bytes: u64,
+    ) -> Result<Vec<CompletedPart>, Failure> {
         let (mut number, mut start) = (1, 0);
         let mut under_way = JoinSet::new();
         let mut parts = Vec::new();
@@ -202,7 +214,7 @@ impl Upload<'_> {
     /// Sends one part. The SDK tries three times, since it can have the body again.
     fn part(
         &self,
-        contents: &Arc<File>,
+        contents: &Arc<Contents>,
         number: i32,
         stretch: Range<u64>,
     ) -> impl Future<Output = Result<CompletedPart, SdkError<UploadPartError>>> + 'static {
@@ -316,12 +328,24 @@ fn metadata(label: &Label<'_>, at: Address<'_>) -> Result<HashMap<String, String
 }
 
 /// The archive's file, for bodies that outlive the borrow of it.
-fn contents(archive: &Archive, label: &Label<'_>) -> Result<Arc<File>, Error> {
+fn contents(
+    archive: &Archive,
+    label: &Label<'_>,
+    progress: &Arc<Progress>,
+) -> Result<Arc<Contents>, Error> {
+    progress.expect(archive.bytes, 0);
+    let progress = Arc::clone(progress);
     let file = archive.file.try_clone().map_err(|err| Error::Disk {
         repository: label.repository.clone(),
         source: err.into(),
     })?;
-    Ok(Arc::new(file))
+    Ok(Arc::new(Contents { file, progress }))
+}
+
+/// The bytes of an archive, and who wants to know how many of them were sent.
+struct Contents {
+    file: File,
+    progress: Arc<Progress>,
 }
 
 /// A length as the SDK has it.
@@ -331,16 +355,16 @@ fn length(bytes: u64) -> i64 {
 
 /// A stretch of a file as a request's body. Clones of a file share one position, so each read says where.
 struct Stretch {
-    file: Arc<File>,
+    contents: Arc<Contents>,
     /// What was not read yet.
     rest: Range<u64>,
     reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
 impl Stretch {
-    fn of(file: &Arc<File>, rest: Range<u64>) -> Self {
+    fn of(contents: &Arc<Contents>, rest: Range<u64>) -> Self {
         Self {
-            file: Arc::clone(file),
+            contents: Arc::clone(contents),
             rest,
             reading: None,
         }
@@ -360,15 +384,21 @@ impl Body for Stretch {
             return Poll::Ready(None);
         }
         let size = usize::try_from(end - start).map_or(CHUNK, |left| left.min(CHUNK));
-        let Self { file, reading, .. } = &mut *self;
+        let Self {
+            contents, reading, ..
+        } = &mut *self;
         let reading = reading.get_or_insert_with(|| {
-            let (file, mut chunk) = (Arc::clone(file), vec![0; size]);
-            spawn_blocking(move || file.read_exact_at(&mut chunk, start).map(|()| chunk))
+            let (contents, mut chunk) = (Arc::clone(contents), vec![0; size]);
+            spawn_blocking(move || {
+                let read = contents.file.read_exact_at(&mut chunk, start);
+                read.map(|()| chunk)
+            })
         });
         let chunk = ready!(Pin::new(reading).poll(context));
         self.reading = None;
         let chunk = chunk.map_err(io::Error::other)??;
         self.rest.start += chunk.len() as u64;
+        self.contents.progress.add_bytes(chunk.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }
 

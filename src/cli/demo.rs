@@ -104,7 +104,7 @@ pub(super) async fn run(
         told,
     };
     tokio::select! {
-        () = serve_hooks(listener, receiver, queue, |_, _| {}, std::future::pending()) => unreachable!("it never stops"),
+        () = serve_hooks(listener, receiver, queue, |_, _, _| {}, std::future::pending()) => unreachable!("it never stops"),
         worked = demo.show(kept) => Ok(Ended::Well.and(!worked?)),
         // What it made is removed all the same.
         () = stop.asked() => Ok(Ended::WithFailures),
@@ -243,7 +243,8 @@ impl Demo<'_> {
             bucket: &self.bucket,
             key: &key,
         };
-        Ok(self.s3.versions(at).await?)
+        let versions = self.s3.versions(at, usize::MAX).await?;
+        Ok(versions.into_iter().map(|version| version.id).collect())
     }
 
     fn what_next(kept: Option<&Path>) {

@@ -16,7 +16,11 @@ use backlog_bridge::{
 };
 use serde_json::Value;
 
-use super::{Common, Ended, Given, Usage, report, setup::setup};
+use super::{
+    Common, Ended, Form, Given, Usage,
+    report::{self, Tally},
+    setup::setup,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -33,6 +37,8 @@ pub(super) struct Options {
     event: PathBuf,
     #[command(flatten)]
     pub(super) given: Given,
+    #[command(flatten)]
+    pub(super) form: Form,
 }
 
 pub(super) async fn run(
@@ -54,15 +60,15 @@ pub(super) async fn run(
     let event = parse(event.as_bytes()).map_err(wrong)?;
     let setup = setup(common, config).await?;
     let worker = setup.worker();
-    let mut ended = Ended::Well;
+    let mut tally = Tally::default();
     let jobs = match event {
-        Event::Webhook(webhook) => jobs(&worker.bridge.table.read().await, &webhook)?,
+        Event::Webhook(webhook) => jobs(&worker.bridge.table.read().await, &webhook, &mut tally)?,
         Event::Messages(messages) => {
             let mut jobs = Vec::new();
             for message in messages {
                 match message {
                     Message::Deliver(job) => jobs.push(*job),
-                    Message::Sweep => jobs.extend(Box::pin(sweep(&worker, &mut ended)).await),
+                    Message::Sweep => jobs.extend(Box::pin(sweep(&worker, &mut tally)).await),
                 }
             }
             jobs
@@ -73,13 +79,12 @@ pub(super) async fn run(
         let progress = Arc::new(Progress::until(Instant::now() + config.delivery_time));
         let handled = worker.deliver(&job, Attempt::ONLY, &progress);
         let handled = report::watch(&job.route, &progress, handled).await;
-        report::print(&handled.report);
-        ended = ended.and(handled.report.is_failed());
+        tally.print(&handled.report);
         // A later look would be a minute later; that it is due has been told.
         let more = handled.more.into_iter();
         jobs.extend(more.filter(|job| job.recheck.is_none()));
     }
-    Ok(ended)
+    Ok(tally.close())
 }
 
 enum Event {
@@ -109,7 +114,7 @@ fn parse(event: &[u8]) -> Result<Event, String> {
 }
 
 /// What the webhook asks for. That it asks for nothing is reported here.
-fn jobs(reading: &Reading, webhook: &Webhook) -> Result<Vec<Job>, Usage> {
+fn jobs(reading: &Reading, webhook: &Webhook, tally: &mut Tally) -> Result<Vec<Job>, Usage> {
     match plan(webhook, reading, "invoke") {
         Ok(jobs) => Ok(jobs),
         Err(NoJobs::Unknown(err)) => Err(err.into()),
@@ -123,13 +128,13 @@ fn jobs(reading: &Reading, webhook: &Webhook) -> Result<Vec<Job>, Usage> {
                 },
                 why.to_string(),
             );
-            report::print(&ignored);
+            tally.print(&ignored);
             Ok(Vec::new())
         }
     }
 }
 
-async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {
+async fn sweep(worker: &Worker, tally: &mut Tally) -> Vec<Job> {
     let jobs = std::cell::RefCell::default();
     let enqueue = async |job: Job| {
         Vec::push(&mut *jobs.borrow_mut(), job);
@@ -137,8 +142,7 @@ async fn sweep(worker: &Worker, ended: &mut Ended) -> Vec<Job> {
     };
     let swept = Box::pin(worker.sweep("invoke", None, enqueue)).await;
     for failure in &swept.failures {
-        report::print(failure);
-        *ended = ended.and(true);
+        tally.print(failure);
     }
     note!("{swept}");
     jobs.into_inner()

@@ -11,15 +11,19 @@ macro_rules! note {
 }
 
 mod demo;
+mod history;
 mod invoke;
 mod logs;
 mod out;
+mod prose;
 mod redrive;
 mod report;
 mod routes;
 mod serve;
 mod setup;
+mod status;
 mod sync;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,7 +33,7 @@ use backlog_bridge::{
     stack::Stack,
     telemetry,
 };
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A file would be larger than `ulimit -f` allows: 25 on Linux and macOS.
@@ -43,8 +47,8 @@ const SIGXFSZ: i32 = 25;
 #[command(
     after_help = "Exit status: 0 nothing failed; 1 something failed, as a delivery without a login; 2 wrong usage, a wrong \
     variable or a wrong routing table.\n\
-    stdout: of sync, invoke and serve, one JSON line for each object; of the others, text. stderr: progress and summaries \
-    for people.\n\
+    stdout: of sync, invoke, serve, status, history and verify, prose on a terminal and one JSON line for each result \
+    elsewhere (--json and --text force one); of the others, text. stderr: progress, warnings and failures for people.\n\
     Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, \
     MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), BACKLOG_BRIDGE_STACK (--stack), \
     LOG_LEVEL."
@@ -53,6 +57,8 @@ struct Cli {
     /// The options of a command may stand before it, too.
     #[command(flatten)]
     before: Given,
+    #[command(flatten)]
+    look: Look,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,6 +81,60 @@ struct Given {
     /// Have the bridge do it that was deployed as this stack, with its routing table [default: `BACKLOG_BRIDGE_STACK`].
     #[arg(long, value_name = "NAME", value_parser = stack_name)]
     stack: Option<String>,
+}
+
+/// The options of what looks at objects and writes none.
+#[derive(Debug, Default, Clone, Args)]
+struct GivenObjects {
+    /// The routing table: which refs are delivered to which objects [default: routes.toml].
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Look into this folder, an embedded S3 [default: backlog-bridge-store].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Look at AWS S3, as the SDK is configured: profile, region, endpoint.
+    #[arg(long)]
+    aws: bool,
+    /// Look at the bridge that was deployed as this stack, with its routing table [default: `BACKLOG_BRIDGE_STACK`].
+    #[arg(long, value_name = "NAME", value_parser = stack_name)]
+    stack: Option<String>,
+}
+
+/// Under which the help lists what changes no result.
+const OUTPUT: &str = "Output";
+
+/// How results are written.
+#[derive(Debug, Default, Clone, Copy, Args)]
+struct Form {
+    /// Print each result as a line of JSON, as where stdout is no terminal.
+    #[arg(long, conflicts_with = "text", help_heading = OUTPUT, display_order = 101)]
+    json: bool,
+    /// Print prose, as on a terminal.
+    #[arg(long, help_heading = OUTPUT, display_order = 102)]
+    text: bool,
+}
+
+/// How much is said, and how it looks.
+#[derive(Debug, Clone, Copy, Args)]
+struct Look {
+    /// Say nothing but results and what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = OUTPUT, display_order = 103)]
+    quiet: bool,
+    /// Say more of each result: whole ids, times of stages, checksums.
+    #[arg(short, long, global = true, help_heading = OUTPUT, display_order = 104)]
+    verbose: bool,
+    /// Colours: auto (on a terminal, unless `NO_COLOR` is set), always or never.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = OUTPUT,
+        display_order = 105
+    )]
+    color: ColorChoice,
 }
 
 /// The options of what only looks at the routing table.
@@ -161,6 +221,24 @@ impl Given {
     }
 }
 
+impl From<GivenObjects> for Given {
+    fn from(given: GivenObjects) -> Self {
+        let GivenObjects {
+            routes,
+            store,
+            aws,
+            stack,
+        } = given;
+        Self {
+            routes,
+            store,
+            aws,
+            stack,
+            ..Self::default()
+        }
+    }
+}
+
 impl From<GivenTable> for Given {
     fn from(GivenTable { routes, aws }: GivenTable) -> Self {
         Self {
@@ -172,15 +250,44 @@ impl From<GivenTable> for Given {
 }
 
 impl Cli {
+    /// How results are written.
+    fn manner(&self) -> out::Manner {
+        let form = match &self.command {
+            Command::Serve(options) => Some(options.form),
+            Command::Invoke(options) => Some(options.form),
+            Command::Sync(options) => Some(options.form),
+            Command::Status(options) => Some(options.form),
+            Command::History(options) => Some(options.form),
+            Command::Verify(options) => Some(options.form),
+            // They write the same everywhere.
+            Command::Demo(_) | Command::Logs(_) | Command::Redrive(_) | Command::Routes(_) => None,
+        };
+        let Look {
+            quiet,
+            verbose,
+            color,
+        } = self.look;
+        out::Manner {
+            json: form.is_some_and(|form| form.json || !form.text && !out::is_read_by_people()),
+            quiet,
+            verbose,
+            color,
+        }
+    }
+
     /// The options of the command, wherever they stand.
     fn common(&self, config: &Config) -> Result<Common, Usage> {
         const HERE: &[&str] = &["--routes", "--store", "--aws", "--replace"];
         const ALL: &[&str] = &["--routes", "--store", "--aws", "--replace", "--stack"];
+        const OBJECTS: &[&str] = &["--routes", "--store", "--aws", "--stack"];
         let (given, uses) = match &self.command {
             Command::Demo(options) => (options.given(), &["--store"][..]),
             Command::Serve(options) => (options.given.clone(), HERE),
             Command::Invoke(options) => (options.given.clone(), HERE),
             Command::Sync(options) => (options.given.clone(), ALL),
+            Command::Status(options) => (options.given.clone().into(), OBJECTS),
+            Command::History(options) => (options.given.clone().into(), OBJECTS),
+            Command::Verify(options) => (options.given.clone().into(), OBJECTS),
             Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
@@ -243,6 +350,12 @@ enum Command {
     Invoke(invoke::Options),
     /// Bring the objects of all routes, or of those named, to the tips of their refs.
     Sync(sync::Options),
+    /// Say of each object whether it holds what its ref points to.
+    Status(status::Options),
+    /// List the versions of an object: which commit each holds, who wrote it, and when it was delivered.
+    History(history::Options),
+    /// Read objects, or a downloaded zip, from the first byte to the last: are they exactly the commits they say they are?
+    Verify(verify::Options),
     /// Show what a deployed bridge has done, as its functions have logged it.
     Logs(logs::Options),
     /// Send the jobs that a deployed bridge gave up back to its queue.
@@ -277,6 +390,7 @@ impl Ended {
 
 pub(crate) fn run() -> ExitCode {
     let cli = parse();
+    out::begin(cli.manner());
     let ended = Config::from_vars(|name| std::env::var(name).ok())
         .map_err(Usage::from)
         .and_then(|config| {
@@ -332,7 +446,10 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Demo(options) => demo::run(options, common, config).await,
         Command::Serve(options) => Box::pin(serve::run(options, common, config)).await,
         Command::Invoke(options) => Box::pin(invoke::run(options, common, config)).await,
-        Command::Sync(options) => sync::run(options, common, config).await,
+        Command::Sync(options) => Box::pin(sync::run(options, common, config)).await,
+        Command::Status(options) => Box::pin(status::run(options, common, config)).await,
+        Command::History(options) => Box::pin(history::run(options, common, config)).await,
+        Command::Verify(options) => Box::pin(verify::run(options, common, config)).await,
         Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,

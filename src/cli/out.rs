@@ -3,9 +3,9 @@
 
 use std::{
     fmt::Arguments,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     sync::{
-        Arc, OnceLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver, SyncSender, TrySendError},
     },
@@ -14,14 +14,98 @@ use std::{
 };
 
 use backlog_bridge::plain;
+use clap::ColorChoice;
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::Notify;
+
+use super::prose::Line as Prose;
 
 /// How many lines may wait for their reader.
 const WAITING: usize = 1_000;
 
 /// How long the last lines of a service may take.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
+
+/// How results are written, and how much else.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Results are lines of JSON, and what is said besides is for people on stderr.
+    pub(super) json: bool,
+    /// Nothing is said but results and what went wrong.
+    pub(super) quiet: bool,
+    /// Each result is told in detail.
+    pub(super) verbose: bool,
+    pub(super) color: ColorChoice,
+}
+
+static MANNER: OnceLock<Manner> = OnceLock::new();
+
+/// The lines of progress, which give way to what is written.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let hidden = manner().quiet || SERVICE.get().is_some();
+    MultiProgress::with_draw_target(if hidden {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    })
+});
+
+/// Says how everything is written from now on.
+pub(super) fn begin(manner: Manner) {
+    MANNER.set(manner).ok();
+}
+
+pub(super) fn manner() -> Manner {
+    MANNER.get().copied().unwrap_or_default()
+}
+
+/// Whether a person at a terminal reads the results.
+pub(super) fn is_read_by_people() -> bool {
+    stdout().is_terminal()
+}
+
+/// How wide the terminal is that results go to, if they go to one.
+pub(super) fn columns() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(stdout())?;
+    Some(width.0.into())
+}
+
+pub(super) fn bars() -> &'static MultiProgress {
+    &BARS
+}
+
+/// Whether a stream has colours, unless somebody says so: `NO_COLOR` and `TERM=dumb` are heard, as elsewhere.
+///
+/// Source: <https://no-color.org>
+fn has_colors(is_terminal: bool) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match manner().color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            is_terminal && !is_dumb && !is_set("NO_COLOR")
+        }
+    }
+}
+
+/// Writes a result for people on stdout.
+pub(super) fn result(line: &Prose) {
+    let text = line.text(has_colors(stdout().is_terminal()));
+    match SERVICE.get() {
+        Some(service) => service
+            .stdout
+            .send(stamped(&text, OffsetDateTime::now_utc())),
+        None => say(format_args!("{text}")),
+    }
+}
+
+/// Writes on stderr what a person should see.
+pub(super) fn problem(line: &Prose) {
+    let text = line.text(has_colors(stderr().is_terminal()));
+    write_note(&text);
+}
 
 /// The streams of a service, once it is one.
 static SERVICE: OnceLock<Service> = OnceLock::new();
@@ -38,7 +122,7 @@ static UNREAD: Notify = Notify::const_new();
 pub(super) fn say(text: Arguments<'_>) {
     if let Some(service) = SERVICE.get() {
         service.stdout.send(text.to_string());
-    } else if writeln!(stdout(), "{text}").is_err() {
+    } else if BARS.suspend(|| writeln!(stdout(), "{text}")).is_err() {
         UNREAD.notify_one();
     }
 }
@@ -57,12 +141,15 @@ pub(super) fn file(text: &str) {
 
 /// Writes lines on stderr, if anybody reads them. Those of a service have their time.
 pub(super) fn note(text: Arguments<'_>) {
-    let text = plain::lines(&text.to_string());
+    write_note(&plain::lines(&text.to_string()));
+}
+
+fn write_note(text: &str) {
     match SERVICE.get() {
         Some(service) => service
             .stderr
-            .send(stamped(&text, OffsetDateTime::now_utc())),
-        None => _ = writeln!(stderr(), "{text}"),
+            .send(stamped(text, OffsetDateTime::now_utc())),
+        None => _ = BARS.suspend(|| writeln!(stderr(), "{text}")),
     }
 }
 
@@ -100,7 +187,7 @@ impl Write for Log {
         let text = text.trim_end();
         match SERVICE.get() {
             Some(service) if self.is_whole => service.stderr.send(text.to_owned()),
-            None if self.is_whole => _ = writeln!(stderr(), "{text}"),
+            None if self.is_whole => _ = BARS.suspend(|| writeln!(stderr(), "{text}")),
             _ => note(format_args!("{text}")),
         }
         Ok(line.len())

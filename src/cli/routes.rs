@@ -201,7 +201,7 @@ fn explain(table: &RouteTable, repository: &RepositoryName, text: &str) -> Resul
 }
 
 /// The refs that somebody may mean.
-fn refs(text: &str) -> Result<Vec<RefName>, Usage> {
+pub(super) fn refs(text: &str) -> Result<Vec<RefName>, Usage> {
     if text.starts_with("refs/") {
         return Ok(vec![text.parse()?]);
     }
@@ -279,11 +279,57 @@ fn describe(route: &Route) -> String {
         Sweep::Existing => "existing",
     };
     format!(
-        "{}: {} {} -> s3://{}/{} (sweep: {sweep})",
+        "{}: {} {} -> s3://{}/{} (sweep: {sweep}{})",
         route.name(),
         route.repository(),
         route.pattern(),
         route.bucket(),
         route.object(),
+        if route.is_paused() { "; paused" } else { "" },
     )
+}
+
+/// The routes of these names, or all of them.
+pub(super) fn chosen<'a>(table: &'a RouteTable, names: &[String]) -> Result<Vec<&'a Route>, Usage> {
+    let routes = table.routes();
+    if names.is_empty() {
+        return Ok(routes.iter().collect());
+    }
+    let named = names.iter().map(|name| {
+        table.route(name).ok_or_else(|| {
+            let known: Vec<_> = routes.iter().map(Route::name).collect();
+            let meant = nearest(name, &known).map(|near| format!("; did you mean {near}?"));
+            Usage(format!(
+                "no route is named {name:?}{}\nknown routes: {}",
+                meant.unwrap_or_default(),
+                known.join(", ")
+            ))
+        })
+    });
+    named.collect()
+}
+
+/// The routes of these that take a ref that somebody named, and the ref.
+pub(super) fn taking<'a>(
+    routes: &[&'a Route],
+    text: &str,
+) -> Result<(Vec<&'a Route>, RefName), Usage> {
+    let names = refs(text)?;
+    for name in &names {
+        let taking = routes.iter().filter(|route| route.pattern().matches(name));
+        let taking: Vec<_> = taking.copied().collect();
+        if !taking.is_empty() {
+            return Ok((taking, name.clone()));
+        }
+    }
+    let names: Vec<_> = names.iter().map(RefName::as_str).collect();
+    let patterns: Vec<_> = routes
+        .iter()
+        .map(|route| route.pattern().as_str())
+        .collect();
+    Err(Usage(format!(
+        "no route takes {}; there are {}",
+        names.join(" or "),
+        patterns.join(", ")
+    )))
 }

@@ -1,10 +1,11 @@
 //! `serve`: the whole bridge as one process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use backlog_bridge::{
     config::Config,
-    local::{JobEnded, LocalQueue, serve_hooks},
+    local::{JobEnded, LocalQueue, serve_health, serve_hooks},
+    outcome::{Outcome, Report},
     plain,
     queue::Job,
     receive::{Received, Receiver},
@@ -12,6 +13,7 @@ use backlog_bridge::{
     table::LiveTable,
     worker::Worker,
 };
+use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -19,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Common, Ended, Given, Usage, report,
+    Common, Ended, Form, Given, Usage, report,
     setup::{Setup, setup},
 };
 
@@ -39,8 +41,13 @@ pub(super) struct Options {
     /// How often to look at every object and deliver what no webhook told of, in seconds; once at the start too.
     #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds)]
     sweep_seconds: u64,
+    /// Where a load balancer may ask whether the bridge is well: `GET /` is answered 200 or 503. Written as for --listen.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    health: Option<String>,
     #[command(flatten)]
     pub(super) given: Given,
+    #[command(flatten)]
+    pub(super) form: Form,
 }
 
 /// An address to listen at, as `host:port`.
@@ -101,13 +108,12 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     super::out::become_service();
     // Before anything is made that a second start would find.
-    let listener = TcpListener::bind(&options.listen).await.map_err(|err| {
-        Usage(format!(
-            "cannot listen on {}: {err}; name another address with --listen",
-            options.listen
-        ))
-    })?;
+    let listener = listen(&options.listen, "--listen").await?;
     let address = listener.local_addr()?;
+    let health = match &options.health {
+        Some(address) => Some(listen(address, "--health").await?),
+        None => None,
+    };
     let setup = setup(common, config).await?;
     let (shown, tokens) = match &config.webhook_token {
         // It may be in a secret, and is nobody's business in a log.
@@ -115,6 +121,9 @@ pub(super) async fn run(
         None => new_token(),
     };
     greet(address, &shown, setup.table.routes().len(), common);
+    if let Some(health) = &health {
+        note!("health: http://{}/", health.local_addr()?);
+    }
     let Running {
         receiver,
         worker,
@@ -122,9 +131,14 @@ pub(super) async fn run(
         mut told,
     } = Running::new(&setup, tokens);
     let telling = tokio::spawn(async move {
+        let mut failing = Failing::default();
         while let Some(told) = told.recv().await {
-            tell(&told);
+            tell(&told, &mut failing);
         }
+    });
+    let health = health.map(|health| {
+        let (receiver, queue) = (Arc::clone(&receiver), queue.clone());
+        tokio::spawn(serve_health(health, receiver, queue))
     });
     let every = Duration::from_secs(options.sweep_seconds);
     let mut stop = Stop::listen()?;
@@ -132,7 +146,13 @@ pub(super) async fn run(
         listener,
         receiver,
         queue.clone(),
-        |received: &Received, took| note!("{received}, in {}", report::time(took)),
+        |received: &Received, id, took| {
+            note!(
+                "{} {received}, in {}",
+                report::joint(id),
+                report::time(took)
+            );
+        },
         stop.asked(),
     );
     tokio::select! {
@@ -145,6 +165,10 @@ pub(super) async fn run(
         }
     }
     let left = end(queue, &mut stop).await;
+    if let Some(health) = health {
+        // It holds the queue, and with it the end of what is told.
+        health.abort();
+    }
     let Some(left) = left else {
         note!(
             "stopped while deliveries were running; start again, or use sync, to make up for them"
@@ -200,10 +224,57 @@ async fn end(queue: LocalQueue, stop: &mut Stop) -> Option<usize> {
     }
 }
 
-fn tell(told: &JobEnded) {
-    report::print(&told.report);
-    if let Some(again) = told.again {
-        note!("trying again in {}", report::time(again));
+/// Binds a listener, before anything else is done.
+async fn listen(address: &str, option: &str) -> Result<TcpListener, Usage> {
+    TcpListener::bind(address).await.map_err(|err| {
+        Usage(format!(
+            "cannot listen on {address}: {err}; name another address with {option}"
+        ))
+    })
+}
+
+fn tell(told: &JobEnded, failing: &mut Failing) {
+    let JobEnded {
+        report,
+        again,
+        request_id,
+    } = told;
+    // Nobody asked for what the sweep found.
+    let request_id = Some(request_id.as_str()).filter(|id| *id != SWEEP);
+    report::print_as(report, request_id);
+    if let Some(again) = again {
+        note!("trying again in {}", report::time(*again));
+    }
+    if let Some(mended) = failing.learn(report, OffsetDateTime::now_utc()) {
+        note!("{mended}");
+    }
+}
+
+/// The request id of a sweep's jobs.
+const SWEEP: &str = "sweep";
+
+/// What could not be delivered lately: how often, and since when.
+#[derive(Default)]
+struct Failing(HashMap<(String, String), (usize, OffsetDateTime)>);
+
+impl Failing {
+    /// Takes note of an outcome. If something is delivered again that was not, says so.
+    fn learn(&mut self, report: &Report, now: OffsetDateTime) -> Option<String> {
+        let known = report.route.clone().zip(report.ref_name.clone())?;
+        if report.is_failed() {
+            self.0.entry(known).or_insert((0, now)).0 += 1;
+            return None;
+        }
+        if !matches!(report.outcome, Outcome::Published | Outcome::AlreadyCurrent) {
+            return None;
+        }
+        let (failures, since) = self.0.remove(&known)?;
+        let (route, ref_name) = known;
+        let failures = plain::count(failures, "failure", "failures");
+        let since = plain::time(since.unix_timestamp()).unwrap_or_default();
+        Some(format!(
+            "{route}: {ref_name} is delivered again, after {failures} since {since}"
+        ))
     }
 }
 
@@ -213,11 +284,16 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
     loop {
         timer.tick().await;
         let enqueue = async |job: Job| queue.send(vec![job]);
-        let swept = Box::pin(worker.sweep("sweep", None, enqueue)).await;
+        let swept = Box::pin(worker.sweep(SWEEP, None, enqueue)).await;
         for failure in &swept.failures {
             report::print(failure);
         }
         note!("{swept}");
+        if swept.undelivered > 0 {
+            note!(
+                "refs without an object are delivered at their next push; `backlog-bridge status` names them"
+            );
+        }
     }
 }
 
@@ -284,7 +360,35 @@ fn is_ignored(kind: SignalKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use backlog_bridge::error::Error;
+
     use super::*;
+
+    #[test]
+    fn what_is_delivered_again_is_said_once() {
+        let job = |name: &str| {
+            let ref_name = format!("refs/heads/{name}").parse().unwrap();
+            Job::unhinted("web".into(), "APP/web".parse().unwrap(), ref_name, "")
+        };
+        let main = job("main");
+        let fails = |job| Report::failed(job, &Error::Contention { rounds: 8 });
+        let at = OffsetDateTime::from_unix_timestamp(1_764_500_000).unwrap();
+        let mut failing = Failing::default();
+        let works = Report {
+            outcome: Outcome::Published,
+            ..Report::ignored(&main, String::new())
+        };
+        assert_eq!(failing.learn(&works, at), None, "it never failed");
+        for job in [&main, &main, &job("dev")] {
+            assert_eq!(failing.learn(&fails(job), at), None);
+        }
+        let ignored = Report::ignored(&main, String::new());
+        assert_eq!(failing.learn(&ignored, at), None, "nothing was delivered");
+        let expected =
+            "web: refs/heads/main is delivered again, after 2 failures since 2025-11-30T10:53:20Z";
+        assert_eq!(failing.learn(&works, at).as_deref(), Some(expected));
+        assert_eq!(failing.learn(&works, at), None);
+    }
 
     #[test]
     fn an_address_may_be_a_name_or_a_port() {

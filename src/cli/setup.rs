@@ -31,30 +31,58 @@ pub(super) struct Setup {
     pub(super) s3: S3,
     /// The table as it was at the start.
     pub(super) table: Arc<RouteTable>,
-    /// What its file held.
-    bytes: Vec<u8>,
-    file: PathBuf,
-    bucket: Option<String>,
+    /// The deployed bridge that the table is of, if it is.
+    pub(super) stack: Option<Stack>,
+    source: Source,
     preferred: Preferred,
     limits: Limits,
     replaces_unrouted: bool,
     embedded: Option<EmbeddedS3>,
 }
 
+/// Where the table is read again.
+enum Source {
+    File {
+        file: PathBuf,
+        /// What it held.
+        bytes: Vec<u8>,
+        bucket: Option<String>,
+    },
+    Deployed(Arc<LiveTable>),
+}
+
 impl Setup {
-    /// What delivers. The table is read again when its file changes.
+    /// What delivers. The table is read again when its source changes.
     pub(super) fn bridge(&self) -> Deliverer {
-        let table = LiveTable::in_file(self.file.clone(), self.bucket.clone());
-        let table = table.preferring(self.preferred);
+        let table = match &self.source {
+            Source::File {
+                file,
+                bytes,
+                bucket,
+            } => {
+                let table = LiveTable::in_file(file.clone(), bucket.clone());
+                let table = table.preferring(self.preferred);
+                Arc::new(table.knowing(bytes, Arc::clone(&self.table)))
+            }
+            Source::Deployed(table) => Arc::clone(table),
+        };
         Deliverer {
             s3: self.s3.clone(),
-            table: Arc::new(table.knowing(&self.bytes, Arc::clone(&self.table))),
+            table,
             logins: Arc::<Logins>::default(),
             limits: self.limits,
             replaces_unrouted: self.replaces_unrouted,
             tips: Arc::default(),
             listings: Arc::default(),
             silences: Arc::default(),
+        }
+    }
+
+    /// The same, for many deliveries at the same time.
+    pub(super) fn bridge_for_many(&self) -> Deliverer {
+        Deliverer {
+            logins: Arc::new(Logins::careful()),
+            ..self.bridge()
         }
     }
 
@@ -118,13 +146,11 @@ pub(super) fn read(file: &Path) -> Result<(String, Vec<u8>), Usage> {
     Ok((text, bytes))
 }
 
-/// What a deployed bridge has, to look at from here: its table, and what asks Git servers and S3 as it does.
-pub(super) async fn deployed(
-    stack: &Stack,
-    config: &Config,
-) -> Result<(Deliverer, Arc<RouteTable>), Usage> {
+/// What a deployed bridge has, to look at from here.
+async fn deployed(stack: Stack, config: &Config) -> Result<Setup, Usage> {
     let s3 = S3::from_environment().await;
     let table = LiveTable::in_s3(s3.clone(), stack.table.clone(), stack.bucket.clone());
+    let table = Arc::new(table.preferring(config.preferred));
     let known = match table.read().await {
         Reading::Newest(known) => known,
         Reading::Never => {
@@ -137,17 +163,16 @@ pub(super) async fn deployed(
             return Err(fault.error().into());
         }
     };
-    let bridge = Deliverer {
+    Ok(Setup {
         s3,
-        table: table.into(),
-        logins: Arc::<Logins>::default(),
+        table: known,
+        stack: Some(stack),
+        source: Source::Deployed(table),
+        preferred: config.preferred,
         limits: config.limits,
         replaces_unrouted: false,
-        tips: Arc::default(),
-        listings: Arc::default(),
-        silences: Arc::default(),
-    };
-    Ok((bridge, known))
+        embedded: None,
+    })
 }
 
 fn bucket(common: &Common, config: &Config) -> Option<String> {
@@ -156,6 +181,9 @@ fn bucket(common: &Common, config: &Config) -> Option<String> {
 }
 
 pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usage> {
+    if let Some(stack) = common.stack().await? {
+        return deployed(stack, config).await;
+    }
     let (table, bytes) = table_and_bytes(common, config)?;
     let table = preferring(table, config);
     let (s3, embedded) = if common.aws {
@@ -173,9 +201,12 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
     Ok(Setup {
         s3,
         table: table.into(),
-        bytes,
-        file: common.routes.clone(),
-        bucket: bucket(common, config),
+        stack: None,
+        source: Source::File {
+            file: common.routes.clone(),
+            bytes,
+            bucket: bucket(common, config),
+        },
         preferred: config.preferred,
         limits: config.limits,
         // A bucket on AWS may be another bridge's, too.

@@ -91,6 +91,29 @@ impl Git<'_> {
         .await
     }
 
+    /// Fetches a commit for its entries alone.
+    pub(super) async fn snapshot(
+        &mut self,
+        commit: CommitId,
+        limits: Limits,
+        progress: Arc<Progress>,
+    ) -> Result<Snapshot, Error> {
+        let tip = Tip {
+            object: commit.object_id(),
+            commit,
+        };
+        self.run(&Wanted::default(), move |connection| {
+            let objects = connection
+                .fetch(&tip, None, &progress, |wire| {
+                    Objects::receive(wire, &limits, &progress)
+                })?
+                .map_err(|err| pack_error(err, connection.remote(), commit))?;
+            Snapshot::of(commit, &objects, &limits)
+                .map_err(|err| snapshot_error(err, connection.remote(), commit))
+        })
+        .await
+    }
+
     /// Fetches what a commit has and `base` has not, and makes the commit's archive of both. `now` is the time of what has
     /// changed, in seconds of Unix time.
     ///

@@ -145,6 +145,15 @@ impl<'a> Git<'a> {
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
+        let turn = self.logins.turn(self.credentials).await;
+        if turn.is_some() {
+            // Somebody may have learned meanwhile that it is a wrong one.
+            let Remote {
+                repository, url, ..
+            } = &self.remote;
+            let login = self.logins.login(self.credentials, repository, url);
+            self.remote.login = login.await?;
+        }
         loop {
             let result = self.attempt(is_soon, wanted, work.clone()).await;
             if result.is_ok() {

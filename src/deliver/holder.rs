@@ -5,7 +5,7 @@ use crate::{
     bucket::Current,
     error::Error,
     push::{CommitId, RefName},
-    route::{Claimant, Destination, RouteTable},
+    route::{Claimant, Destination, Route, RouteTable},
     table::Reading,
 };
 
@@ -149,13 +149,14 @@ impl Ruling {
 
 /// Whether the route still delivers this ref exactly so.
 fn delivers(table: &RouteTable, to: &Destination) -> bool {
-    table
-        .destination(&to.route, &to.repository, &to.ref_name)
-        .is_some_and(|now| now.as_ref() == Ok(to))
+    !table.route(&to.route).is_some_and(Route::is_paused)
+        && table
+            .destination(&to.route, &to.repository, &to.ref_name)
+            .is_some_and(|now| now.as_ref() == Ok(to))
 }
 
 /// The exact route whose object this is, if it is not this delivery's.
-fn owner(table: &RouteTable, to: &Destination) -> Option<Ruling> {
+pub(crate) fn owner(table: &RouteTable, to: &Destination) -> Option<Ruling> {
     let claimant = Claimant {
         space: Some(&to.space),
         repository: &to.repository,
@@ -236,6 +237,7 @@ mod tests {
             etag: "e".into(),
             version_id: Some("v".into()),
             bytes: 1,
+            written: None,
             holds: Some(Holding {
                 commit: commit(),
                 tree: None,
@@ -245,6 +247,8 @@ mod tests {
                 delivery_id: "d".into(),
                 commit_time: None,
                 previous: None,
+                author: None,
+                subject: None,
             }),
         }
     }

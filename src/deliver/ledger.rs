@@ -6,6 +6,7 @@ use super::{Delivery, Success, build::Built};
 use crate::{
     bucket::{Current, Holding, Put},
     error::Error,
+    plain::hex,
     progress::Stage,
     push::CommitId,
 };
@@ -22,6 +23,8 @@ pub(super) struct Ledger {
     failed_put: Option<Error>,
     /// Whether this delivery made a version.
     pub(super) has_stored: bool,
+    /// Whether the last write was of the commit that the object held already.
+    pub(super) is_repeat: bool,
     /// Whether the current version has no id of its own.
     is_nameless: bool,
     /// What a write would replace, where people should know.
@@ -37,6 +40,7 @@ impl Ledger {
             tried: None,
             failed_put: None,
             has_stored: false,
+            is_repeat: false,
             is_nameless: false,
             replaces: None,
             replaced: Vec::new(),
@@ -74,6 +78,7 @@ impl Ledger {
             // What this delivery stored is history by now.
             self.delivery.entries = None;
             self.delivery.archive_bytes = None;
+            self.delivery.archive_sha256 = None;
         }
         self.delivery.commit = Some(holding.commit);
         is_own
@@ -96,6 +101,7 @@ impl Ledger {
 
     fn stored(&mut self, commit: CommitId, built: Option<&Built>) {
         self.has_stored = true;
+        self.delivery.is_repeat = self.is_repeat;
         self.delivery.commit = Some(commit);
         if let Some(Built {
             snapshot, archive, ..
@@ -103,6 +109,7 @@ impl Ledger {
         {
             self.delivery.entries = Some(archive.entries);
             self.delivery.archive_bytes = Some(archive.bytes);
+            self.delivery.archive_sha256 = Some(hex(&archive.sha256));
             // Those of an earlier round are about a version that is history by now.
             self.delivery.warnings.clone_from(&snapshot.warnings);
         }

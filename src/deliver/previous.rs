@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Previous {
     found: Current,
     pub(super) commit: CommitId,
+    /// The commit of the version before it, if it says so.
+    pub(super) before: Option<CommitId>,
     tree: Option<ObjectId>,
     delivery_id: String,
 }
@@ -29,6 +31,7 @@ impl Previous {
         Self {
             found: current.clone(),
             commit: holding.commit,
+            before: holding.previous,
             tree: holding.tree,
             delivery_id: holding.delivery_id.clone(),
         }

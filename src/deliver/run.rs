@@ -279,7 +279,9 @@ impl<'a> Run<'a> {
     /// Builds on the current version, if there is one of ours that can be used. Otherwise takes note why not, and gives the
     /// times of that version, if they at least can be used.
     async fn build_on_previous(&mut self, tip: Tip) -> Result<Result<Built, Option<Times>>, Error> {
-        let Some(previous) = self.previous.clone() else {
+        // A version of the same commit is made anew, with the delivery's time for every entry.
+        let previous = self.previous.clone();
+        let Some(previous) = previous.filter(|previous| previous.commit != tip.commit) else {
             return Ok(Err(None));
         };
         let (limits, progress) = (self.bridge.limits, Arc::clone(self.progress));
@@ -338,6 +340,9 @@ impl<'a> Run<'a> {
         archive
             .stamp(snapshot.commit, &delivery_id)
             .map_err(|err| archive_error(err, &self.git.remote))?;
+        let previous = self.previous.as_ref();
+        let is_repeat = previous.is_some_and(|previous| previous.commit == snapshot.commit);
+        self.ledger.is_repeat = is_repeat;
         let label = Label {
             space: &self.to.space,
             repository: &self.to.repository,
@@ -347,10 +352,16 @@ impl<'a> Run<'a> {
             about: &snapshot.about,
             url: self.to.commit_url(snapshot.commit),
             delivery_id: &delivery_id,
-            previous: self.previous.as_ref().map(|previous| previous.commit),
+            previous: previous.and_then(|previous| {
+                if is_repeat {
+                    previous.before
+                } else {
+                    Some(previous.commit)
+                }
+            }),
         };
-        self.progress.add_bytes(archive.bytes);
-        let put = self.bridge.s3.put(self.at, archive, &label, condition);
+        let s3 = &self.bridge.s3;
+        let put = s3.put(self.at, archive, &label, condition, self.progress);
         let put = put.await?;
         let built = self.built.as_ref().expect("it is still there");
         Ok(if self.ledger.put(&delivery_id, put, built) {

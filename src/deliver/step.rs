@@ -130,6 +130,8 @@ pub struct Steps {
     waits: usize,
     /// The commit that this delivery stored last.
     stored: Option<CommitId>,
+    /// Whether there is to be a new version in any case.
+    again: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -192,6 +194,17 @@ impl Steps {
             rounds: 0,
             waits: 0,
             stored: None,
+            again: false,
+        }
+    }
+
+    /// The same, which makes a new version also of the commit that the object holds. That is a repeat, and somebody asked
+    /// for it.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self {
+            again: true,
+            ..self
         }
     }
 
@@ -361,7 +374,9 @@ impl Steps {
 
     /// Compares the tip with a version of ours.
     fn compare(&mut self, condition: Condition, held: Held, tip: CommitId) -> Action {
-        if held.commit == tip {
+        if held.commit == tip && self.again && self.stored.is_none() {
+            self.build(condition, Some(held), tip)
+        } else if held.commit == tip {
             self.settle(Then::Done(self.current(tip)), Some(tip))
         } else if self.is_back(tip) && !self.history.passed(&held, tip) {
             self.step_back(held.commit, held.delivery_id, tip)

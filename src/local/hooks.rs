@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::{
-    Request, Response,
+    Method, Request, Response,
     body::{Bytes, Incoming},
     header::{AUTHORIZATION, CONTENT_TYPE},
     service::service_fn,
@@ -36,20 +36,21 @@ const PATIENCE: Patience = Patience {
 };
 
 /// Takes webhooks on `listener` until `stop` is ready, and puts their jobs on `queue`. `tell` is told what became of each,
-/// and how long it took.
+/// under which request id, and how long it took.
 pub async fn serve_hooks(
     listener: TcpListener,
     receiver: Arc<Receiver>,
     queue: LocalQueue,
-    tell: impl Fn(&Received, Duration) + Clone + Send + Sync + 'static,
+    tell: impl Fn(&Received, &str, Duration) + Clone + Send + Sync + 'static,
     stop: impl Future<Output = ()>,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (receiver, queue, tell) = (Arc::clone(&receiver), queue.clone(), tell.clone());
         async move {
             let started = Instant::now();
-            let outcome = Box::pin(receive(&receiver, &queue, request)).await;
-            tell(&outcome, started.elapsed());
+            let request_id = Uuid::new_v4().to_string();
+            let outcome = Box::pin(receive(&receiver, &queue, request, &request_id)).await;
+            tell(&outcome, &request_id, started.elapsed());
             let answer = outcome.answer();
             Response::builder()
                 .status(answer.status)
@@ -60,7 +61,35 @@ pub async fn serve_hooks(
     serve(listener, service, PATIENCE, stop).await;
 }
 
-async fn receive(receiver: &Receiver, queue: &LocalQueue, request: Request<Incoming>) -> Received {
+/// Says on `listener` whether the bridge takes webhooks: `GET /` is answered 200, or 503 while it stops or has no routing
+/// table that it could use. There is no body, and nothing else to be had.
+pub async fn serve_health(listener: TcpListener, receiver: Arc<Receiver>, queue: LocalQueue) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (receiver, queue) = (Arc::clone(&receiver), queue.clone());
+        async move {
+            let status = match (request.method(), request.uri().path()) {
+                (&Method::GET | &Method::HEAD, "/") => {
+                    let reading = receiver.table.read().await;
+                    let is_well = !queue.is_stopping() && reading.last_good().is_some();
+                    if is_well { 200 } else { 503 }
+                }
+                (_, "/") => 405,
+                _ => 404,
+            };
+            Response::builder()
+                .status(status)
+                .body(Empty::<Bytes>::new())
+        }
+    });
+    serve(listener, service, PATIENCE, std::future::pending()).await;
+}
+
+async fn receive(
+    receiver: &Receiver,
+    queue: &LocalQueue,
+    request: Request<Incoming>,
+    request_id: &str,
+) -> Received {
     let (head, body) = request.into_parts();
     let authorization = head.headers.get(AUTHORIZATION);
     let request = receive::Request {
@@ -70,8 +99,7 @@ async fn receive(receiver: &Receiver, queue: &LocalQueue, request: Request<Incom
         source_ip: None,
     };
     let enqueue = async |jobs: Vec<Job>| queue.send(jobs);
-    let request_id = Uuid::new_v4().to_string();
-    Box::pin(receiver.receive(request, read(body), &request_id, None, enqueue)).await
+    Box::pin(receiver.receive(request, read(body), request_id, None, enqueue)).await
 }
 
 /// The body, or the first part of one that is too long; `None` if it does not arrive.

@@ -29,7 +29,7 @@ mod version;
 pub use self::{
     error::StoreError,
     fifo::{Expired, Fifo, Lease, Receipt},
-    hooks::serve_hooks,
+    hooks::{serve_health, serve_hooks},
     queue::{JobEnded, LocalQueue},
     server::{EmbeddedS3, Patience, serve, service},
     store::{Precondition, Store},

@@ -69,6 +69,8 @@ pub struct JobEnded {
     pub report: Report,
     /// When it is tried again, if it is.
     pub again: Option<Duration>,
+    /// The request that it came from.
+    pub request_id: String,
 }
 
 impl LocalQueue {
@@ -144,6 +146,12 @@ impl LocalQueue {
             stage => matches!(stage, Stage::Archive | Stage::Put),
         };
         self.0.jobs().turns.all().any(is_at_work)
+    }
+
+    /// Whether it takes no more jobs.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.0.stopping.borrow()
     }
 
     /// How many jobs run now.
@@ -278,8 +286,12 @@ impl Shared {
                 (Sight::Unknown(report), None) => *report,
                 (Sight::Missing, None) => Report::gone(job),
             };
-            let again = None;
-            self.told.send(JobEnded { report, again }).ok();
+            let ended = JobEnded {
+                report,
+                again: None,
+                request_id: job.request_id.clone(),
+            };
+            self.told.send(ended).ok();
         }
         queue.awaited.asked(&repository, again);
         let forgotten = queue.awaited.forgotten();
@@ -315,6 +327,7 @@ impl Handling {
             age: received.sent.elapsed(),
         };
         let worker = &self.shared.worker;
+        let request_id = received.body.request_id.clone();
         let handled = worker.deliver(&received.body, attempt, &progress).await;
         let queue = LocalQueue(Arc::clone(&self.shared));
         let is_lost = !handled.more.is_empty() && queue.send(handled.more).is_err();
@@ -332,8 +345,13 @@ impl Handling {
         }
         let report = handled.report;
         let again = (report.again || is_lost).then_some(rest);
+        let ended = JobEnded {
+            report,
+            again,
+            request_id,
+        };
         // With nobody listening there is nothing to tell.
-        self.shared.told.send(JobEnded { report, again }).ok();
+        self.shared.told.send(ended).ok();
     }
 }
 

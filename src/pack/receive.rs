@@ -69,6 +69,7 @@ pub(super) fn receive(
     // Every entry is a file in at least no folder of its own, at most one new folder.
     let most = u64::from(budget.limits.entries) * 2 + OTHER_OBJECTS;
     within("the number of objects", objects.into(), "MAX_ENTRIES", most)?;
+    progress.expect(0, objects.into());
 
     let mut received = IncomingPack {
         pack: input.file.try_clone().map_err(PackError::Disk)?,

@@ -213,8 +213,12 @@ impl<'a> Checker<'a> {
                 return Ok(());
             };
             let found = self.read(*id, blob, progress)?;
-            if found.0 != *id || found.1.crc32 != blob.crc32 {
-                return Err(damaged(*id, "it does not match"));
+            if found.0 != *id {
+                let why = format_args!("it does not match, what is there is the blob {}", found.0);
+                return Err(damaged(*id, why));
+            }
+            if found.1.crc32 != blob.crc32 {
+                return Err(damaged(*id, "it does not match its CRC-32"));
             }
             *blob = found.1;
         }

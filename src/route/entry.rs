@@ -68,6 +68,11 @@ impl Entry {
                 continue;
             };
             let span = value.span();
+            // The one field that is no text.
+            if let (&"paused", DeValue::Boolean(paused)) = (name, value.get_ref()) {
+                fields.push((*name, Spanned::new(span, paused.to_string())));
+                continue;
+            }
             match String::deserialize(ValueDeserializer::from(value)) {
                 Ok(text) => fields.push((*name, Spanned::new(span, text))),
                 Err(error) => {

@@ -10,6 +10,8 @@ use crate::push::{RefName, RepositoryName};
 pub struct Explanation {
     /// The route's name.
     pub route: String,
+    /// Whether the route is paused, so that nothing comes of it now.
+    pub is_paused: bool,
     /// What it does with the ref, or why it does not take it.
     pub outcome: Match,
 }
@@ -46,6 +48,7 @@ impl RouteTable {
             .iter()
             .map(|route| Explanation {
                 route: route.name.clone(),
+                is_paused: route.is_paused,
                 outcome: route.outcome(repository, ref_name),
             })
             .collect()
@@ -76,6 +79,9 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.route)?;
         match &self.outcome {
+            Match::Writes { bucket, key } if self.is_paused => {
+                write!(f, "is paused; it would write s3://{bucket}/{key}")
+            }
             Match::Writes { bucket, key } => write!(f, "writes s3://{bucket}/{key}"),
             Match::NoKey(error) => write!(f, "matches, but cannot write: {error}"),
             Match::OtherRepository { wanted } => {

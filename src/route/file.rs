@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt, str::FromStr};
 
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable};
 
 use super::{
     CredentialsSource, KeyTemplate, Lines, NewField, Origin, RefPattern, Route, RouteTable, Space,
@@ -33,10 +33,17 @@ const ROUTE: &[&str] = &[
     "object",
     "bucket",
     "sweep",
+    "paused",
+    "pipeline",
 ];
 
 /// The fields that [`super::TABLE_FORMAT`] 1 does not have, and the first format that has them.
-const NEWER: &[(&str, u32)] = &[("api_key", 2), ("language", 2)];
+const NEWER: &[(&str, u32)] = &[
+    ("api_key", 2),
+    ("language", 2),
+    ("paused", 2),
+    ("pipeline", 2),
+];
 
 /// Those that it needs.
 const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
@@ -220,6 +227,8 @@ impl Reader<'_> {
         let object: Option<KeyTemplate> = self.field(entry, "object");
         let bucket = self.bucket(entry, default_bucket);
         let sweep = entry.get("sweep").map(|sweep| self.faults.parsed(sweep));
+        let paused = entry.get("paused").map(|paused| self.paused(paused));
+        let pipeline = entry.get("pipeline").map(|name| self.faults.parsed(name));
         if let Some(object) = &object {
             self.check_key(entry, repository.as_ref(), pattern.as_ref(), object);
         }
@@ -237,6 +246,8 @@ impl Reader<'_> {
                 None if pattern.exact().is_some() => Sweep::All,
                 None => Sweep::Existing,
             },
+            is_paused: paused.unwrap_or(Some(false))?,
+            pipeline: pipeline.map_or(Some(None), |name| name.map(Some))?,
             lines: Lines {
                 repository: line("repository"),
                 pattern: line("ref"),
@@ -246,6 +257,15 @@ impl Reader<'_> {
             pattern,
             object,
         })
+    }
+
+    fn paused(&mut self, text: &Spanned<String>) -> Option<bool> {
+        let paused = text.get_ref().parse().ok();
+        if paused.is_none() {
+            let fault = format!("expected true or false, found {:?}", text.get_ref());
+            self.faults.add(text.span(), fault);
+        }
+        paused
     }
 
     fn space_index(&mut self, entry: &Entry, spaces: &SpaceNames<'_>) -> Option<usize> {

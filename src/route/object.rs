@@ -112,6 +112,11 @@ impl KeyTemplate {
         texts
     }
 
+    /// What all keys begin with that refs of a repository lead to.
+    pub(super) fn start(&self, repository: &RepositoryName) -> String {
+        self.around_ref(repository).swap_remove(0)
+    }
+
     /// The refs that lead to `key`, of branches, tags, and anything else.
     pub(super) fn refs(&self, repository: &RepositoryName, key: &str) -> Vec<RefName> {
         let around = self.around_ref(repository);

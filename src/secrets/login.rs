@@ -1,13 +1,14 @@
 //! Logins of Git servers: read once, read again after a refusal, and then not tried over and over.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use serde::Deserialize;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use super::{Password, SecretError, Vault, Version, permanent};
 use crate::{
@@ -45,6 +46,8 @@ impl fmt::Debug for Login {
 pub struct Logins {
     vault: Vault,
     state: Mutex<State>,
+    /// Whether a login is tried by one at a time until a server was content with it.
+    is_careful: bool,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +58,17 @@ struct State {
     refused: HashMap<String, Refusal>,
     /// Repositories that took a login for a wrong one since a server was last content with it.
     doubted: HashMap<CredentialsSource, HashMap<String, Refusal>>,
+    /// Logins with which a server was content.
+    proven: HashSet<CredentialsSource>,
+    /// Whose turn it is to try those with which none was yet.
+    turns: HashMap<CredentialsSource, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// How many repositories it takes before a login is given up: one alone may be broken itself. More could lock the account.
 const DOUBTS: usize = 2;
+
+/// How long a login is waited for that somebody else tries. A server that hangs must not keep the others.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 struct Refusal {
@@ -113,6 +123,29 @@ struct StoredLogin {
 }
 
 impl Logins {
+    /// Logins for many that ask at the same time. Were a login wrong, each of them would try it, and lock the account.
+    #[must_use]
+    pub fn careful() -> Self {
+        Self {
+            is_careful: true,
+            ..Self::default()
+        }
+    }
+
+    /// Waits for the turn to try a login with which no server was content yet; `None` if it takes none.
+    pub(crate) async fn turn(&self, source: &CredentialsSource) -> Option<OwnedMutexGuard<()>> {
+        let is_open = || self.state().proven.contains(source);
+        if !self.is_careful || *source == CredentialsSource::Anonymous || is_open() {
+            return None;
+        }
+        let turn = {
+            let mut state = self.state();
+            Arc::clone(state.turns.entry(source.clone()).or_default())
+        };
+        let turn = timeout(TURN_WITHIN, turn.lock_owned()).await.ok()?;
+        (!is_open()).then_some(turn)
+    }
+
     /// The login that `source` names, for the repository at `url`; `None` if the space is read without one.
     ///
     /// # Errors
@@ -155,7 +188,11 @@ impl Logins {
 
     /// Takes note that a server was content with what [`Logins::login`] gave for `source`.
     pub fn accepted(&self, source: &CredentialsSource) {
-        self.state().doubted.remove(source);
+        let mut state = self.state();
+        state.doubted.remove(source);
+        if self.is_careful && !state.proven.contains(source) {
+            state.proven.insert(source.clone());
+        }
     }
 
     /// After the repository at `url` refused `login`: another one that has taken its place, to be tried. `None` if there is
@@ -178,6 +215,7 @@ impl Logins {
             let refusal = Refusal { login, at };
             // Who is known and may not read says nothing about the login.
             if refused == Refused::Login {
+                state.proven.remove(source);
                 let doubts = state.doubted.entry(source.clone()).or_default();
                 doubts.retain(|_, doubt| doubt.at.elapsed() < QUIET);
                 doubts.insert(url.to_owned(), refusal.clone());

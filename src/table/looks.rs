@@ -74,6 +74,18 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// The newest table, or the last one that was of use.
+    #[must_use]
+    pub fn last_good(&self) -> Option<&Arc<RouteTable>> {
+        match self {
+            Self::Newest(table) => Some(table),
+            Self::Never => None,
+            Self::Spoiled { last, .. } | Self::Unread { last, .. } => last.as_ref(),
+        }
+    }
+}
+
 impl TableFault {
     /// The fault as it was found.
     #[must_use]

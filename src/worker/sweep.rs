@@ -38,6 +38,8 @@ pub struct Swept {
     pub drifted: usize,
     /// Refs that routes name and repositories do not have.
     pub missing_refs: usize,
+    /// Refs that a glob takes and that have no object: no event of them came.
+    pub undelivered: usize,
     /// Repositories of which not every object was looked at.
     pub not_reached: usize,
     /// Whether there is no routing table.
@@ -77,6 +79,7 @@ impl Worker {
                 swept
                     .all(&self.bridge, &table, request_id, deadline, enqueue)
                     .await;
+                swept.in_order_of(&table);
             }
             // Before a table is stored, there is nothing that could differ.
             Ok(Reading::Never) => swept.tables_missing = 1,
@@ -87,6 +90,7 @@ impl Worker {
                     swept
                         .all(&self.bridge, &table, request_id, deadline, enqueue)
                         .await;
+                    swept.in_order_of(&table);
                 }
             }
             Ok(Reading::Unread { fault, .. }) => swept.failed(Subject::default(), &fault.error()),
@@ -177,12 +181,16 @@ impl Swept {
                         continue;
                     }
                 };
-                match has_drifted(bridge, table, route, &to, tip.commit).await {
-                    Ok(differs) => {
+                match look(bridge, table, route, &to, tip.commit).await {
+                    Ok(found) => {
                         self.unread = 0;
-                        if differs {
-                            enqueue(to).await?;
-                            self.drifted += 1;
+                        match found {
+                            Found::Differs => {
+                                enqueue(to).await?;
+                                self.drifted += 1;
+                            }
+                            Found::NoObject => self.undelivered += 1,
+                            Found::AsItShouldBe => {}
                         }
                         self.objects += 1;
                     }
@@ -198,6 +206,18 @@ impl Swept {
             }
         }
         Ok(())
+    }
+
+    /// Tells failures in the order of the table, whoever was asked first.
+    fn in_order_of(&mut self, table: &RouteTable) {
+        self.failures.sort_by_key(|failure| {
+            let is_own = |route: &Route| match (&failure.route, &failure.repository) {
+                (Some(name), _) => route.name() == name,
+                (None, Some(repository)) => route.repository().as_str() == repository,
+                (None, None) => true,
+            };
+            table.routes().iter().position(is_own)
+        });
     }
 
     fn failed_at(&mut self, route: &Route, ref_name: &RefName, err: &Error) {
@@ -243,6 +263,7 @@ impl Swept {
         };
         let metrics = [
             metric(Counted::SweepDrift, self.drifted),
+            metric(Counted::SweepUndelivered, self.undelivered),
             metric(Counted::SweepNotReached, self.not_reached),
             metric(Counted::RoutingTableMissing, self.tables_missing),
         ];
@@ -259,6 +280,11 @@ impl std::fmt::Display for Swept {
         )?;
         for (count, one, many) in [
             (self.missing_refs, "ref missing", "refs missing"),
+            (
+                self.undelivered,
+                "ref without an object",
+                "refs without an object",
+            ),
             (self.failures.len(), "failure", "failures"),
             (
                 self.not_reached,
@@ -274,18 +300,32 @@ impl std::fmt::Display for Swept {
     }
 }
 
-/// Whether the object is not what its ref is, and the route's `sweep` wants to know.
-async fn has_drifted(
+/// What a look at an object found.
+enum Found {
+    AsItShouldBe,
+    /// It is not what its ref is, and the route's `sweep` wants to know.
+    Differs,
+    /// There is none, and the route's `sweep` does not mind.
+    NoObject,
+}
+
+async fn look(
     bridge: &Deliverer,
     table: &RouteTable,
     route: &Route,
     to: &Destination,
     tip: CommitId,
-) -> Result<bool, Error> {
+) -> Result<Found, Error> {
     let at = to.into();
     bridge.tips.saw(at, Some(tip), Instant::now());
     let head = bridge.s3.head(at).await?.current;
-    Ok(differs(head.as_ref(), to, table, route.sweep(), tip))
+    Ok(
+        match (differs(head.as_ref(), to, table, route.sweep(), tip), &head) {
+            (true, _) => Found::Differs,
+            (false, None) => Found::NoObject,
+            (false, Some(_)) => Found::AsItShouldBe,
+        },
+    )
 }
 
 /// Whether there is a job for the sweep: `head` is its object's current version, if there is one.
@@ -314,7 +354,7 @@ fn job(to: Destination, request_id: &str) -> Job {
 
 fn groups(table: &RouteTable) -> Vec<Group<'_>> {
     let mut groups = BTreeMap::new();
-    for route in table.routes() {
+    for route in table.routes().iter().filter(|route| !route.is_paused()) {
         let space = table.space_of(route);
         let group = groups
             .entry(route.repository().url_in(space.url()))

@@ -24,14 +24,14 @@ use crate::support::{
 const LIMIT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A folder with a routing table, a repository, and room for a store.
-struct Place {
-    folder: TempDir,
-    upstream: Upstream,
-    repository: Repository,
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    pub(crate) upstream: Upstream,
+    pub(crate) repository: Repository,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let upstream = Upstream::new();
         let repository = upstream.repository("APP/web");
         let place = Self {
@@ -43,11 +43,11 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn route(&self, repository: &str, ref_name: &str, key: &str) {
+    pub(crate) fn route(&self, repository: &str, ref_name: &str, key: &str) {
         self.routes(&format!(
             "[[space]]\nurl = \"file://{}\"\n[[route]]\nname = \"web-main\"\nrepository = \"{repository}\"\n\
              ref = \"{ref_name}\"\nobject = \"{key}\"\n",
@@ -55,12 +55,12 @@ impl Place {
         ));
     }
 
-    fn routes(&self, text: &str) {
+    pub(crate) fn routes(&self, text: &str) {
         fs::write(self.path("routes.toml"), text).unwrap();
     }
 
     /// Runs the program in the folder, with nobody to answer questions.
-    fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
         command
             .current_dir(self.folder.path())
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// The zip of the only version of an object.
-    fn zip(&self, key: &str) -> PathBuf {
+    pub(crate) fn zip(&self, key: &str) -> PathBuf {
         let versions = self.versions(key);
         let [version] = versions.as_slice() else {
             panic!("one version, not {versions:?}")
@@ -89,7 +89,7 @@ impl Place {
     }
 
     /// The zips of all versions, the newest last.
-    fn versions(&self, key: &str) -> Vec<PathBuf> {
+    pub(crate) fn versions(&self, key: &str) -> Vec<PathBuf> {
         let folder = self.path("backlog-bridge-store/sources").join(key);
         let version =
             fs::read_dir(&folder).unwrap_or_else(|err| panic!("{}: {err}", folder.display()));
@@ -104,12 +104,12 @@ impl Place {
 
 /// What the program did.
 #[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
     /// What of it is JSON.
-    lines: Vec<Value>,
-    stderr: String,
+    pub(crate) lines: Vec<Value>,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Ran {
@@ -128,7 +128,7 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    fn only_line(&self) -> &Value {
+    pub(crate) fn only_line(&self) -> &Value {
         let [line] = self.lines.as_slice() else {
             panic!("one line, not {self:?}")
         };
@@ -166,6 +166,7 @@ fn sync_prints_a_line_an_object_and_the_zip_is_there() {
         "version_id",
         "entries",
         "archive_bytes",
+        "archive_sha256",
         "fetched_bytes",
         "duration_ms",
     ];

@@ -19,6 +19,7 @@ mod embedded_s3;
 mod fall_back;
 mod faults;
 mod flood;
+mod help;
 mod hostile;
 mod incremental;
 mod lambda_support_works;
@@ -31,6 +32,7 @@ mod model;
 mod names;
 mod neighbours;
 mod network;
+mod objects;
 mod packs;
 #[path = "../processes/mod.rs"]
 mod processes;

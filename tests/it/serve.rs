@@ -866,6 +866,83 @@ fn a_store_that_is_deleted_or_replaced_is_noticed_and_never_shared() {
 }
 
 #[test]
+fn a_webhook_and_its_delivery_have_one_id_and_what_works_again_is_told() {
+    let place = Place::new();
+    let server = GitServer::start(place.upstream.root(), None);
+    let text = fs::read_to_string(place.folder.path().join("routes.toml")).unwrap();
+    let root = format!("file://{}", place.upstream.root().display());
+    let text = text.replace(&root, &server.space_url());
+    fs::write(place.folder.path().join("routes.toml"), text).unwrap();
+    let ca = server.ca_file();
+    let trust = ("SSL_CERT_FILE", ca.to_str().unwrap());
+    let commit = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--sweep-seconds", "3600"], &[trust]);
+    let swept = serving.line();
+    assert_eq!(
+        (&swept["outcome"], &swept["request_id"]),
+        (&json!("published"), &Value::Null),
+        "nobody asked for it"
+    );
+    server.fault_once(Op::Handshake, Fault::Status(500));
+    serving.push(&commit);
+    let failed = serving.line();
+    assert_eq!(failed["outcome"], "failed");
+    let id = failed["request_id"].as_str().unwrap()[..8].to_owned();
+    let text = serving.wait_for("trying again in");
+    for line in [
+        " webhook: APP/web refs/heads/main: accepted for web",
+        " web: failed: ",
+    ] {
+        assert!(text.contains(&format!("Z {id}{line}")), "{line}: {text}");
+    }
+    // It is tried again after a while; a push is one, too.
+    serving.push(&commit);
+    let text = serving.wait_for("is delivered again, after 1 failure since ");
+    let well = [serving.line(), serving.line()];
+    let ids: Vec<_> = well
+        .iter()
+        .map(|line| line["request_id"].as_str())
+        .collect();
+    assert!(
+        ids.contains(&failed["request_id"].as_str()),
+        "{ids:?}: {text}"
+    );
+    assert_eq!(text.matches("is delivered again").count(), 1, "{text}");
+}
+
+#[test]
+fn a_load_balancer_is_told_whether_the_bridge_is_well() {
+    let place = Place::new();
+    place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let serving = place.serve(&["--health", "127.0.0.1:0"], &[]);
+    let text = serving.wait_for("health: ");
+    let url = text
+        .split_once("health: ")
+        .unwrap()
+        .1
+        .lines()
+        .next()
+        .unwrap();
+    let ask = |path: &str| {
+        let answer = serving.client.get(format!("{url}{path}")).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    };
+    assert_eq!(ask(""), (200, String::new()));
+    assert_eq!(ask("hooks"), (404, String::new()));
+    let posted = serving.client.post(url).body("{}").send().unwrap();
+    assert_eq!(posted.status().as_u16(), 405);
+    // A webhook goes to the other port alone, and that has no health.
+    let other = serving.hooks.replace("/hooks", "/");
+    let answer = serving.client.get(other).send().unwrap();
+    assert_eq!(answer.status().as_u16(), 404);
+    // With a table that is broken, what the last good one takes is taken.
+    fs::write(place.folder.path().join("routes.toml"), "broken").unwrap();
+    serving.wait_for("warning: ");
+    assert_eq!(ask(""), (200, String::new()));
+    assert_eq!(serving.stop().0, Some(0));
+}
+
+#[test]
 fn what_is_tidied_up_in_a_store_is_made_again() {
     let place = Place::new();
     place.repository.commit_on(MAIN, &[("a", "a".into())]);

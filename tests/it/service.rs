@@ -224,6 +224,50 @@ async fn a_sweep_delivers_what_no_event_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_is_paused_delivers_nothing_until_it_is_not() {
+    let paused = |more| [(MAIN, KEY, more)];
+    let service = Service::with(&paused("paused = true"), &[]).await;
+    let commit = service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let answer = json!({"ignored": format!("the route {MAIN} is paused")});
+    assert_eq!(service.push(MAIN, &[&commit]).await, (200, answer));
+    // A job from before it was paused.
+    let job = json!({"route": MAIN, "repository": "APP/web", "ref": MAIN, "hints": [commit]});
+    service.sqs.put(&job.to_string(), "a-group");
+    service.drain().await;
+    let ignored = service.outcomes().pop().unwrap();
+    assert_eq!(
+        (outcome(&ignored), &ignored["job"]),
+        ("ignored", &json!("acknowledged"))
+    );
+    service.git.clear_requests();
+    service.sweep().await;
+    assert_eq!(service.versions().len(), 0);
+    assert_eq!(service.git.ops(), [], "nobody is asked for what is paused");
+
+    service
+        .put_routes(&service.table(&paused("paused = false")))
+        .await;
+    service.sweep().await;
+    assert_eq!(service.commits(), [&*commit]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_for_a_new_version_makes_one_of_the_same_commit() {
+    let service = Service::start().await;
+    let commit = service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let job =
+        |again: bool| json!({"route": MAIN, "repository": "APP/web", "ref": MAIN, "again": again});
+    for (again, versions) in [(false, 1), (false, 1), (true, 2), (true, 3), (false, 3)] {
+        service.sqs.put(&job(again).to_string(), "a-group");
+        service.drain().await;
+        assert_eq!(service.commits(), vec![commit.clone(); versions], "{again}");
+    }
+    let outcomes = service.outcomes();
+    let repeats = outcomes.iter().filter(|line| line["reason"].is_string());
+    assert_eq!(repeats.count(), 2, "each says so");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_leaves_old_branches_of_a_glob_alone_unless_it_is_told_not_to() {
     let branches = [("refs/heads/*", "all/{ref}.zip", "")];
     let service = Service::with(&branches, &[]).await;
@@ -241,6 +285,11 @@ async fn a_sweep_leaves_old_branches_of_a_glob_alone_unless_it_is_told_not_to() 
         "the routing table alone"
     );
     println!("50 old branches, sweep = \"existing\": 0 delivered");
+    let swept = service.outcomes().pop().unwrap();
+    assert_eq!(
+        (&swept["SweepUndelivered"], &swept["SweepDrift"]),
+        (&json!(50), &json!(0))
+    );
 
     // One of them was delivered once, and has moved since.
     service.push("refs/heads/old-7", &[]).await;

@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 /// The fields of a table, and the first format that has them. A table needs the newest format of its fields.
-const FIELDS: [(&str, &str, u32); 12] = [
+const FIELDS: [(&str, &str, u32); 14] = [
     ("space", "url", 1),
     ("space", "credentials", 1),
     ("space", "name", 1),
@@ -36,6 +36,8 @@ const FIELDS: [(&str, &str, u32); 12] = [
     ("route", "object", 1),
     ("route", "bucket", 1),
     ("route", "sweep", 1),
+    ("route", "paused", 2),
+    ("route", "pipeline", 2),
 ];
 
 const JOBS: [&str; 3] = [
@@ -152,6 +154,8 @@ fn each_field_of_a_table_has_a_format() {
     let valid = |field| match field {
         "api_key" => "\"secret:api\"",
         "language" => "\"ja\"",
+        "paused" => "true",
+        "pipeline" => "\"web-main\"",
         other => panic!("{other}: give it a value here"),
     };
     for (of, field, format) in FIELDS.iter().filter(|(.., format)| *format > 1) {

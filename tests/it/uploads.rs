@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    io::{self, Seek},
     ops::RangeInclusive,
     os::unix::fs::FileExt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,7 @@ use backlog_bridge::{
     error::{Error, chain},
 };
 use gix::ObjectId;
+use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::support::{
@@ -36,17 +39,35 @@ const BLOCK: usize = 4096;
 
 /// Stands for a zip: a number at the start of each block, so that nothing can be swapped or left out unseen.
 fn archive(bytes: u64) -> Archive {
-    let file = tempfile::tempfile().unwrap();
+    let mut file = tempfile::tempfile().unwrap();
     file.set_len(bytes).unwrap();
     for start in (0..bytes).step_by(BLOCK) {
         let number = start.to_be_bytes();
         let fits = number.len().min(usize::try_from(bytes - start).unwrap());
         file.write_all_at(&number[..fits], start).unwrap();
     }
+    let mut hash = Sha256::new();
+    file.rewind().unwrap();
+    io::copy(&mut &file, &mut Hash(&mut hash)).unwrap();
     Archive {
         file,
         bytes,
         entries: 1,
+        sha256: hash.finalize().into(),
+        unstamped: Sha256::new(),
+    }
+}
+
+struct Hash<'a>(&'a mut Sha256);
+
+impl io::Write for Hash<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -80,8 +101,14 @@ async fn put(s3: &S3, way: Way, archive: &Archive, condition: &Condition) -> Res
         previous: None,
     };
     match way {
-        Way::AsItComes => s3.put(AT, archive, &label, condition).await,
-        Way::InParts => s3.put_in_parts(AT, archive, &label, condition).await,
+        Way::AsItComes => {
+            s3.put(AT, archive, &label, condition, &Arc::default())
+                .await
+        }
+        Way::InParts => {
+            s3.put_in_parts(AT, archive, &label, condition, &Arc::default())
+                .await
+        }
     }
 }
 

@@ -357,7 +357,7 @@ impl World {
             Outcome::Published => self.count.published += 1,
             Outcome::AlreadyCurrent => self.count.already_current += 1,
             Outcome::Failed => self.count.failed += 1,
-            Outcome::BranchGone | Outcome::Ignored => {}
+            Outcome::BranchGone | Outcome::Ignored | Outcome::WouldPublish => {}
         }
     }
 

@@ -16,7 +16,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Ended, Options, Usage, report};
+use super::{Options, Usage};
+use crate::cli::{out, report::Tally};
 
 /// How often the log is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -38,7 +39,8 @@ pub(super) async fn run(
     options: &Options,
     stack: &Stack,
     found: Vec<Destination>,
-) -> Result<Ended, Usage> {
+    tally: &mut Tally,
+) -> Result<(), Usage> {
     let queue = Sqs::from_environment(stack.queue.clone()).await;
     let mut awaited = Awaited {
         stack,
@@ -46,15 +48,16 @@ pub(super) async fn run(
         begin: SystemTime::now() - SKEW,
         jobs: Vec::new(),
     };
-    let mut ended = Ended::Well;
     for to in found {
         let (route, repository) = (to.route.clone(), to.repository.clone());
-        let job = Job::unhinted(route, repository, to.ref_name.clone(), &awaited.request_id);
+        let job = Job {
+            again: options.again,
+            ..Job::unhinted(route, repository, to.ref_name.clone(), &awaited.request_id)
+        };
         match queue.send(&job).await {
             Ok(()) => awaited.jobs.push((to, None)),
             Err(err) => {
-                report::print(&Report::failed(&to, &err));
-                ended = Ended::WithFailures;
+                tally.print(&Report::failed(&to, &err));
             }
         }
     }
@@ -66,11 +69,11 @@ pub(super) async fn run(
             "sent {jobs} to {}; not waiting for what becomes of them",
             stack.name
         );
-        return Ok(ended);
+        return Ok(());
     }
     let end = Instant::now() + within;
-    let bar = ProgressBar::new_spinner()
-        .with_style(ProgressStyle::with_template("{spinner} {msg}").expect("a valid template"));
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("a valid template");
+    let bar = out::bars().add(ProgressBar::new_spinner().with_style(style));
     while !awaited.jobs.is_empty() && Instant::now() < end {
         let left = awaited.jobs.len();
         bar.set_message(format!(
@@ -84,8 +87,7 @@ pub(super) async fn run(
         match awaited.look().await {
             Ok(reports) => {
                 for told in reports {
-                    bar.suspend(|| report::print(&told));
-                    ended = ended.and(told.is_failed());
+                    tally.print(&told);
                 }
             }
             Err(err) if err.transient => {}
@@ -105,10 +107,9 @@ pub(super) async fn run(
             within,
             last,
         };
-        report::print(&Report::failed(&to, &err));
-        ended = Ended::WithFailures;
+        tally.print(&Report::failed(&to, &err));
     }
-    Ok(ended)
+    Ok(())
 }
 
 impl Awaited<'_> {

@@ -249,6 +249,7 @@ impl Facts {
         );
         let whereto = match found {
             Ok(Next::Deliver { to, .. }) => Some(Whereto::Deliver(self.destination(to))),
+            Ok(Next::Paused) => unreachable!("no table of the search pauses a route"),
             Ok(Next::Anew(jobs)) => {
                 let jobs = jobs.into_iter().map(|job| self.job(job));
                 Some(Whereto::Anew(jobs.collect()))
@@ -507,6 +508,7 @@ fn current(commit: Commit) -> Option<Current> {
         etag: String::new(),
         version_id: None,
         bytes: 0,
+        written: None,
         holds: Some(Holding {
             commit: id(commit),
             tree: None,
@@ -516,6 +518,8 @@ fn current(commit: Commit) -> Option<Current> {
             delivery_id: String::new(),
             commit_time: None,
             previous: None,
+            author: None,
+            subject: None,
         }),
     })
 }

@@ -1,0 +1,251 @@
+//! `history`: the versions of an object.
+
+use backlog_bridge::{
+    bucket::{Address, Described, S3},
+    config::Config,
+    error::Error,
+    plain,
+    push::RefName,
+    route::Destination,
+};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::{
+    Common, Ended, Form, GivenObjects, Usage, out,
+    prose::{Line, Table, Tone},
+    report::{close, json, short},
+    routes::{chosen, taking},
+    setup::setup,
+};
+
+/// How many versions are looked at at once.
+const AT_ONCE: usize = 16;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0; 1 if no version is found.\n\n\
+    Examples:\n  backlog-bridge history web-main --aws\n  \
+    backlog-bridge history web-main --aws --commit 51c72b74\n  \
+    backlog-bridge history web-releases --ref release/1.0 --limit 5")]
+pub(super) struct Options {
+    /// The name of a route.
+    #[arg(value_name = "ROUTE")]
+    name: String,
+    /// The ref, of a route with a glob.
+    #[arg(long = "ref", value_name = "REF")]
+    ref_name: Option<String>,
+    /// How many versions to list, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Only versions that hold this commit: its id, or the first digits of it.
+    #[arg(long, value_name = "ID", value_parser = commit)]
+    commit: Option<String>,
+    /// Only the version of this id, with all that is known of it.
+    #[arg(long, value_name = "ID", conflicts_with = "commit")]
+    version_id: Option<String>,
+    #[command(flatten)]
+    pub(super) given: GivenObjects,
+    #[command(flatten)]
+    pub(super) form: Form,
+}
+
+fn commit(text: &str) -> Result<String, String> {
+    let is_id = (4..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_id {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("expected 4 to 40 hexadecimal digits of a commit's id".into())
+    }
+}
+
+/// A version of an object. Its fields and their names are a contract; what is not known is absent.
+#[derive(Debug, Serialize)]
+struct Version {
+    version_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery_id: Option<String>,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive_sha256: Option<String>,
+}
+
+impl From<Described> for Version {
+    fn from(described: Described) -> Self {
+        let Described {
+            version,
+            holds,
+            sha256,
+        } = described;
+        let (mut commit, mut author, mut subject, mut delivery_id) = (None, None, None, None);
+        if let Some(holds) = holds {
+            commit = Some(holds.commit.to_string());
+            (author, subject) = (holds.author, holds.subject);
+            delivery_id = Some(holds.delivery_id);
+        }
+        Self {
+            version_id: version.id,
+            time: version.written.and_then(plain::time),
+            commit,
+            author,
+            subject,
+            delivery_id,
+            bytes: version.bytes,
+            archive_sha256: sha256,
+        }
+    }
+}
+
+pub(super) async fn run(
+    options: Options,
+    common: &Common,
+    config: &Config,
+) -> Result<Ended, Usage> {
+    let setup = setup(common, config).await?;
+    let route = chosen(&setup.table, std::slice::from_ref(&options.name))?[0];
+    let ref_name: RefName = match (&options.ref_name, route.pattern().exact()) {
+        (Some(text), _) => taking(&[route], text)?.1,
+        (None, Some(exact)) => exact.clone(),
+        (None, None) => {
+            return Err(Usage(format!(
+                "the route {} takes several refs; name one with --ref",
+                options.name
+            )));
+        }
+    };
+    let to = route.destination(setup.table.space_of(route), &ref_name)?;
+    let found = match find(&setup.s3, (&to).into(), &options).await {
+        Ok(found) => found,
+        Err(err) => {
+            let failed = (Tone::Bad, "failed");
+            let why = format!(": {}", backlog_bridge::error::chain(&err));
+            out::problem(&Line::new(format!("{}: ", options.name), failed, why));
+            return Ok(Ended::WithFailures);
+        }
+    };
+    if found.is_empty() {
+        note!("{}", nothing(&to, &options));
+        return Ok(Ended::WithFailures);
+    }
+    if out::manner().json {
+        found.iter().for_each(json);
+    } else if let ([version], true) = (found.as_slice(), options.version_id.is_some()) {
+        show_one(version, &to, route.pipeline(&ref_name).as_deref());
+    } else {
+        show(&found);
+    }
+    Ok(Ended::Well)
+}
+
+/// The versions that are asked for, the newest first.
+async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Version>, Error> {
+    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+    if let Some(id) = &options.version_id {
+        let described = s3.describe(at, Some(id)).await?;
+        return Ok(described.into_iter().map(Version::from).collect());
+    }
+    // Each version says itself which commit it holds.
+    let most = if options.commit.is_some() {
+        usize::MAX
+    } else {
+        limit
+    };
+    let versions = s3.versions(at, most).await?;
+    let described = stream::iter(&versions)
+        .map(async |version| s3.describe(at, Some(&version.id)).await)
+        .buffered(AT_ONCE);
+    let is_wanted = |version: &Version| match (&options.commit, &version.commit) {
+        (None, _) => true,
+        (Some(digits), Some(commit)) => commit.starts_with(digits.as_str()),
+        (Some(_), None) => false,
+    };
+    described
+        // One that was removed meanwhile is none.
+        .try_filter_map(|described| future::ok(described.map(Version::from).filter(is_wanted)))
+        .take(limit)
+        .try_collect()
+        .await
+}
+
+fn nothing(to: &Destination, options: &Options) -> String {
+    let object = format!("s3://{}/{}", to.bucket, to.key);
+    match (&options.commit, &options.version_id) {
+        (Some(commit), _) => format!("no version of {object} holds the commit {commit}"),
+        (_, Some(id)) => format!("{object} has no version {id:?}, or not any more"),
+        _ => format!("there is no version of {object}"),
+    }
+}
+
+fn show(versions: &[Version]) {
+    let mut table = Table::new(&["commit", "delivered", "version", "author", "subject"]);
+    for version in versions {
+        let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        let (tone, commit) = match &version.commit {
+            Some(_) => (Tone::Good, short(version.commit.as_ref())),
+            None => (Tone::Odd, "foreign"),
+        };
+        table.row(
+            (tone, commit),
+            &[
+                &text(&version.time),
+                &version.version_id,
+                &text(&version.author),
+                &text(&version.subject),
+            ],
+        );
+        if out::manner().verbose {
+            for detail in details(version) {
+                table.under(&detail);
+            }
+        }
+    }
+    for line in table.lines(4) {
+        out::result(&line);
+    }
+    close(&plain::count(versions.len(), "version", "versions"));
+}
+
+fn details(version: &Version) -> Vec<String> {
+    let named =
+        |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
+    [
+        named("commit", &version.commit),
+        named("delivery", &version.delivery_id),
+        named("archive SHA-256", &version.archive_sha256),
+        Some(HumanBytes(version.bytes).to_string()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// All of one version, and how a pipeline is started with it.
+fn show_one(version: &Version, to: &Destination, pipeline: Option<&str>) {
+    let object = format!("s3://{}/{}", to.bucket, to.key);
+    let commit = version.commit.as_deref().unwrap_or("foreign");
+    let written = version.time.as_deref().unwrap_or("-");
+    let after = format!("  {object}, version {}, {written}", version.version_id);
+    out::result(&Line::new("", (Tone::Good, commit), after));
+    let by = version.author.iter().chain(&version.subject);
+    let by: Vec<_> = by.map(String::as_str).collect();
+    let by = (!by.is_empty()).then(|| by.join(": "));
+    for detail in by.into_iter().chain(details(version).into_iter().skip(1)) {
+        out::result(&Line::plain(format!("    {detail}")));
+    }
+    if version.commit.is_some() && !out::manner().quiet {
+        out::result(&Line::plain(format!(
+            "\nTo start the pipeline with it:\n  aws codepipeline start-pipeline-execution --name {} \\\n    \
+             --source-revisions actionName=Source,revisionType=S3_OBJECT_VERSION_ID,revisionValue={}",
+            pipeline.unwrap_or("PIPELINE"),
+            version.version_id
+        )));
+    }
+}

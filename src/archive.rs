@@ -14,7 +14,7 @@ mod verify;
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, Seek, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, Write},
     os::unix::fs::FileExt,
 };
 
@@ -69,7 +69,7 @@ pub struct Archive {
     /// The SHA-256 of all its bytes.
     pub sha256: [u8; 32],
     /// The same of all bytes but the delivery id, which are the last ones.
-    pub unstamped: Sha256,
+    unstamped: Sha256,
 }
 
 /// The length of a delivery id in bytes.
@@ -129,6 +129,32 @@ impl Archive {
         };
         archive.reread(&comment)?;
         Ok(archive)
+    }
+
+    /// An archive that was written before, of so many entries. It is read once, for its digest, and cannot be stamped anew.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn of_file(mut file: File, entries: usize) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let (mut buffer, mut bytes) = (vec![0; CHUNK], 0);
+        file.rewind()?;
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&buffer[..read]);
+            bytes += read as u64;
+        }
+        Ok(Self {
+            file,
+            bytes,
+            entries,
+            sha256: hash.clone().finalize().into(),
+            unstamped: hash,
+        })
     }
 
     /// Writes into the comment which delivery this is. No two writes of an object send equal bytes, so that an entity tag,

@@ -104,7 +104,11 @@ pub fn time(seconds: i64) -> Option<String> {
 /// Bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(digits, "{byte:02x}").expect("a string takes all");
+    }
+    digits
 }
 
 /// The text of a file that somebody wrote, without the mark that some editors put at its beginning.

@@ -1,23 +1,19 @@
 //! Where each object stands: what it holds, where its ref points, and whether that is as it should be. Nothing is delivered.
 
+mod standing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    bucket::Current,
-    deliver::{
-        Deliverer,
-        holder::{Holder, Ruling, owner},
-        too_many, wanted,
-    },
+    deliver::{Deliverer, too_many, wanted},
     error::{Error, chain},
-    outcome::{Fault, Outcome, Report, Subject},
+    outcome::Fault,
     plain,
-    plan::paused,
     push::{CommitId, RefName, RepositoryName},
-    route::{Destination, Route, RouteTable, Space, Sweep},
+    route::{Route, RouteTable, Space},
 };
 
 /// How many repositories, and how many objects, are asked at once.
@@ -269,19 +265,20 @@ impl Asked<'_> {
         }
         let to = match route.destination(table.space_of(route), ref_name) {
             Ok(to) => to,
-            Err(err) => return status.failed(err.into()),
+            Err(err) => return status.failed(&err.into()),
         };
         status.bucket = Some(to.bucket.clone());
         status.object_key = Some(to.key.to_string());
         let current = match bridge.s3.head((&to).into()).await {
             Ok(head) => head.current,
-            Err(err) => return status.failed(err),
+            Err(err) => return status.failed(&err),
         };
         if let Some(current) = &current {
             status.version_id.clone_from(&current.version_id);
             status.since = current.written.and_then(plain::time);
         }
-        status.judge(self, current.as_ref(), &to, table, bridge.replaces_unrouted);
+        let replaces_unrouted = bridge.replaces_unrouted;
+        status.judge(self, current.as_ref(), &to, table, replaces_unrouted);
         status
     }
 }
@@ -321,164 +318,12 @@ impl Status {
         }
     }
 
-    fn failed(self, err: Error) -> Self {
+    fn failed(self, err: &Error) -> Self {
         Self {
-            reason: Some(plain::message(chain(&err))),
+            reason: Some(plain::message(chain(err))),
             is_wrong: true,
-            fault: Some((&err).into()),
+            fault: Some(err.into()),
             ..self
-        }
-    }
-
-    /// Says where the object stands that `current` is the head of.
-    fn judge(
-        &mut self,
-        asked: &Asked<'_>,
-        current: Option<&Current>,
-        to: &Destination,
-        table: &RouteTable,
-        replaces_unrouted: bool,
-    ) {
-        let route = asked.route;
-        if let Err(err) = asked.tip {
-            self.fault = Some(err.into());
-        }
-        let conflict = |repository: &str, ref_name: &str| Error::KeyConflict {
-            bucket: to.bucket.clone(),
-            key: to.key.to_string(),
-            repository: plain::foreign(repository),
-            ref_name: plain::foreign(ref_name),
-        };
-        let holder = current.map(|current| Holder::of(current, to, table));
-        let owned = match owner(table, to) {
-            Some(Ruling::Conflict {
-                repository,
-                ref_name,
-            }) => Some(Holder::Other {
-                repository,
-                ref_name,
-            }),
-            _ => holder,
-        };
-        let (state, reason) = match (owned, asked.tip) {
-            (Some(Holder::Us(held)), tip) => {
-                self.commit = Some(held.commit.to_string());
-                match tip {
-                    Err(err) => (State::Unknown, Some(chain(err))),
-                    Ok(None) => (State::BranchGone, None),
-                    Ok(Some(tip)) if tip == held.commit => (State::Current, None),
-                    Ok(Some(tip)) if held.previous == Some(tip) => {
-                        let why = "the Git server shows the commit that the object held before; a second look, a minute \
-                                   after the first, delivers it";
-                        (State::Held, Some(why.into()))
-                    }
-                    Ok(Some(_)) => (State::Behind, None),
-                }
-            }
-            (Some(Holder::Foreign), _) => {
-                let why = "backlog-bridge did not write what is there";
-                self.replaces =
-                    Some("it would replace an object that backlog-bridge did not write".into());
-                (State::Foreign, Some(why.into()))
-            }
-            (
-                Some(Holder::Unrouted {
-                    repository,
-                    ref_name,
-                }),
-                _,
-            ) => {
-                let (repository, ref_name) =
-                    (plain::foreign(&repository), plain::foreign(&ref_name));
-                let why = format!(
-                    "it holds {repository} {ref_name}, which the table does not deliver there any more"
-                );
-                if replaces_unrouted {
-                    let what =
-                        format!("it would replace what the object holds, {repository} {ref_name}");
-                    self.replaces = Some(what);
-                } else {
-                    let (bucket, key) = (to.bucket.clone(), to.key.to_string());
-                    let err = Error::Unrouted {
-                        bucket,
-                        key,
-                        repository,
-                        ref_name,
-                    };
-                    self.fault = Some((&err).into());
-                }
-                (State::Foreign, Some(why))
-            }
-            (
-                Some(Holder::Other {
-                    repository,
-                    ref_name,
-                }),
-                _,
-            ) => {
-                let err = conflict(&repository, &ref_name);
-                self.fault = Some((&err).into());
-                (State::Foreign, Some(chain(&err)))
-            }
-            (None, Err(err)) => (State::Unknown, Some(chain(err))),
-            (None, Ok(None)) => {
-                let err = Error::RefNotFound {
-                    repository: route.repository().clone(),
-                    ref_name: asked.ref_name.clone(),
-                    hint: "look at its name".into(),
-                };
-                self.fault = Some((&err).into());
-                let why = "the repository has no such ref";
-                (State::NeverDelivered, Some(why.into()))
-            }
-            (None, Ok(Some(_))) => (State::NeverDelivered, None),
-        };
-        let is_wanted = route.sweep() == Sweep::All;
-        let is_wrong = match state {
-            State::Behind | State::Foreign | State::Unknown => true,
-            State::NeverDelivered => is_wanted,
-            _ => false,
-        };
-        if state == State::NeverDelivered && reason.is_none() && !is_wanted {
-            let why = "no push of it came; sync the route to deliver it";
-            self.reason = Some(why.into());
-        }
-        (self.state, self.is_wrong) = (state, is_wrong);
-        if let Some(reason) = reason {
-            self.reason = Some(plain::message(reason));
-        }
-        if route.is_paused() {
-            (self.state, self.is_wrong) = (State::Paused, false);
-        }
-    }
-
-    /// What a delivery would do now, as far as can be told without one. `again` asks for a new version in any case, `now` for
-    /// a step back without a second look.
-    #[must_use]
-    pub fn plan(self, again: bool, now: bool) -> Report {
-        let (outcome, reason) = match self.state {
-            State::Paused => (Outcome::Ignored, Some(paused(&self.route))),
-            _ if self.fault.is_some() => (Outcome::Failed, None),
-            State::BranchGone => (Outcome::BranchGone, None),
-            State::Held if !now => (Outcome::AlreadyCurrent, self.reason),
-            State::Current if !again => (Outcome::AlreadyCurrent, None),
-            _ => (Outcome::WouldPublish, None),
-        };
-        let error = self.fault.filter(|_| outcome == Outcome::Failed);
-        let replaces = self.replaces.filter(|_| outcome == Outcome::WouldPublish);
-        Report {
-            route: Some(self.route),
-            repository: Some(self.repository),
-            ref_name: Some(self.ref_name),
-            reason,
-            commit: self.commit,
-            tip: self.tip,
-            bucket: self.bucket,
-            object_key: self.object_key,
-            version_id: self.version_id,
-            error,
-            warnings: replaces.into_iter().collect(),
-            ..Report::new(outcome, Subject::default())
         }
     }
 }

@@ -284,7 +284,8 @@ fn deliver(runtime: &tokio::runtime::Runtime, s3: &S3, url: &str) {
     let condition = current.map_or(Condition::Absent, |current| {
         Condition::Unchanged(current.etag)
     });
-    let put = runtime.block_on(s3.put(at, &archive, &label, &condition, &Arc::default()));
+    let put =
+        runtime.block_on(s3.put(at, &archive, &label, &condition, &std::sync::Arc::default()));
     assert!(matches!(put, Ok(Put::Stored { .. })), "{put:?}");
     watch.lap("put");
     connection.tip(&REF.parse().unwrap()).unwrap();
@@ -302,11 +303,7 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
     };
     let file = tempfile::tempfile().unwrap();
     file.set_len(bytes).unwrap();
-    let archive = Archive {
-        file,
-        bytes,
-        entries: 0,
-    };
+    let archive = Archive::of_file(file, 1).unwrap();
     let id = "1".repeat(40);
     let label = Label {
         space: "https://example.backlog.com/git",
@@ -324,10 +321,25 @@ fn put(endpoint: &str, way: &str, bytes: u64) {
     watch.lap("head");
     let put = runtime.block_on(async {
         match way {
-            "whole" => s3.put_whole(at, &archive, &label, &Condition::Absent).await,
+            "whole" => {
+                s3.put_whole(
+                    at,
+                    &archive,
+                    &label,
+                    &Condition::Absent,
+                    &std::sync::Arc::default(),
+                )
+                .await
+            }
             _ => {
-                s3.put_in_parts(at, &archive, &label, &Condition::Absent, &Arc::default())
-                    .await
+                s3.put_in_parts(
+                    at,
+                    &archive,
+                    &label,
+                    &Condition::Absent,
+                    &std::sync::Arc::default(),
+                )
+                .await
             }
         }
     });

@@ -24,7 +24,9 @@ impl Hashing {
         let (chunks, waiting) = sync_channel::<Vec<u8>>(WAITING);
         let hasher = thread::spawn(move || {
             let mut hash = Sha256::new();
-            waiting.iter().for_each(|chunk| hash.update(&chunk));
+            for chunk in waiting {
+                hash.update(&chunk);
+            }
             hash
         });
         Self {

@@ -154,7 +154,9 @@ struct Copy {
 }
 
 /// All entries, each with the offset of its data; and which of them are copies.
-fn list(file: &File, end: &End) -> Result<(Vec<(Entry, u64)>, Vec<Copy>), PreviousError> {
+type List = (Vec<(Entry, u64)>, Vec<Copy>);
+
+fn list(file: &File, end: &End) -> Result<List, PreviousError> {
     let mut directory = end.directory(file);
     let (mut entries, mut copies) = (Vec::new(), Vec::new());
     let mut known = HashMap::new();

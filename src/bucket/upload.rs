@@ -115,7 +115,10 @@ impl S3 {
             .set_if_match(condition.if_match())
             .set_if_none_match(condition.if_none_match())
             // The bytes as they were made. S3 refuses others, and says this of the version from then on.
-            .checksum_sha256(BASE64_STANDARD.encode(archive.sha256))
+            .set_checksum_sha256(
+                self.sends_checksums()
+                    .then(|| BASE64_STANDARD.encode(archive.sha256)),
+            )
             .body(ByteStream::new(body));
         match request.send().await {
             Ok(answer) => stored(answer.version_id(), at),
@@ -138,9 +141,7 @@ impl S3 {
     ) -> Result<Put, Error> {
         let contents = contents(archive, label, progress)?;
         // S3 takes a checksum of a part only if the upload was begun with its algorithm. The SDK computes it while it sends.
-        let checksums = self.client.config().request_checksum_calculation();
-        let checksums = (checksums != Some(&RequestChecksumCalculation::WhenRequired))
-            .then_some(ChecksumAlgorithm::Crc32);
+        let checksums = self.sends_checksums().then_some(ChecksumAlgorithm::Crc32);
         let begun = self
             .client
             .create_multipart_upload()
@@ -171,6 +172,15 @@ impl S3 {
                 failure.into_put()
             }
         }
+    }
+}
+
+impl S3 {
+    /// Whether S3 may be sent checksums that it need not have. Others than Amazon's may refuse them, so that people switch
+    /// them off.
+    fn sends_checksums(&self) -> bool {
+        let calculation = self.client.config().request_checksum_calculation();
+        calculation != Some(&RequestChecksumCalculation::WhenRequired)
     }
 }
 

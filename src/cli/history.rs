@@ -61,7 +61,7 @@ fn commit(text: &str) -> Result<String, String> {
 
 /// A version of an object. Its fields and their names are a contract; what is not known is absent.
 #[derive(Debug, Serialize)]
-struct Version {
+struct Row {
     version_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
@@ -78,7 +78,7 @@ struct Version {
     archive_sha256: Option<String>,
 }
 
-impl From<Described> for Version {
+impl From<Described> for Row {
     fn from(described: Described) -> Self {
         let Described {
             version,
@@ -146,11 +146,11 @@ pub(super) async fn run(
 }
 
 /// The versions that are asked for, the newest first.
-async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Version>, Error> {
+async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Row>, Error> {
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
     if let Some(id) = &options.version_id {
         let described = s3.describe(at, Some(id)).await?;
-        return Ok(described.into_iter().map(Version::from).collect());
+        return Ok(described.into_iter().map(Row::from).collect());
     }
     // Each version says itself which commit it holds.
     let most = if options.commit.is_some() {
@@ -162,14 +162,14 @@ async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Version
     let described = stream::iter(&versions)
         .map(async |version| s3.describe(at, Some(&version.id)).await)
         .buffered(AT_ONCE);
-    let is_wanted = |version: &Version| match (&options.commit, &version.commit) {
+    let is_wanted = |version: &Row| match (&options.commit, &version.commit) {
         (None, _) => true,
         (Some(digits), Some(commit)) => commit.starts_with(digits.as_str()),
         (Some(_), None) => false,
     };
     described
         // One that was removed meanwhile is none.
-        .try_filter_map(|described| future::ok(described.map(Version::from).filter(is_wanted)))
+        .try_filter_map(|described| future::ok(described.map(Row::from).filter(is_wanted)))
         .take(limit)
         .try_collect()
         .await
@@ -184,7 +184,7 @@ fn nothing(to: &Destination, options: &Options) -> String {
     }
 }
 
-fn show(versions: &[Version]) {
+fn show(versions: &[Row]) {
     let mut table = Table::new(&["commit", "delivered", "version", "author", "subject"]);
     for version in versions {
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
@@ -213,7 +213,7 @@ fn show(versions: &[Version]) {
     close(&plain::count(versions.len(), "version", "versions"));
 }
 
-fn details(version: &Version) -> Vec<String> {
+fn details(version: &Row) -> Vec<String> {
     let named =
         |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
     [
@@ -228,7 +228,7 @@ fn details(version: &Version) -> Vec<String> {
 }
 
 /// All of one version, and how a pipeline is started with it.
-fn show_one(version: &Version, to: &Destination, pipeline: Option<&str>) {
+fn show_one(version: &Row, to: &Destination, pipeline: Option<&str>) {
     let object = format!("s3://{}/{}", to.bucket, to.key);
     let commit = version.commit.as_deref().unwrap_or("foreign");
     let written = version.time.as_deref().unwrap_or("-");

@@ -210,7 +210,7 @@ fn pace(bytes: u64, done: u64, all: u64, elapsed: Duration) -> String {
     }
     if done > 0 && all > done {
         let left = elapsed.as_millis() * u128::from(all - done) / u128::from(done);
-        text += &format!(", about {} s left", left.div_ceil(1000));
+        return format!("{text}, about {} s left", left.div_ceil(1000));
     }
     text
 }

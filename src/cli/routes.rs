@@ -295,7 +295,7 @@ pub(super) fn chosen<'a>(table: &'a RouteTable, names: &[String]) -> Result<Vec<
     if names.is_empty() {
         return Ok(routes.iter().collect());
     }
-    let named = names.iter().map(|name| {
+    let found = names.iter().map(|name| {
         table.route(name).ok_or_else(|| {
             let known: Vec<_> = routes.iter().map(Route::name).collect();
             let meant = nearest(name, &known).map(|near| format!("; did you mean {near}?"));
@@ -306,7 +306,7 @@ pub(super) fn chosen<'a>(table: &'a RouteTable, names: &[String]) -> Result<Vec<
             ))
         })
     });
-    named.collect()
+    found.collect()
 }
 
 /// The routes of these that take a ref that somebody named, and the ref.

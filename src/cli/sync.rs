@@ -38,6 +38,10 @@ const AT_ONCE: usize = 8;
     backlog-bridge sync web-main --now\n  \
     backlog-bridge sync --stack backlog-bridge"
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command"
+)]
 pub(super) struct Options {
     /// Names of routes; all of them if none is given.
     #[arg(value_name = "ROUTE")]

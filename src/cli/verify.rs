@@ -70,7 +70,7 @@ pub(super) async fn run(
     let needs_setup = options.against_git || files.is_empty() || !names.is_empty();
     if !needs_setup {
         for file in files {
-            verdicts.tell(alone(file, config).await?);
+            verdicts.tell(&alone(file, config).await?);
         }
         return Ok(verdicts.close());
     }
@@ -85,7 +85,7 @@ pub(super) async fn run(
         let progress = progress(config);
         let bridge = setup.bridge();
         let verdict = Verdict::of_file(&bridge, file.clone(), opened, &all, &progress);
-        verdicts.tell(watch(file, &progress, Box::pin(verdict)).await);
+        verdicts.tell(&watch(file, &progress, Box::pin(verdict)).await);
     }
     if !names.is_empty() || options.names.is_empty() {
         objects(&setup, &names, &options, config, &mut verdicts).await?;
@@ -127,7 +127,7 @@ async fn objects(
                 Ok(refs) => refs,
                 Err(err) => {
                     let objects = format!("s3://{}/{}", route.bucket(), route.object());
-                    verdicts.tell(Verdict::unlisted(objects, &err));
+                    verdicts.tell(&Verdict::unlisted(objects, &err));
                     continue;
                 }
             },
@@ -144,7 +144,7 @@ async fn objects(
             if verdict.is_absent && names.is_empty() {
                 note!("{}: there is no object yet", route.name());
             } else {
-                verdicts.tell(verdict);
+                verdicts.tell(&verdict);
             }
         }
     }
@@ -176,16 +176,16 @@ struct Verdicts {
 }
 
 impl Verdicts {
-    fn tell(&mut self, verdict: Verdict) {
+    fn tell(&mut self, verdict: &Verdict) {
         *match verdict.verdict {
             Word::Ok => &mut self.ok,
             Word::Differs => &mut self.differ,
             Word::Unreadable => &mut self.unreadable,
         } += 1;
         let manner = out::manner();
-        let line = prose(&verdict);
+        let line = prose(verdict);
         if manner.json {
-            json(&verdict);
+            json(verdict);
             if !manner.quiet || line.is_bad() {
                 out::problem(&line);
             }

@@ -261,12 +261,14 @@ impl Swept {
             count: count as u64,
             by: &[&[]],
         };
-        let metrics = [
+        let mut metrics = vec![
             metric(Counted::SweepDrift, self.drifted),
-            metric(Counted::SweepUndelivered, self.undelivered),
             metric(Counted::SweepNotReached, self.not_reached),
             metric(Counted::RoutingTableMissing, self.tables_missing),
         ];
+        // No alarm waits for it, so nobody pays for it where there is none.
+        let undelivered = metric(Counted::SweepUndelivered, self.undelivered);
+        metrics.extend((self.undelivered > 0).then_some(undelivered));
         telemetry::record(Level::INFO, &self.to_string(), &line, &metrics);
     }
 }

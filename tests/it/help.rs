@@ -35,7 +35,13 @@ fn the_whole_help_is_reviewed_and_fits_a_terminal() {
         let text = help(&words.iter().map(String::as_str).collect::<Vec<_>>());
         let below = commands(&text).into_iter().rev();
         open.extend(below.map(|name| [words.as_slice(), &[name]].concat()));
-        all += &format!("$ backlog-bridge {} --help\n{text}\n", words.join(" "));
+        all.extend([
+            "$ backlog-bridge ",
+            &words.join(" "),
+            " --help\n",
+            &text,
+            "\n",
+        ]);
     }
     for line in all.lines() {
         assert!(line.chars().count() <= COLUMNS, "{line}");

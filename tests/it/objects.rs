@@ -1,6 +1,7 @@
 //! What the objects say when they are asked: `status`, `history`, `verify`; and `sync` where it is asked more than to deliver.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     process::{Command, Stdio},
@@ -23,7 +24,7 @@ fn routes(place: &Place, routes: &[&str]) {
         place.upstream.root().display()
     );
     for route in routes {
-        text += &format!("[[route]]\n{route}\n");
+        text.extend(["[[route]]\n", route, "\n"]);
     }
     place.routes(&text);
 }
@@ -52,7 +53,7 @@ fn put(store: &Store, key: &str, bytes: &[u8], metadata: &Value) {
         size: bytes.len() as u64,
         content_type: "application/zip".into(),
         metadata: serde_json::from_value(metadata.clone()).unwrap(),
-        checksums: Default::default(),
+        checksums: BTreeMap::default(),
     };
     let put = store.put("sources", key, file, content, &Precondition::None);
     put.unwrap();
@@ -361,7 +362,7 @@ fn history_lists_more_versions_than_a_page_holds_and_finds_one() {
     );
     let zip = fs::read(place.path(&newest).join("main.zip")).unwrap();
     let sha256 = Sha256::digest(&zip);
-    let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = backlog_bridge::plain::hex(&sha256);
     for line in [&ran.lines[0], new.only_line()] {
         assert_eq!(
             line["archive_sha256"],

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{self, Seek},
     ops::RangeInclusive,
     os::unix::fs::FileExt,
     sync::Arc,
@@ -16,7 +15,6 @@ use backlog_bridge::{
     error::{Error, chain},
 };
 use gix::ObjectId;
-use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::support::{
@@ -39,36 +37,14 @@ const BLOCK: usize = 4096;
 
 /// Stands for a zip: a number at the start of each block, so that nothing can be swapped or left out unseen.
 fn archive(bytes: u64) -> Archive {
-    let mut file = tempfile::tempfile().unwrap();
+    let file = tempfile::tempfile().unwrap();
     file.set_len(bytes).unwrap();
     for start in (0..bytes).step_by(BLOCK) {
         let number = start.to_be_bytes();
         let fits = number.len().min(usize::try_from(bytes - start).unwrap());
         file.write_all_at(&number[..fits], start).unwrap();
     }
-    let mut hash = Sha256::new();
-    file.rewind().unwrap();
-    io::copy(&mut &file, &mut Hash(&mut hash)).unwrap();
-    Archive {
-        file,
-        bytes,
-        entries: 1,
-        sha256: hash.finalize().into(),
-        unstamped: Sha256::new(),
-    }
-}
-
-struct Hash<'a>(&'a mut Sha256);
-
-impl io::Write for Hash<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Archive::of_file(file, 1).unwrap()
 }
 
 fn is_whole(stored: &[u8]) -> bool {

@@ -7,6 +7,7 @@ use std::{
 
 use backlog_bridge::secrets::Password;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::{Usage, out};
@@ -24,7 +25,7 @@ pub(super) fn confirmed(question: &str, verb: &str) -> Result<bool, Usage> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// What somebody types and nobody sees; `None` where nobody can be asked.
+/// What somebody types and nobody sees; `None` where nobody can be asked. Inside of [`interruptible`] only.
 pub(super) async fn secret(question: Arguments<'_>) -> Result<Option<Password>, Usage> {
     if !stdin().is_terminal() {
         return Ok(None);
@@ -35,23 +36,28 @@ pub(super) async fn secret(question: Arguments<'_>) -> Result<Option<Password>, 
         let mut line = Zeroizing::new(String::new());
         stdin().lock().read_line(&mut line).map(|_| line)
     });
-    // Whoever gives up must not be left with a terminal that shows nothing.
-    let line = tokio::select! {
-        line = line => line,
-        _ = tokio::signal::ctrl_c() => {
-            drop(silence);
-            note!("");
-            return Err(Usage("stopped; nothing was changed".into()));
-        }
-    };
+    let line = line.await??;
     drop(silence);
     note!("");
-    let line = line??;
     let text = line.trim();
     if text.is_empty() {
         return Err(Usage("nothing was typed; nothing was changed".into()));
     }
     Ok(Some(text.to_owned().into()))
+}
+
+/// The result of `work`, unless somebody types Ctrl-C. Whoever does so must not be left with a terminal that shows nothing.
+pub(super) async fn interruptible<T>(
+    work: impl Future<Output = Result<T, Usage>>,
+) -> Result<T, Usage> {
+    let mut stop = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = work => result,
+        _ = stop.recv() => {
+            note!("");
+            Err(Usage("stopped; what was done stays, and the same command goes on from there".into()))
+        }
+    }
 }
 
 /// A terminal that does not show what is typed, as long as this is there.

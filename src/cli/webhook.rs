@@ -18,7 +18,7 @@ use self::{
     line::{Failed, Line},
     scope::{Place, Scope},
 };
-use super::{Common, Ended, Given, Usage, ask::confirmed};
+use super::{Common, Ended, Given, Usage, ask};
 
 const HELP: &str = "The API key has to be an administrator's own, of the project or the space: from BACKLOG_ADMIN_API_KEY, from\n\
     --api-key-from, or typed at a terminal. It is kept nowhere. Webhooks of others are never touched.\n\n\
@@ -169,6 +169,10 @@ pub(super) async fn run(
     common: &Common,
     config: &Config,
 ) -> Result<Ended, Usage> {
+    ask::interruptible(carry_out(command, common, config)).await
+}
+
+async fn carry_out(command: Command, common: &Common, config: &Config) -> Result<Ended, Usage> {
     let place = Place::find(command.place().url.as_deref(), common, config).await?;
     match command {
         Command::Test {
@@ -212,7 +216,7 @@ pub(super) async fn run(
                 bridge.hooks,
                 scope.projects.join(", ")
             );
-            if !dry_run && !yes && !confirmed(&question, "remove")? {
+            if !dry_run && !yes && !ask::confirmed(&question, "remove")? {
                 note!("nothing was removed");
                 return Ok(Ended::WithFailures);
             }

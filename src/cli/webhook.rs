@@ -20,7 +20,7 @@ use self::{
 };
 use super::{Common, Ended, Given, Usage, ask};
 
-const HELP: &str = "The API key has to be an administrator's own, of the project or the space: from BACKLOG_ADMIN_API_KEY, from\n\
+const HELP: &str = "The API key has to be an administrator's own, of the project or the space: from BACKLOG_ADMIN_API_KEY, from \
     --api-key-from, or typed at a terminal. It is kept nowhere. Webhooks of others are never touched.\n\n\
     Exit status: 0 all is well, 1 something failed, 2 wrong usage.\n\nExamples:\n";
 
@@ -72,7 +72,7 @@ pub(super) enum Command {
     },
     /// Post a test to the bridge from here, as Backlog would: with a route, a made-up push of its ref, which does no harm.
     #[command(
-        after_help = "It needs no API key. It is not Backlog that posts: where ALLOWED_IPS lets in only Backlog's addresses, the\n\
+        after_help = "It needs no API key. It is not Backlog that posts: where ALLOWED_IPS lets in only Backlog's addresses, the \
         answer from here is 404.\n\n\
         Exit status: 0 the bridge took it, 1 it did not, 2 wrong usage.\n\nExamples:\n  \
         backlog-bridge webhook test --stack backlog-bridge\n  \

@@ -7,6 +7,7 @@ use backlog_bridge::{
     config::Config,
     error::chain,
     registration::{self, Aim, Bridge, Registered},
+    route::{RouteTable, Space},
     secrets::{Token, TokenPair, Tokens},
 };
 
@@ -33,6 +34,13 @@ pub(super) async fn run(
         ));
     };
     let mut all = All::of(options, place, config, &[], dry_run).await?;
+    let others = other_spaces(&place.table, all.scope.space);
+    if leaked && !others.is_empty() {
+        return Err(Usage(format!(
+            "the routing table has other spaces ({others}), whose webhooks a second turn would cut off; turn without --leaked, then \
+             `webhook add --space NAME` for each of the others, and then all of this once more"
+        )));
+    }
     if dry_run {
         let current = bridge.tokens.map(|pair| pair.current);
         let next = TokenPair {
@@ -66,10 +74,26 @@ pub(super) async fn run(
     }
     all.bring(&bridge, Aim::Turned).await;
     all.show_set_by_hand(&bridge).await;
+    if !others.is_empty() {
+        note!(
+            "the webhooks of other spaces bring the previous token, which is valid until the next rotation; next: `webhook add \
+             --space NAME` for each of: {others}"
+        );
+    }
     if leaked {
         note!("the leaked token is refused everywhere in 5 minutes at the latest");
     }
     Ok(all.ended)
+}
+
+/// The names of the spaces that have routes, but for one.
+fn other_spaces(table: &RouteTable, this: &Space) -> String {
+    let others = table.spaces().iter().filter(|space| {
+        let mut routes = table.routes().iter();
+        *space != this && routes.any(|route| table.space_of(route) == *space)
+    });
+    let names: Vec<_> = others.filter_map(Space::name).collect();
+    names.join(", ")
 }
 
 /// Gives the secret a new token, and the functions time to see it.

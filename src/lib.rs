@@ -43,6 +43,8 @@ pub mod pack;
 
 pub mod remote;
 
+pub mod registration;
+
 pub mod stack;
 
 pub mod pipeline;

@@ -68,6 +68,26 @@ struct SaidOne {
     code: Option<i64>,
 }
 
+impl Fault {
+    /// A word for programs.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::WrongKey => "wrong_key",
+            Self::TwoFactor => "two_factor",
+            Self::Address => "address",
+            Self::Role => "role",
+            Self::NotThere => "not_there",
+            Self::Wait(_) => "wait",
+            Self::Refused => "refused",
+            Self::NoApi => "no_api",
+            Self::Server => "server",
+            Self::Unreachable => "unreachable",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
 impl ApiError {
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]

@@ -10,6 +10,7 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::cli::out::note(format_args!($($text)*)) };
 }
 
+mod ask;
 mod demo;
 mod history;
 mod invoke;
@@ -24,6 +25,7 @@ mod setup;
 mod status;
 mod sync;
 mod verify;
+mod webhook;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -49,9 +51,9 @@ const SIGXFSZ: i32 = 25;
     variable or a wrong routing table.\n\
     stdout: of sync, invoke, serve, status, history and verify, prose on a terminal and one JSON line for each result \
     elsewhere (--json and --text force one); of the others, text. stderr: progress, warnings and failures for people.\n\
-    Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve), MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, \
-    MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS (sync, invoke), BACKLOG_BRIDGE_STACK (--stack), \
-    LOG_LEVEL."
+    Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve, webhook), BACKLOG_ADMIN_API_KEY (webhook), \
+    MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS \
+    (sync, invoke), BACKLOG_BRIDGE_STACK (--stack), LOG_LEVEL."
 )]
 struct Cli {
     /// The options of a command may stand before it, too.
@@ -260,7 +262,11 @@ impl Cli {
             Command::History(options) => Some(options.form),
             Command::Verify(options) => Some(options.form),
             // They write the same everywhere.
-            Command::Demo(_) | Command::Logs(_) | Command::Redrive(_) | Command::Routes(_) => None,
+            Command::Demo(_)
+            | Command::Logs(_)
+            | Command::Redrive(_)
+            | Command::Routes(_)
+            | Command::Webhook(_) => None,
         };
         let Look {
             quiet,
@@ -291,6 +297,7 @@ impl Cli {
             Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
+            Command::Webhook(command) => (command.given(), command.uses()),
         };
         let mut names = self.before.names().chain(given.names());
         if let Some(name) = names.find(|name| !uses.contains(name)) {
@@ -363,6 +370,9 @@ enum Command {
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
+    /// Register the bridge's webhooks with the projects of Backlog, list, test and remove them, and turn their token.
+    #[command(subcommand)]
+    Webhook(webhook::Command),
 }
 
 /// Why the command line stops: wrong usage or configuration, in one or more lines.
@@ -453,5 +463,6 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
+        Command::Webhook(command) => Box::pin(webhook::run(command, common, config)).await,
     }
 }

@@ -6,7 +6,7 @@ use backlog_bridge::{
 };
 use serde::Serialize;
 
-use super::{Common, Ended, GivenStack, Usage, routes::deployed::confirmed};
+use super::{Common, Ended, GivenStack, Usage, ask::confirmed};
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -1529,6 +1529,12 @@ fn help_fits_its_terminal_and_breaks_no_word() {
         &["routes", "push"],
         &["routes", "pull"],
         &["routes", "example"],
+        &["webhook"],
+        &["webhook", "add"],
+        &["webhook", "list"],
+        &["webhook", "remove"],
+        &["webhook", "test"],
+        &["webhook", "rotate"],
     ] {
         let help = |columns: &str| {
             let arguments = [command, &["--help"]].concat();
@@ -1551,7 +1557,10 @@ fn help_fits_its_terminal_and_breaks_no_word() {
             ("--aws", &["serve", "invoke", "sync", "check", "explain"]),
             (
                 "--routes",
-                &["serve", "invoke", "sync", "check", "explain", "push"],
+                &[
+                    "serve", "invoke", "sync", "check", "explain", "push", "add", "list", "remove",
+                    "test", "rotate",
+                ],
             ),
         ] {
             let uses = command.last().is_some_and(|name| users.contains(name));

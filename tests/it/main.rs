@@ -58,3 +58,4 @@ mod times;
 mod trees;
 mod upgrade;
 mod uploads;
+mod webhook;

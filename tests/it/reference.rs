@@ -293,9 +293,9 @@ fn each_command_has_a_row() {
     };
     let mut there = Names::new();
     for command in commands(&help(&["--help"])) {
-        if command == "routes" {
-            let below = commands(&help(&["routes", "--help"]));
-            there.extend(below.iter().map(|name| format!("routes {name}")));
+        if ["routes", "webhook"].contains(&&*command) {
+            let below = commands(&help(&[&command, "--help"]));
+            there.extend(below.iter().map(|name| format!("{command} {name}")));
         } else {
             there.insert(command);
         }

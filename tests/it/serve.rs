@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) struct Serving {
     child: Child,
     /// Where webhooks are posted to, without the token.
-    hooks: String,
+    pub(crate) hooks: String,
     pub(crate) token: String,
     stdout: Receiver<String>,
     stderr: Arc<Mutex<String>>,

@@ -419,7 +419,7 @@ impl Project {
             }
             (method, ["webhooks", id]) => {
                 let mut hooks = self.hooks.iter();
-                let Some(at) = hooks.position(|hook| hook["id"].to_string() == **id) else {
+                let Some(at) = hooks.position(|hook| hook["id"].as_i64() == id.parse().ok()) else {
                     return fail(404, 6, "No webhook.");
                 };
                 match method {

@@ -1,4 +1,4 @@
-//! Secrets Manager, as far as one reads from it: values by name and stage, and a rotation.
+//! Secrets Manager, as far as one uses it: values by name and stage, and new values.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,7 @@ const DIALECT: Dialect = Dialect {
     content_type: "application/x-amz-json-1.1",
 };
 const OPERATION: &str = "GetSecretValue";
+const PUT: &str = "PutSecretValue";
 const ARN: &str = "arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:";
 /// What Secrets Manager adds to the name at random.
 const SUFFIX: &str = "-a1B2c3";
@@ -48,11 +49,15 @@ impl TestSecrets {
         let api = JsonApi::start(DIALECT, move |operation, input| {
             let secrets = Arc::clone(&shared);
             async move {
-                if operation != OPERATION {
-                    let message = format!("the test has no {operation}");
-                    return Err(Refusal::new("UnknownOperationException", message));
+                let mut secrets = secrets.lock().unwrap();
+                match operation.as_str() {
+                    OPERATION => get(&secrets, &input),
+                    PUT => change(&mut secrets, &input),
+                    _ => {
+                        let message = format!("the test has no {operation}");
+                        Err(Refusal::new("UnknownOperationException", message))
+                    }
                 }
-                get(&secrets.lock().unwrap(), &input)
             }
         });
         Self { api, secrets }
@@ -76,6 +81,15 @@ impl TestSecrets {
             });
         }
         self
+    }
+
+    /// The values of a secret, the newest last.
+    pub fn values(&self, name_or_arn: &str) -> Vec<String> {
+        let secrets = self.secrets.lock().unwrap();
+        let secret = secrets.iter().find(|secret| secret.is(name_or_arn));
+        let versions = secret.map(|secret| secret.versions.iter());
+        let texts = versions.into_iter().flatten().map(|(_, text)| text.clone());
+        texts.collect()
     }
 
     /// How often a secret was asked for, by name or ARN, in any stage; the failed requests too.
@@ -113,6 +127,24 @@ impl TestSecrets {
 fn name(id: &str) -> &str {
     let name = id.strip_prefix(ARN);
     name.map_or(id, |name| name.strip_suffix(SUFFIX).unwrap_or(name))
+}
+
+fn change(secrets: &mut [Secret], input: &Value) -> Result<Value, Refusal> {
+    let id = input["SecretId"].as_str().unwrap_or_default();
+    let secret = secrets.iter_mut().find(|secret| secret.is(id));
+    let secret = secret.ok_or_else(|| {
+        let message = "Secrets Manager can't find the specified secret.";
+        Refusal::new("ResourceNotFoundException", message)
+    })?;
+    let text = input["SecretString"].as_str().unwrap_or_default();
+    let version = Uuid::new_v4().to_string();
+    secret.versions.push((version.clone(), text.to_owned()));
+    Ok(json!({
+        "ARN": secret.arn(),
+        "Name": secret.name,
+        "VersionId": version,
+        "VersionStages": ["AWSCURRENT"],
+    }))
 }
 
 fn get(secrets: &[Secret], input: &Value) -> Result<Value, Refusal> {

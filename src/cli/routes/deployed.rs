@@ -1,10 +1,6 @@
 //! The routing table of a deployed bridge.
 
-use std::{
-    io::{BufRead, IsTerminal},
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use backlog_bridge::{
     bucket::{Address, Condition, Found, S3},
@@ -15,7 +11,7 @@ use backlog_bridge::{
 use similar::TextDiff;
 
 use super::{describe, look_over};
-use crate::cli::{Common, Ended, Usage, out, setup::read};
+use crate::cli::{Common, Ended, Usage, ask::confirmed, out, setup::read};
 
 /// How long the shortest difference between two tables is looked for. After that a longer one is shown.
 const DIFF_WITHIN: Duration = Duration::from_secs(2);
@@ -223,18 +219,4 @@ fn changes(old: Option<&RouteTable>, new: &RouteTable) -> Vec<String> {
     } else {
         changes
     }
-}
-
-/// Whether somebody at the terminal says yes.
-pub(in crate::cli) fn confirmed(question: &str, verb: &str) -> Result<bool, Usage> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Usage(format!(
-            "not a terminal; pass --yes to {verb} without asking"
-        )));
-    }
-    out::ask(format_args!("{question} [y/N]"));
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -26,6 +26,8 @@ class CodeBuild:
 
         self.project, self.limit, self.clock, self.refuses = project, limit, clock, refuses
         self.builds, self.tokens, self.calls = [], {}, []
+        # For how many seconds a new build is in no list.
+        self.lag = 0
         # Called after each start and each end, with the build.
         self.started, self.ended = lambda build: None, lambda build: None
         self.model, self.validator = Session().get_service_model("codebuild"), ParamValidator()
@@ -98,7 +100,7 @@ class CodeBuild:
         if "sortOrder" in given and len(self.builds) > 100:
             raise Refused("InvalidInputException", "no order beyond 100 builds")
         first = int(given.get("nextToken", 0))
-        ids = [build["id"] for build in reversed(self.builds)][first : first + 100]
+        ids = [build["id"] for build in reversed(self.builds) if build["startTime"] <= self.clock() - self.lag][first : first + 100]
         more = {"nextToken": str(first + 100)} if first + 100 < len(self.builds) else {}
         return {"ids": ids} | more
 

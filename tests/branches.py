@@ -47,6 +47,8 @@ SWEEP = 15 * 60
 LOOK_BACK = 3 * DAY
 # All that Git and S3 take in a name and that means something to a shell, to JSON, to XML, to a URL or to IAM.
 ODD = ["a\"b", "a'b", "a$(id)b", "a`id`b", "a;b", "a&b", "a|b", "a<b>c", "a(b)", "a{b}", "a#b", "a%20b", "a!b", "a+b", "a=b", "a,b", "機能/ログイン", "é"]
+# All of them in one, with commands that a shell must not run.
+ODDEST = "feature/a\"b'c$(touch${IFS}harm)`touch${IFS}harm`;d&e|f<g>h(i){j}#k%20l!m+n=o,p-機能"
 
 
 # -- What stands in for AWS, in virtual time ------------------------------------------------------------------------------
@@ -706,8 +708,6 @@ def try_as_build(client, endpoint, keys, told, artifacts, role):
 
 
 def follow(client, program, folder, endpoint):
-    import yaml
-
     s3 = client("s3")
     s3.create_bucket(Bucket=BUCKET)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
@@ -739,36 +739,47 @@ def follow(client, program, folder, endpoint):
             check(newest["Metadata"]["git-commit"] == commit, f"it holds {commit}")
 
             print("the build")
-            try_build(client, folder, endpoint, resources, outputs, told, commit, yaml)
+            keys = as_build(client, resources["BuildRole"])
+            try_example(client, folder / "x", endpoint, keys, told, "feature/x", commit)
+            try_as_build(client, endpoint, keys, told, outputs["ArtifactBucket"], resources["BuildRole"])
+
+            print("a push to the oddest name")
+            commit = push(repository, ODDEST, url)
+            wait("a build began", 90, lambda: len(codebuild.builds) == 2)
+            told = {each["name"]: each["value"] for each in codebuild.builds[1]["environment"]["environmentVariables"]}
+            check(told["SOURCE_KEY"] == f"web/{ODDEST}.zip", told["SOURCE_KEY"])
+            try_example(client, folder / "odd", endpoint, keys, told, ODDEST, commit)
 
             print("a second push")
             push(repository, "feature/x", url)
-            wait("the first build was stopped, and another began", 90, lambda: [each["buildStatus"] for each in codebuild.builds] == ["STOPPED", "IN_PROGRESS"])
+            wait("the first build was stopped, and another began", 90, lambda: [each["buildStatus"] for each in codebuild.builds] == ["STOPPED", "IN_PROGRESS", "IN_PROGRESS"])
     finally:
         end()
 
 
-def try_build(client, folder, endpoint, resources, outputs, told, commit, yaml):
-    keys = as_build(client, resources["BuildRole"])
+def try_example(client, folder, endpoint, keys, told, branch, commit):
+    """Runs the example for Node on what the build is told, with the rights of the build."""
+    import yaml
+
     missing = [need for need in buildspecs.EXAMPLES["node"] if not shutil.which(need)]
     if missing:
         print(f"skipped: there is no {missing[0]}")
-    else:
-        tools, source = folder / "tools", folder / "source"
-        tools.mkdir()
-        (tools / "aws").write_text(AWS.format(python=sys.executable))
-        (tools / "aws").chmod(0o755)
-        archive = client("s3").get_object(Bucket=BUCKET, Key=told["SOURCE_KEY"], VersionId=told["SOURCE_VERSION"])["Body"].read()
-        with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            file.extractall(source)
-        spec = yaml.safe_load((source / "buildspec.yml").read_text())
-        done = buildspecs.run(spec, folder, source, told | keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": REGION}, tools)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        found = buildspecs.exported(spec, folder)
-        expected = {"COMMIT_ID": commit, "GIT_REF": "refs/heads/feature/x", "GIT_AUTHOR": "Robot", "COMMIT_MESSAGE": 'Say "hello" & more'}
-        check(found == expected, f"the example builds, with the role of the build, and exports {found}")
-        check((source / "dist" / "version.json").exists(), "its artifact is there")
-    try_as_build(client, endpoint, keys, told, outputs["ArtifactBucket"], resources["BuildRole"])
+        return
+    tools, source = folder / "tools", folder / "source"
+    tools.mkdir(parents=True)
+    (tools / "aws").write_text(AWS.format(python=sys.executable))
+    (tools / "aws").chmod(0o755)
+    archive = client("s3").get_object(Bucket=BUCKET, Key=told["SOURCE_KEY"], VersionId=told["SOURCE_VERSION"])["Body"].read()
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        file.extractall(source)
+    spec = yaml.safe_load((source / "buildspec.yml").read_text())
+    done = buildspecs.run(spec, folder, source, told | keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": REGION}, tools)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    found = buildspecs.exported(spec, folder)
+    expected = {"COMMIT_ID": commit, "GIT_REF": f"refs/heads/{branch}", "GIT_AUTHOR": "Robot", "COMMIT_MESSAGE": 'Say "hello" & more'}
+    check(found == expected, f"the example builds, with the role of the build, and exports {found}")
+    ref = json.loads((source / "dist" / "version.json").read_text())["ref"]
+    check(ref == f"refs/heads/{branch}" and not list(folder.rglob("harm")), f"its artifact knows {ref}")
 
 
 def main():

@@ -101,29 +101,30 @@ class Delivered:
         return source
 
 
-def run(spec, delivered, source, version, tools):
-    """The phases, one after the other in one shell. The exit status, and the phase that failed."""
+def run(spec, folder, source, variables, tools):
+    """The phases, one after the other in one shell. The exit status, and the phase that failed. What is exported lies beside it."""
     script = ["fail() { echo \"phase $1 failed: $2\" >&2; exit 1; }"]
     for phase in PHASES:
         for number, command in enumerate(spec["phases"].get(phase, {}).get("commands", []), 1):
             script += [command, f"[ $? -eq 0 ] || fail {phase} 'command {number}'"]
-    env = {
-        "PATH": f"{tools}:{VENV / 'bin'}:{os.environ['PATH']}",
-        "HOME": str(delivered.folder),
-        "CODEBUILD_RESOLVED_SOURCE_VERSION": version,
-        "SOURCE_BUCKET": delivered.bucket,
-        "SOURCE_KEY": delivered.key,
-        "IMAGE_REPOSITORY": f"{REGISTRY}/web",
-        "CONTAINER_NAME": "web",
-        "STORE": str(delivered.store),
-        "DOCKER_LOG": str(delivered.folder / "docker.json"),
-    }
+    script.append('env -0 >"$HOME/exported"')
+    env = variables | {"PATH": f"{tools}:{VENV / 'bin'}:{os.environ['PATH']}", "HOME": str(folder)}
     # What CodeBuild uses unless the buildspec says otherwise.
     return subprocess.run(["sh", "-c", "\n".join(script)], cwd=source, env=env, capture_output=True, text=True, timeout=300)
 
 
+def exported(spec, folder):
+    """What a pipeline, or who looks at the build, can read of it."""
+    variables = dict(each.split("=", 1) for each in (folder / "exported").read_text().split("\0") if each)
+    return {name: variables[name] for name in spec["env"]["exported-variables"]}
+
+
 def check(example, delivered, source, spec):
     """What a build leaves behind is what the buildspec promised, and knows its commit."""
+    found = exported(spec, delivered.folder)
+    expected = {"COMMIT_ID": delivered.commit, "GIT_REF": "refs/heads/main", "GIT_AUTHOR": "Robot", "COMMIT_MESSAGE": 'Say "hello" & more'}
+    assert found == expected, found
+    print(f"  exported: {found}")
     promised = [(spec["artifacts"].get("base-directory", "."), pattern) for pattern in spec["artifacts"]["files"]]
     for group in spec.get("reports", {}).values():
         promised += [(group["base-directory"], pattern) for pattern in group["files"]]
@@ -174,13 +175,23 @@ def main():
             print(f"{example}: version {delivered.version} holds {delivered.commit}")
             source = delivered.unpacked("source")
             spec = yaml.safe_load((source / "buildspec.yml").read_text())
-            done = run(spec, delivered, source, delivered.version, tools)
+            variables = {
+                "CODEBUILD_RESOLVED_SOURCE_VERSION": delivered.version,
+                "SOURCE_BUCKET": delivered.bucket,
+                "SOURCE_KEY": delivered.key,
+                "IMAGE_REPOSITORY": f"{REGISTRY}/web",
+                "CONTAINER_NAME": "web",
+                "STORE": str(delivered.store),
+                "DOCKER_LOG": str(folder / "docker.json"),
+            }
+            done = run(spec, folder, source, variables, tools)
             if done.returncode:
                 sys.exit(f"{done.stdout}{done.stderr}{example}: the build failed")
             check(example, delivered, source, spec)
             # Without the commit, nothing may be built.
             other = delivered.unpacked("other")
-            refused = run(spec, delivered, other, "no-such-version", tools)
+            variables["CODEBUILD_RESOLVED_SOURCE_VERSION"] = "no-such-version"
+            refused = run(spec, folder, other, variables, tools)
             assert refused.returncode == 1 and "phase pre_build failed" in refused.stderr, refused
             print("  of a version that is not there: phase pre_build fails")
     print("every example builds")

@@ -23,7 +23,7 @@ import termios
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "README.ja.md", *(f"docs/{name}.md" for name in ("deploy", "deploy.ja", "operate", "migrate", "reference", "reference.ja", "unverified"))]
+DOCUMENTS = ["README.md", "README.ja.md", *(f"docs/{name}.md" for name in ("deploy", "deploy.ja", "branches", "branches.ja", "operate", "migrate", "reference", "reference.ja", "unverified"))]
 # How each shell is started without anybody's settings, and told not to bracket what is pasted.
 SHELLS = {
     "bash": (["--noprofile", "--norc", "-i"], "bind 'set enable-bracketed-paste off' 2>/dev/null\n"),

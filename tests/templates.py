@@ -23,7 +23,7 @@ import packages
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / "target" / "templates"
 NEEDS = ["cfn-lint", "aws-sam-cli"]
-TEMPLATES = ["template.yaml", "pipeline.yaml", "build.yaml"]
+TEMPLATES = ["template.yaml", "pipeline.yaml", "branches.yaml", "build.yaml"]
 # The region and the partition with the longest names.
 PSEUDO = {
     "AWS::Partition": "aws-us-gov",
@@ -184,10 +184,11 @@ def roles_fit(case, template):
 
 
 def limits_that_are_told():
-    """The table in docs/deploy.md: of each first column the first number in the second."""
-    text = (ROOT / "docs" / "deploy.md").read_text()
-    table = text.split("## Limits of the stack", 1)[1].split("\n## ", 1)[0]
-    rows = re.findall(r"^\| `?([^|`]+)`? \| ([0-9,]+)", table, re.MULTILINE)
+    """The tables in docs/deploy.md and docs/branches.md: of each first column the first number in the second."""
+    rows = []
+    for document, title in (("deploy.md", "## Limits of the stack\n"), ("branches.md", "## Limits\n")):
+        table = (ROOT / "docs" / document).read_text().split(title, 1)[1].split("\n## ", 1)[0]
+        rows += re.findall(r"^\| `?([^|`]+)`? \| ([0-9,]+)", table, re.MULTILINE)
     return {name.strip(): int(number.replace(",", "")) for name, number in rows}
 
 
@@ -231,6 +232,19 @@ def longest_pipeline(stack, deploy, **values):
     return Template("pipeline.yaml", name(stack), **longest | values)
 
 
+def longest_branches(stack):
+    return Template(
+        "branches.yaml",
+        name(stack),
+        SourceBucket=name(63),
+        KeyPrefix=f"{name(255)}/",
+        ExceptKeys=name(1024),
+        SourceKmsKeyArn=f"arn:aws-us-gov:kms:ap-northeast-1:123456789012:key/{name(64)}",
+        AlarmTopicArn=f"arn:aws-us-gov:sns:ap-northeast-1:123456789012:{name(256)}",
+        PermissionsBoundaryArn=f"arn:aws-us-gov:iam::123456789012:policy/{name(600)}",
+    )
+
+
 def try_roles():
     for each in TEMPLATES:
         # `aws cloudformation` reads a template in the encoding of the terminal, and takes so much without a bucket.
@@ -254,6 +268,8 @@ def try_roles():
     roles_fit("build.yaml", Template("build.yaml", name(128)))
     for deploy in ("none", "S3", "ECS"):
         roles_fit(f"pipeline.yaml with the longest names, Deploy={deploy}", longest_pipeline(pipeline, deploy))
+
+    roles_fit("branches.yaml with the longest names", longest_branches(told["Name of a branches' stack"]))
 
     japanese = of_pipeline | {"ObjectKey": "web/機能/ログイン.zip"}
     roles_fit("pipeline.yaml with a Japanese key", Template("pipeline.yaml", "s", **japanese, ObjectArnPattern="web/*/*.zip"))
@@ -301,16 +317,21 @@ def try_rules():
 
 
 def try_names():
-    """One character more than docs/deploy.md says, and a name is too long."""
+    """One character more than the documents say, and a name is too long."""
     told = limits_that_are_told()
     most = {
         "AWS::Serverless::Function": ("FunctionName", 64),
+        "AWS::Lambda::Function": ("FunctionName", 64),
         "AWS::SQS::Queue": ("QueueName", 80),
         "AWS::CodePipeline::Pipeline": ("Name", 100),
         "AWS::CodeBuild::Project": ("Name", 150),
         "AWS::CloudWatch::Alarm": ("AlarmName", 255),
     }
-    for file, row in (("template.yaml", "Name of the bridge's stack"), ("pipeline.yaml", "Name of a pipeline's stack")):
+    for file, row in (
+        ("template.yaml", "Name of the bridge's stack"),
+        ("pipeline.yaml", "Name of a pipeline's stack"),
+        ("branches.yaml", "Name of a branches' stack"),
+    ):
 
         def too_long(length):
             template = Template(file, name(length))

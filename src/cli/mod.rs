@@ -10,8 +10,10 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::cli::out::note(format_args!($($text)*)) };
 }
 
+mod completions;
 mod demo;
 mod invoke;
+mod manual;
 mod out;
 mod report;
 mod routes;
@@ -130,6 +132,7 @@ impl Cli {
             Command::Invoke(options) => (options.given.clone(), ALL),
             Command::Sync(options) => (options.given.clone(), ALL),
             Command::Routes(command) => (command.given().into(), command.uses()),
+            Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
         };
         if let Some(name) = self.before.names().find(|name| !uses.contains(name)) {
             return Err(Usage(format!("this command does not use {name}; drop it")));
@@ -172,6 +175,11 @@ enum Command {
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
+    /// Print what makes a shell complete commands and options.
+    Completions(completions::Options),
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man(manual::Options),
 }
 
 /// Why the command line stops: wrong usage or configuration, in one or more lines.
@@ -231,14 +239,18 @@ pub(crate) fn run() -> ExitCode {
     code
 }
 
-/// Reads the arguments.
-fn parse() -> Cli {
+/// What can be said, as help, shells and the manual show it.
+fn command() -> clap::Command {
     // They are shown where they are used.
     let hidden = ["routes", "store", "aws", "replace"].into_iter();
-    let command = hidden.fold(Cli::command(), |command, name| {
+    hidden.fold(Cli::command(), |command, name| {
         command.mut_arg(name, |argument| argument.hide(true))
-    });
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|err| err.exit())
+    })
+}
+
+/// Reads the arguments.
+fn parse() -> Cli {
+    Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|err| err.exit())
 }
 
 async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<Ended, Usage> {
@@ -248,5 +260,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Invoke(options) => Box::pin(invoke::run(options, common, config)).await,
         Command::Sync(options) => sync::run(options, common, config).await,
         Command::Routes(command) => routes::run(command, common, config).await,
+        Command::Completions(options) => Ok(completions::run(&options)),
+        Command::Man(options) => manual::run(&options),
     }
 }

@@ -19,3 +19,7 @@ bench *arguments:
 # So many seconds for each fuzz target.
 fuzz seconds="30":
     bash fuzz/run.sh {{seconds}}
+
+# What a release holds, into target/release-files: release/README.md.
+release *systems:
+    bash release/make.sh {{systems}}

@@ -13,8 +13,11 @@ use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::Level;
 use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
     registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 use crate::{
@@ -85,7 +88,9 @@ pub fn start_in_lambda(level: Level) {
         .json()
         .flatten_event(true)
         .with_current_span(false)
-        .with_env_filter(filter(level))
+        .with_max_level(level)
+        .finish()
+        .with(filter(level))
         .init();
 }
 
@@ -119,12 +124,14 @@ pub fn ended(result: Result<(), Box<dyn std::error::Error + Send + Sync>>) -> Ex
 )]
 pub fn start_at_terminal<W: Write>(level: Level, to: impl Fn() -> W + Send + Sync + 'static) {
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
+        .with_max_level(level)
         .with_writer(to);
     if level == Level::DEBUG {
-        log.with_ansi(std::io::stderr().is_terminal()).init();
+        let log = log.with_ansi(std::io::stderr().is_terminal()).finish();
+        log.with(filter(level)).init();
     } else {
-        log.with_ansi(false).event_format(Prose).init();
+        let log = log.with_ansi(false).event_format(Prose).finish();
+        log.with(filter(level)).init();
     }
 }
 
@@ -152,15 +159,17 @@ where
     }
 }
 
-fn filter(level: Level) -> tracing_subscriber::EnvFilter {
+fn filter(level: Level) -> Targets {
     // What goes wrong inside other crates comes back as an error, with a sentence of ours; their own words are for those
     // who look for a fault.
     let others = if level == Level::DEBUG {
-        "debug"
+        LevelFilter::DEBUG
     } else {
-        "off"
+        LevelFilter::OFF
     };
-    tracing_subscriber::EnvFilter::new(format!("{others},backlog_bridge={level}"))
+    Targets::new()
+        .with_default(others)
+        .with_target("backlog_bridge", level)
 }
 
 /// Writes one outcome: a line of JSON that holds `fields` and counts `metrics`. It is written at any level, or the

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Deploys template.yaml onto ministack, another implementation of AWS, and follows a push through it.
+"""Deploys what a release packs onto ministack, another implementation of AWS, and follows a push through it.
 
     python3 tests/stack.py [FOLDER]
 
-FOLDER holds the programs `receive` and `deliver`; default: target/release. ministack runs them as Lambda functions, under
-the template's own roles: what a role does not allow is refused. Everything listens on loopback, and ends with this script.
-What it needs is installed into target/stack; where that cannot be done it prints why, and succeeds.
+FOLDER holds the programs `receive` and `deliver`; default: target/release. They are packed as for a release, and deployed in both
+ways that docs/deploy.md has for it: `sam deploy`, and `aws cloudformation package` with `deploy`. ministack runs them as Lambda
+functions, under the template's own roles: what a role does not allow is refused. Everything listens on loopback, and ends with
+this script. What it needs is installed into target/stack; where that cannot be done it prints why, and succeeds.
 """
 
 import base64
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import pathlib
+import platform
 import shutil
 import socket
 import ssl
@@ -29,10 +31,15 @@ import urllib.request
 import zipfile
 
 import packages
+from templates import documented
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "release"))
+
+import pack
+
 VENV = ROOT / "target" / "stack"
-NEEDS = ["ministack", "boto3", "aws-sam-translator", "trustme"]
+NEEDS = ["ministack", "boto3", "aws-sam-translator", "trustme", "aws-sam-cli", "awscli"]
 STACK, REGION, ACCOUNT = "backlog-bridge", "us-east-1", "000000000000"
 USER, PASSWORD = "robot@example.com", "p:a@s/s"
 ROUTES = """\
@@ -238,83 +245,81 @@ def check(is_so, text):
 # ── The template ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def translated(folder, code):
-    """template.yaml as CloudFormation gets it, with the functions' code in S3."""
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
+def unpacked(folder, programs):
+    """What somebody has who unpacked the functions of a release."""
+    shared = folder / "shared"
+    shared.mkdir()
+    (shared / "THIRD-PARTY.txt").write_text("the licences\n")
+    architecture = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    content = pack.zipped(pack.functions(programs, shared, architecture))
+    say(f"the functions of a release, for {architecture}: {len(content) / 1e6:.1f} MB")
+    release = folder / "release"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(release)
+    take_out(release / "template.yaml")
+    return release
+
+
+def take_out(file):
+    """What cannot be true here."""
     from samtranslator.yaml_helper import yaml_parse
 
-    template = yaml_parse((ROOT / "template.yaml").read_text())
-    for name, uri in code.items():
-        template["Resources"][name]["Properties"]["CodeUri"] = uri
-    os.environ["AWS_DEFAULT_REGION"] = REGION
-    template = Translator({}, Parser()).translate(template, parameter_values={})
-    take_out(template)
-    (folder / "translated.json").write_text(json.dumps(template, indent=1))
-    return template
-
-
-def take_out(template):
-    """What cannot be true here."""
+    template = yaml_parse(file.read_text())
     resources = template["Resources"]
     statements = resources["SourceBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    say("taken out: OnlyOverTls of the bucket and of the queues, because ministack is spoken to without TLS")
+    say("taken out: OnlyOverTls of the bucket, and QueuePolicy, which is the same, because ministack is spoken to without TLS")
     statements[:] = [statement for statement in statements if statement["Sid"] != "OnlyOverTls"]
     del resources["QueuePolicy"]
     say("left in, but without effect: OnlyConditionalWrites, because ministack knows none of its condition keys")
+    # JSON is YAML, too.
+    file.write_text(json.dumps(template, indent=1))
 
 
-def bootstrap(program):
-    """The zip that Lambda gets: one executable file."""
-    info = zipfile.ZipInfo("bootstrap")
-    info.external_attr = 0o755 << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr(info, program.read_bytes())
-    return archive.getvalue()
+class Shell:
+    """Runs commands of docs/deploy.md."""
+
+    def __init__(self, folder, endpoint):
+        self.folder = folder
+        self.env = {
+            "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_PAGER": "",
+        }
+
+    def run(self, command):
+        started = time.monotonic()
+        done = subprocess.run(["sh", "-c", command], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        say(f"{command} ({time.monotonic() - started:.1f} s)")
 
 
-def deploy(client, folder, programs):
-    s3, cloudformation = client("s3"), client("cloudformation")
-    s3.create_bucket(Bucket="code")
-    code = {}
-    for name in ("Receive", "Deliver"):
-        archive = bootstrap(programs / name.lower())
-        s3.put_object(Bucket="code", Key=f"{name}.zip", Body=archive)
-        say(f"{name.lower()}: {len(archive) / 1e6:.1f} MB as a zip")
-        code[name] = f"s3://code/{name}.zip"
-    template = translated(folder, code)
-    outputs, resources = create(cloudformation, STACK, template, AlarmEmail="team@example.com")
-    return template, outputs, resources
-
-
-def parameters(**values):
-    return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+def stack(cloudformation, name):
+    """The outputs of a stack that is there, and what is called what."""
+    (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+    check(found["StackStatus"] == "CREATE_COMPLETE", f"{found['StackStatus']}: {len(resources)} resources")
+    kinds = sorted({each["ResourceType"].removeprefix("AWS::") for each in resources})
+    say(f"their types: {', '.join(kinds)}")
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    return outputs, {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 
 
 def create(cloudformation, name, template, **values):
-    """Creates a stack. Its outputs, and what is called what."""
+    """Creates a stack of a template that is small enough to be handed over."""
     cloudformation.create_stack(
         StackName=name,
         TemplateBody=json.dumps(template),
         Capabilities=["CAPABILITY_IAM"],
-        Parameters=parameters(**values),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
     )
-
-    def status():
-        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        return None if stack["StackStatus"].endswith("IN_PROGRESS") else stack
-
-    stack = wait(f"the stack {name} is there, or not", 120, status)
-    if stack["StackStatus"] != "CREATE_COMPLETE":
-        for event in cloudformation.describe_stack_events(StackName=name)["StackEvents"]:
-            print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason", ""))
-        raise AssertionError(stack["StackStatus"])
-    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    say(f"{stack['StackStatus']}: {len(resources)} resources")
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    return outputs, {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    return stack(cloudformation, name)
 
 
 # ── What must be true ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,7 +369,10 @@ def git_webhook(before, after, url):
 def follow(client, endpoint, folder, url):
     programs = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "target" / "release"
     print("deploy")
-    template, outputs, resources = deploy(client, folder, programs)
+    release = unpacked(folder, programs)
+    shell = Shell(release, endpoint)
+    shell.run(f"{documented('docs/deploy.md', 'sam deploy --parameter-overrides')} --no-confirm-changeset")
+    outputs, resources = stack(client("cloudformation"), STACK)
     bridge = Bridge(client, endpoint, outputs, resources)
 
     print("configure")
@@ -443,7 +451,7 @@ def follow(client, endpoint, folder, url):
     show_log(client)
 
     print("the other parameters")
-    try_other_parameters(client, template)
+    try_other_parameters(client, shell)
 
 
 def count(sqs, queue):
@@ -468,24 +476,27 @@ def deploy_pipeline(client, bucket, key, topic):
     return queue
 
 
-def try_other_parameters(client, template):
+def try_other_parameters(client, shell):
     """A second bridge beside the first, with all that is left empty there."""
     extra = [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}" for name in ("partner-a1b2c3", "other-d4e5f6")]
     key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd"
-    _, resources = create(
-        client("cloudformation"),
-        "second",
-        template,
-        GitSecretName="second/git",
-        ExtraGitSecrets=",".join(extra),
-        AllowedIps="192.0.2.0/24,198.51.100.7/32",
-        ExistingBucket="code",
-        BucketKmsKeyArn=key,
-        ExtraBuckets="releases,partner-sources",
-        ObjectKeys="bridge/*.zip",
-        DeliverTimeout="900",
-        SweepMinutes="60",
-    )
+    client("s3").create_bucket(Bucket="code")
+    shell.run(documented("docs/deploy.md", "aws cloudformation package").replace("YOUR_BUCKET", "code"))
+    values = {
+        "GitSecretName": "second/git",
+        "ExtraGitSecrets": ",".join(extra),
+        "AllowedIps": "192.0.2.0/24,198.51.100.7/32",
+        "ExistingBucket": "code",
+        "BucketKmsKeyArn": key,
+        "ExtraBuckets": "releases,partner-sources",
+        "ObjectKeys": "'bridge/*.zip'",
+        "DeliverTimeout": "900",
+        "SweepMinutes": "60",
+    }
+    deploy = documented("docs/deploy.md", "aws cloudformation deploy --stack-name backlog-bridge --template-file packaged.yaml")
+    deploy = deploy.replace("--stack-name backlog-bridge", "--stack-name second")
+    shell.run(f"{deploy} {' '.join(f'{name}={value}' for name, value in values.items())}")
+    _, resources = stack(client("cloudformation"), "second")
     check("SourceBucket" not in resources, "an existing bucket: none is created, and no policy is written")
     functions, iam, sqs = client("lambda"), client("iam"), client("sqs")
     variables = functions.get_function_configuration(FunctionName="second-receive")["Environment"]["Variables"]

@@ -11,10 +11,12 @@ macro_rules! note {
 }
 
 mod ask;
+mod completions;
 mod demo;
 mod history;
 mod invoke;
 mod logs;
+mod manual;
 mod out;
 mod prose;
 mod redrive;
@@ -266,7 +268,9 @@ impl Cli {
             | Command::Logs(_)
             | Command::Redrive(_)
             | Command::Routes(_)
-            | Command::Webhook(_) => None,
+            | Command::Webhook(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         };
         let Look {
             quiet,
@@ -298,6 +302,7 @@ impl Cli {
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
             Command::Webhook(command) => (command.given(), command.uses()),
+            Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
         };
         let mut names = self.before.names().chain(given.names());
         if let Some(name) = names.find(|name| !uses.contains(name)) {
@@ -373,6 +378,11 @@ enum Command {
     /// Register the bridge's webhooks with the projects of Backlog, list, test and remove them, and turn their token.
     #[command(subcommand)]
     Webhook(webhook::Command),
+    /// Print what makes a shell complete commands and options.
+    Completions(completions::Options),
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man(manual::Options),
 }
 
 /// Why the command line stops: wrong usage or configuration, in one or more lines.
@@ -433,22 +443,26 @@ pub(crate) fn run() -> ExitCode {
     code
 }
 
-/// Reads the arguments.
-fn parse() -> Cli {
+/// What can be said, as help, shells and the manual show it.
+fn command() -> clap::Command {
     // They are shown where they are used.
     let hidden = ["routes", "store", "aws", "replace", "stack"].into_iter();
     let command = hidden.fold(Cli::command(), |command, name| {
         command.mut_arg(name, |argument| argument.hide(true))
     });
     // They deliver here.
-    let command = ["serve", "invoke"]
+    ["serve", "invoke"]
         .into_iter()
         .fold(command, |command, name| {
             command.mut_subcommand(name, |command| {
                 command.mut_arg("stack", |argument| argument.hide(true))
             })
-        });
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|err| err.exit())
+        })
+}
+
+/// Reads the arguments.
+fn parse() -> Cli {
+    Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|err| err.exit())
 }
 
 async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<Ended, Usage> {
@@ -464,5 +478,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Redrive(options) => redrive::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
         Command::Webhook(command) => Box::pin(webhook::run(command, common, config)).await,
+        Command::Completions(options) => Ok(completions::run(&options)),
+        Command::Man(options) => manual::run(&options),
     }
 }

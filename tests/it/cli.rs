@@ -1501,6 +1501,79 @@ fn an_event_may_come_from_stdin() {
     assert_eq!(ran.only_line()["outcome"], "published", "{ran:?}");
 }
 
+/// A Japanese Windows shows what WSL prints in cp932. A character that is not in it breaks the line, or a script that reads it.
+#[test]
+fn what_is_said_can_be_shown_in_cp932() {
+    let place = Place::new();
+    let main = "refs/heads/機能/ログイン";
+    let commit = place
+        .repository
+        .commit_on(main, &[("表示.txt", "a".into())]);
+    let push = crate::support::service::project_push("update", main, &[&commit]);
+    fs::write(place.path("event"), push).unwrap();
+    place.route("APP/web", main, "web/機能.zip");
+    let said = |arguments: &[&str]| {
+        let ran = place.run(arguments, &[]);
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        let (_, _, is_lossy) = encoding_rs::SHIFT_JIS.encode(&text);
+        assert!(!is_lossy, "{arguments:?}: {text}");
+        text
+    };
+    let table = said(&["routes", "check"]);
+    assert!(table.contains("web/機能.zip"), "{table}");
+    for arguments in [
+        &["routes", "example"][..],
+        &["routes", "explain", "APP/web", main],
+        &["routes", "explain", "APP/web", "refs/heads/mian"],
+        &["invoke", "event"],
+        &["invoke", &event("project-test-delivery-push.json")],
+        &["invoke", &event("project-push-japanese.json")],
+        &["demo"],
+        &["--help"],
+    ] {
+        said(arguments);
+    }
+    place.route("APP/web", "main", "web/");
+    said(&["routes", "check"]);
+    fs::remove_file(place.path("routes.toml")).unwrap();
+    said(&["invoke", "event"]);
+}
+
+#[test]
+fn a_shell_completes_and_every_command_has_a_page_of_the_manual() {
+    let place = Place::new();
+    let help = place.run(&["--help"], &[]).stdout;
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    let names = commands
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let names: Vec<_> = names
+        .filter(|name| *name != "help" && help.contains(&format!("\n  {name} ")))
+        .collect();
+    assert!(names.contains(&"completions"), "{help}");
+    fs::create_dir(place.path("man")).unwrap();
+    let ran = place.run(&["man", "man"], &[]);
+    assert_eq!((ran.code, ran.stderr), (Some(0), String::new()));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = place.run(&["completions", shell], &[]);
+        assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
+        for name in &names {
+            assert!(ran.stdout.contains(name), "{shell}: {name}");
+        }
+    }
+    for name in names {
+        let page = place.path("man").join(format!("backlog-bridge-{name}.1"));
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains("SYNOPSIS"), "{text}");
+    }
+    // It is for those who pack a release.
+    assert!(!help.contains("man "), "{help}");
+    let ran = place.run(&["man", "nowhere"], &[]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("cannot write into nowhere"), "{ran:?}");
+}
+
 #[test]
 fn a_branch_that_never_was_is_not_said_to_be_gone() {
     let place = Place::new();
@@ -1535,6 +1608,7 @@ fn help_fits_its_terminal_and_breaks_no_word() {
         &["webhook", "remove"],
         &["webhook", "test"],
         &["webhook", "rotate"],
+        &["completions"],
     ] {
         let help = |columns: &str| {
             let arguments = [command, &["--help"]].concat();

@@ -227,6 +227,17 @@ pub fn list(file: File, most: usize) -> Result<Vec<(String, u64)>, ArchiveError>
     (0..most).map(entry).collect()
 }
 
+/// Whether the zip in `file` has an entry of this path. Only the end of the file is read, where all entries are listed.
+///
+/// # Errors
+///
+/// [`ArchiveError::Reread`] if it is no zip, or the list begins before what the file holds of it.
+pub fn has(file: File, path: &str) -> Result<bool, ArchiveError> {
+    let zip = ZipArchive::new(BufReader::new(file));
+    let zip = zip.map_err(|err| ArchiveError::Reread(err.to_string()))?;
+    Ok(zip.index_for_name(path).is_some())
+}
+
 struct Writer {
     out: BufWriter<Hashing>,
     offset: u64,

@@ -6,7 +6,10 @@ mod text;
 mod upload;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Seek, SeekFrom},
+};
 
 use aws_sdk_s3::{
     Client,
@@ -242,6 +245,34 @@ impl S3 {
             .map_err(|err| error("read the current version of", at, &err))?
             .body;
         save(body, at, found.bytes, file).await
+    }
+
+    /// Writes the last `most` bytes of the version that was found to `file`, where they are in the object: before them is a
+    /// hole.
+    ///
+    /// # Errors
+    ///
+    /// As [`S3::get_found`].
+    pub async fn get_end(
+        &self,
+        at: Address<'_>,
+        found: &Current,
+        most: u64,
+        mut file: std::fs::File,
+    ) -> Result<(), Error> {
+        let begin = found.bytes.saturating_sub(most);
+        file.seek(SeekFrom::Start(begin))
+            .map_err(|err| broken(at, err.into()))?;
+        let request = self.client.get_object().bucket(at.bucket).key(at.key);
+        let request = match &found.version_id {
+            Some(id) => request.version_id(id),
+            None => request.if_match(&found.etag),
+        };
+        let answer = request.range(format!("bytes={begin}-")).send().await;
+        let body = answer
+            .map_err(|err| error("read the end of", at, &err))?
+            .body;
+        save(body, at, found.bytes - begin, file).await
     }
 }
 

@@ -33,6 +33,8 @@ pub mod deliver;
 
 pub mod table;
 
+pub mod connect;
+
 pub mod bucket;
 
 pub mod archive;

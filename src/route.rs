@@ -3,6 +3,7 @@
 
 mod clash;
 mod doubt;
+mod draft;
 mod entry;
 mod explanation;
 mod faults;
@@ -10,6 +11,7 @@ mod file;
 mod object;
 mod pattern;
 mod pipeline;
+mod schema;
 mod space;
 
 use std::{collections::HashMap, str::FromStr};
@@ -17,12 +19,14 @@ use std::{collections::HashMap, str::FromStr};
 pub use self::{
     clash::{Clash, Clashes, Delivered, MAX_CLASHES, MAX_COMPARISONS},
     doubt::Doubt,
+    draft::Draft,
     explanation::{Explanation, Match},
     faults::RouteTableError,
     file::MAX_TABLE_BYTES,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
     pipeline::PipelineName,
+    schema::schema,
     space::{
         ApiKeySource, CredentialsSource, InvalidApiKeySource, InvalidCredentialsSource, Language,
         Preferred, Space,

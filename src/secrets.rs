@@ -3,6 +3,7 @@
 
 mod api_key;
 mod login;
+mod stored;
 mod token;
 
 use std::{fmt, sync::Arc};
@@ -57,7 +58,7 @@ impl fmt::Debug for Password {
 
 /// AWS Secrets Manager. Nothing is looked up before the first secret is read.
 #[derive(Debug, Default)]
-struct Vault {
+pub struct Vault {
     client: OnceCell<Client>,
 }
 

@@ -1,5 +1,7 @@
 //! Where a Backlog space keeps its Git repositories: one URL, and below it `<project key>/<repository>.git`.
 
+mod typed;
+
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},

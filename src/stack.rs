@@ -16,6 +16,11 @@ use crate::{
     config::Location,
 };
 
+/// The region that stacks are looked for in, if one is named.
+pub async fn region() -> Option<String> {
+    aws::region().await
+}
+
 /// How many pages of a log are read at once. One has up to a megabyte.
 const PAGES: usize = 20;
 
@@ -42,6 +47,8 @@ pub struct Stack {
     pub alarm_topic: String,
     /// What state CloudFormation says that the stack is in.
     pub status: String,
+    /// What it was deployed with, by name; not what is left empty.
+    parameters: BTreeMap<String, String>,
 }
 
 /// Why a deployed bridge cannot be found by its name.
@@ -123,6 +130,15 @@ struct Members<T> {
 struct Shown {
     stack_status: String,
     outputs: Option<Members<Output>>,
+    parameters: Option<Members<Parameter>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parameter {
+    parameter_key: String,
+    #[serde(default)]
+    parameter_value: String,
 }
 
 #[derive(Deserialize)]
@@ -158,15 +174,25 @@ impl Stack {
         let Some(Shown {
             stack_status: status,
             outputs,
+            parameters,
         }) = stack
         else {
             return Err(missing().await);
         };
+        let parameters = parameters.map(|parameters| parameters.member);
+        let parameters = parameters.unwrap_or_default().into_iter();
+        let parameters = parameters
+            .map(|parameter| (parameter.parameter_key, parameter.parameter_value))
+            .filter(|(_, value)| !value.is_empty());
         let outputs = outputs.map(|outputs| outputs.member).unwrap_or_default();
         let outputs = outputs
             .into_iter()
             .map(|output| (output.output_key, output.output_value));
-        Self::of(name, &status, &outputs.collect())
+        let stack = Self::of(name, &status, &outputs.collect())?;
+        Ok(Self {
+            parameters: parameters.collect(),
+            ..stack
+        })
     }
 
     fn of(
@@ -212,7 +238,22 @@ impl Stack {
             git_secret: output("GitSecret")?,
             alarm_topic: output("AlarmTopic")?,
             status: status.to_owned(),
+            parameters: BTreeMap::new(),
         })
+    }
+
+    /// What a parameter was set to; `None` if it was left empty.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Whether the functions may read a secret, named as in a routing table.
+    #[must_use]
+    pub fn reads_secret(&self, name: &str) -> bool {
+        let further = self.parameter("ExtraGitSecrets").unwrap_or_default();
+        let mut all = further.split(',').map(str::trim).chain([&*self.git_secret]);
+        all.any(|own| is_same_secret(own, name))
     }
 
     /// The name of the function that takes webhooks.
@@ -326,6 +367,20 @@ fn is_of_lambda(message: &str) -> bool {
     message.is_empty() || (is_ordinary && !message.contains("Status: "))
 }
 
+/// Whether two texts, names or ARNs, are the same secret's.
+fn is_same_secret(one: &str, other: &str) -> bool {
+    // arn:aws:secretsmanager:region:account:secret:name-abcdef
+    let name = |text: &str| match text.rsplit_once(":secret:") {
+        Some((_, name)) => match name.rsplit_once('-') {
+            Some((name, suffix)) if suffix.len() == 6 => name.to_owned(),
+            _ => name.to_owned(),
+        },
+        None => text.to_owned(),
+    };
+    one == other
+        || (one.contains(":secret:") != other.contains(":secret:") && name(one) == name(other))
+}
+
 /// The secret that a command of the AWS CLI names.
 fn secret_of(command: &str) -> Option<String> {
     let mut words = command.split_whitespace();
@@ -376,6 +431,28 @@ mod tests {
         outputs.insert("TokenSecret".into(), "arn:y".into());
         let stack = Stack::of("bridge", "UPDATE_COMPLETE", &outputs).unwrap();
         assert_eq!(stack.token_secret, "arn:y");
+    }
+
+    #[test]
+    fn a_secret_is_known_by_its_name_and_by_its_arn() {
+        let mut stack = Stack::of("bridge", "CREATE_COMPLETE", &outputs()).unwrap();
+        let arn = |name: &str| {
+            format!("arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:{name}")
+        };
+        let further = format!("{}, {}", arn("other/git-aBcDeF"), arn("third-AbCdEf"));
+        stack.parameters.insert("ExtraGitSecrets".into(), further);
+        for (name, expected) in [
+            ("backlog-bridge/git", true),
+            (&*arn("backlog-bridge/git-abcdef"), true),
+            ("other/git", true),
+            (&*arn("other/git-aBcDeF"), true),
+            (&*arn("other/git-xxxxxx"), false),
+            ("third", true),
+            ("backlog-bridge/gi", false),
+            ("staging/git", false),
+        ] {
+            assert_eq!(stack.reads_secret(name), expected, "{name}");
+        }
     }
 
     #[test]

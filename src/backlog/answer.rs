@@ -31,6 +31,20 @@ impl User {
     pub fn is_administrator(&self) -> bool {
         self.role_type == Some(ADMINISTRATOR)
     }
+
+    /// What the user may do, in words; `None` for a role that is not known.
+    #[must_use]
+    pub fn role(&self) -> Option<&'static str> {
+        Some(match self.role_type? {
+            ADMINISTRATOR => "an administrator",
+            2 => "a normal user",
+            3 => "a reporter",
+            4 => "a viewer",
+            5 => "a guest reporter",
+            6 => "a guest viewer",
+            _ => return None,
+        })
+    }
 }
 
 /// What a space says of itself.

@@ -12,8 +12,10 @@ macro_rules! note {
 
 mod ask;
 mod completions;
+mod connect;
 mod demo;
 mod history;
+mod init;
 mod invoke;
 mod logs;
 mod manual;
@@ -25,6 +27,7 @@ mod routes;
 mod serve;
 mod setup;
 mod status;
+mod steps;
 mod sync;
 mod verify;
 mod webhook;
@@ -267,6 +270,8 @@ impl Cli {
             Command::Demo(_)
             | Command::Logs(_)
             | Command::Redrive(_)
+            | Command::Init(_)
+            | Command::Connect(_)
             | Command::Routes(_)
             | Command::Webhook(_)
             | Command::Completions(_)
@@ -303,6 +308,8 @@ impl Cli {
             Command::Routes(command) => (command.given(), command.uses()),
             Command::Webhook(command) => (command.given(), command.uses()),
             Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
+            Command::Init(options) => (options.given(), &["--routes"][..]),
+            Command::Connect(options) => (options.given(), &["--routes", "--stack"][..]),
         };
         let mut names = self.before.names().chain(given.names());
         if let Some(name) = names.find(|name| !uses.contains(name)) {
@@ -372,6 +379,10 @@ enum Command {
     Logs(logs::Options),
     /// Send the jobs that a deployed bridge gave up back to its queue.
     Redrive(redrive::Options),
+    /// Write the first routing table: ask for the space, the repository and the branch, and try the login.
+    Init(init::Options),
+    /// Make a deployed bridge deliver: try and store the login, store the routing table, wait for the first objects.
+    Connect(connect::Options),
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
@@ -476,6 +487,10 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Verify(options) => Box::pin(verify::run(options, common, config)).await,
         Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
+        Command::Init(options) => ask::interruptible(init::run(options, common)).await,
+        Command::Connect(options) => {
+            ask::interruptible(connect::run(options, common, config)).await
+        }
         Command::Routes(command) => routes::run(command, common, config).await,
         Command::Webhook(command) => Box::pin(webhook::run(command, common, config)).await,
         Command::Completions(options) => Ok(completions::run(&options)),

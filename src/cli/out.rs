@@ -153,6 +153,11 @@ fn write_note(text: &str) {
     }
 }
 
+/// Whether somebody sees what is asked.
+pub(super) fn shows_questions() -> bool {
+    stderr().is_terminal()
+}
+
 /// Asks something on stderr; the answer is typed behind it.
 pub(super) fn ask(question: Arguments<'_>) {
     write!(stderr(), "{question} ").ok();

@@ -6,7 +6,7 @@ use backlog_bridge::{
 };
 use serde::Serialize;
 
-use super::{Common, Ended, GivenStack, Usage, ask::confirmed};
+use super::{Common, Ended, GivenStack, Usage, ask};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -75,7 +75,7 @@ pub(super) async fn run(options: Options, common: &Common) -> Result<Ended, Usag
                 plain::count(count, "dead letter", "dead letters"),
                 stack.name
             );
-            if !confirmed(&question, "send")? {
+            if !ask::confirmed(&question, "send").await? {
                 note!("nothing was sent");
                 return Ok(Ended::WithFailures);
             }

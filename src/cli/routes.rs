@@ -9,7 +9,8 @@ use backlog_bridge::{
     plain,
     push::{RefName, RepositoryName},
     route::{
-        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Match, Origin, Route, RouteTable, Sweep,
+        Clashes, Explanation, MAX_CLASHES, MAX_COMPARISONS, Match, Origin, Route, RouteTable,
+        Sweep, schema,
     },
 };
 
@@ -51,6 +52,12 @@ pub(super) enum Command {
     /// Print a routing table to begin with, in which every line is explained.
     #[command(after_help = "Example:\n  backlog-bridge routes example > routes.toml")]
     Example,
+    /// Print a JSON Schema of the routing table, with which an editor completes and checks it.
+    #[command(
+        after_help = "An editor with support for TOML finds it by the first line of the table:\n\n  \
+        #:schema ./routes.schema.json\n\nExample:\n  backlog-bridge routes schema > routes.schema.json"
+    )]
+    Schema,
     /// Give a routing table to the deployed bridge: check it, show what changes, ask, and store it.
     #[command(
         after_help = "It is stored only if nobody else has stored another one meanwhile. It counts for the next push.\n\n\
@@ -101,7 +108,7 @@ impl Command {
                 stack: deployed.stack.clone(),
                 ..Given::default()
             },
-            Self::Example => Given::default(),
+            Self::Example | Self::Schema => Given::default(),
         }
     }
 
@@ -111,7 +118,7 @@ impl Command {
             Self::Check { .. } | Self::Explain { .. } => &["--routes", "--aws"],
             Self::Push { .. } => &["--routes", "--stack"],
             Self::Pull { .. } => &["--stack"],
-            Self::Example => &[],
+            Self::Example | Self::Schema => &[],
         }
     }
 }
@@ -153,6 +160,11 @@ pub(super) async fn run(
         } => explain(&table(common, config)?, &repository, &ref_name),
         Command::Example => {
             out::file(EXAMPLE);
+            Ok(Ended::Well)
+        }
+        Command::Schema => {
+            let schema = serde_json::to_string_pretty(&schema())?;
+            out::file(&format!("{schema}\n"));
             Ok(Ended::Well)
         }
     }
@@ -232,7 +244,7 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 /// Refuses a table that cannot work, or in which one route would keep another from its object; and warns of what is odd, or
 /// of refs of one repository that can meet. A bridge that runs takes such a table all the same: it may have been stored
 /// before there was this check.
-fn look_over(file: &str, table: &RouteTable, origin: Origin) -> Result<(), Usage> {
+pub(super) fn look_over(file: &str, table: &RouteTable, origin: Origin) -> Result<(), Usage> {
     let doubts = table.doubts(origin).into_iter();
     let doubts = doubts.map(|doubt| (doubt.line, doubt.refused, doubt.text));
     let Clashes { found, complete } = table.clashes();

@@ -134,7 +134,7 @@ pub(super) fn read(file: &Path) -> Result<(String, Vec<u8>), Usage> {
     let bytes = std::fs::read(file).map_err(|err| {
         Usage(if err.kind() == std::io::ErrorKind::NotFound {
             format!(
-                "there is no routing table {name}; begin with `backlog-bridge routes example > {name}`, or name another file \
+                "there is no routing table {name}; write one with `backlog-bridge init`, or name another file \
                  with --routes FILE"
             )
         } else {

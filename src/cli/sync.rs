@@ -1,6 +1,6 @@
 //! `sync`: objects become what their refs are.
 
-mod deployed;
+pub(super) mod deployed;
 
 use std::{sync::Arc, time::Instant};
 

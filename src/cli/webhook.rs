@@ -2,8 +2,8 @@
 
 mod line;
 mod rotate;
-mod scope;
-mod test;
+pub(super) mod scope;
+pub(super) mod test;
 
 use std::path::PathBuf;
 
@@ -216,7 +216,7 @@ async fn carry_out(command: Command, common: &Common, config: &Config) -> Result
                 bridge.hooks,
                 scope.projects.join(", ")
             );
-            if !dry_run && !yes && !ask::confirmed(&question, "remove")? {
+            if !dry_run && !yes && !ask::confirmed(&question, "remove").await? {
                 note!("nothing was removed");
                 return Ok(Ended::WithFailures);
             }

@@ -165,6 +165,16 @@ impl Sqs {
         Ok(letters.collect())
     }
 
+    /// Some of the messages that wait, as one look shows them: 10 at most. They stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`].
+    pub async fn peek(&self) -> Result<Vec<String>, Error> {
+        let letters = self.receive(Duration::ZERO).await?.into_iter();
+        Ok(letters.map(|letter| letter.body).collect())
+    }
+
     /// Deletes a message for good.
     pub(super) async fn delete(&self, letter: &Letter) -> Result<(), Error> {
         let request = self

@@ -72,27 +72,7 @@ impl Connection {
     ///
     /// [`Error`] if the server cannot be asked.
     pub fn refs(&mut self, wanted: &Wanted) -> Result<Vec<(String, Tip)>, Error> {
-        // A process at the other end of a pipe goes on seeing the refs as it saw them first.
-        let is_stale = self
-            .transport
-            .connection_persists_across_multiple_requests()
-            || self.handshake.server_protocol_version != Protocol::V2;
-        if is_stale && self.shown.as_ref() != Some(wanted) {
-            *self = self.remote.connect_for(wanted)?;
-        }
-        self.shown = None;
-        let refs = if self.handshake.server_protocol_version == Protocol::V2 {
-            self.time_limit.set(Some(self.remote.time_for_refs()));
-            self.allowance.renew_for(wanted, false);
-            let mut prefixes = RefPrefixes::new();
-            prefixes.extend(wanted.starts().map(Into::into));
-            let agent = ("agent", Some(AGENT.into()));
-            LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
-                .invoke_blocking(&mut self.transport, &mut Discard, false)
-                .map_err(|err| self.remote.error_of_refs(&err, &self.allowance))?
-        } else {
-            self.handshake.refs.take().unwrap_or_default()
-        };
+        let refs = self.list(wanted)?;
         let tip = |r: Ref| {
             let (name, object, peeled) = match r {
                 Ref::Direct {
@@ -124,6 +104,53 @@ impl Connection {
             ))
         };
         Ok(refs.into_iter().filter_map(tip).collect())
+    }
+
+    /// The branch that `HEAD` stands for, in full: the one that the repository's people begin with. `None` if it stands for
+    /// none, or the server does not say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the server cannot be asked.
+    pub fn head(&mut self) -> Result<Option<String>, Error> {
+        let refs = self.list(&Wanted::name("HEAD"))?;
+        let target = refs.into_iter().find_map(|r| match r {
+            Ref::Symbolic {
+                full_ref_name,
+                target,
+                ..
+            }
+            | Ref::Unborn {
+                full_ref_name,
+                target,
+            } if full_ref_name == "HEAD" => Some(target),
+            _ => None,
+        });
+        Ok(target.and_then(|target| String::from_utf8(target.into()).ok()))
+    }
+
+    /// What the server lists of what is wanted, and maybe more.
+    fn list(&mut self, wanted: &Wanted) -> Result<Vec<Ref>, Error> {
+        // A process at the other end of a pipe goes on seeing the refs as it saw them first.
+        let is_stale = self
+            .transport
+            .connection_persists_across_multiple_requests()
+            || self.handshake.server_protocol_version != Protocol::V2;
+        if is_stale && self.shown.as_ref() != Some(wanted) {
+            *self = self.remote.connect_for(wanted)?;
+        }
+        self.shown = None;
+        if self.handshake.server_protocol_version != Protocol::V2 {
+            return Ok(self.handshake.refs.take().unwrap_or_default());
+        }
+        self.time_limit.set(Some(self.remote.time_for_refs()));
+        self.allowance.renew_for(wanted, false);
+        let mut prefixes = RefPrefixes::new();
+        prefixes.extend(wanted.starts().map(Into::into));
+        let agent = ("agent", Some(AGENT.into()));
+        LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
+            .invoke_blocking(&mut self.transport, &mut Discard, false)
+            .map_err(|err| self.remote.error_of_refs(&err, &self.allowance))
     }
 
     /// Whether the last list of refs was so long that some of those were left out whose names begin as was wanted.

@@ -19,13 +19,13 @@ use crate::{
 pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The fields of a `[[space]]`.
-const SPACE: &[&str] = &["url", "credentials", "name", "api_key", "language"];
+pub(super) const SPACE: &[&str] = &["url", "credentials", "name", "api_key", "language"];
 
 /// Those that it needs.
-const SPACE_NEEDS: &[&str] = &["url"];
+pub(super) const SPACE_NEEDS: &[&str] = &["url"];
 
 /// The fields of a `[[route]]`.
-const ROUTE: &[&str] = &[
+pub(super) const ROUTE: &[&str] = &[
     "name",
     "space",
     "repository",
@@ -46,7 +46,7 @@ const NEWER: &[(&str, u32)] = &[
 ];
 
 /// Those that it needs.
-const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
+pub(super) const ROUTE_NEEDS: &[&str] = &["repository", "ref", "object"];
 
 /// Which space a route means by a name.
 struct SpaceNames<'a> {

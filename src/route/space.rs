@@ -99,6 +99,12 @@ impl Space {
         &self.url
     }
 
+    /// Where its URL is in the file, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
     /// Who may read them.
     #[must_use]
     pub fn credentials(&self) -> &CredentialsSource {

@@ -273,7 +273,7 @@ impl Logins {
     }
 }
 
-fn parse(name: &str, text: Option<&Password>) -> Result<Login, SecretError> {
+pub(super) fn parse(name: &str, text: Option<&Password>) -> Result<Login, SecretError> {
     // What serde says of it may repeat a part.
     let stored: Option<StoredLogin> =
         text.and_then(|text| serde_json::from_str(text.reveal()).ok());

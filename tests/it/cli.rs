@@ -1008,7 +1008,7 @@ fn wrong_usage_and_configuration_end_with_2_and_say_what_to_do() {
             none,
             &[
                 "there is no routing table none.toml",
-                "backlog-bridge routes example > none.toml",
+                "write one with `backlog-bridge init`",
             ][..],
         ),
         (

@@ -10,6 +10,7 @@ mod archive;
 mod aws;
 mod backlog;
 mod cli;
+mod connect;
 mod contract;
 mod conversions;
 mod damaged;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use backlog_bridge::route::{Origin, RouteTable};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -238,4 +239,126 @@ async fn a_table_that_was_mended_meanwhile_is_not_overwritten() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("somebody else has changed"), "{said}");
     assert_eq!(operator.run(&["pull"]).await.1, "# theirs");
+}
+
+/// What an editor makes of a table, by the schema that the command prints.
+struct Editor {
+    schemas: boon::Schemas,
+    schema: boon::SchemaIndex,
+}
+
+impl Editor {
+    fn new() -> Self {
+        let printed = std::process::Command::new(env!("CARGO_BIN_EXE_backlog-bridge"))
+            .args(["routes", "schema"])
+            .output()
+            .unwrap();
+        assert!(printed.status.success());
+        let printed = serde_json::from_slice(&printed.stdout).unwrap();
+        let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+        compiler.add_resource("table.json", printed).unwrap();
+        let schema = compiler.compile("table.json", &mut schemas).unwrap();
+        Self { schemas, schema }
+    }
+
+    /// What it marks as wrong.
+    fn marks(&self, text: &str) -> Option<String> {
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(err) => return Some(err.to_string()),
+        };
+        let table = serde_json::to_value(table).unwrap();
+        let marked = self.schemas.validate(&table, self.schema);
+        marked.err().map(|err| format!("{err:#}"))
+    }
+}
+
+#[test]
+fn an_editor_takes_what_the_reader_takes_and_marks_what_it_refuses() {
+    let editor = Editor::new();
+    let space = "url = \"https://example.backlog.com/git\"";
+    let route = "repository = \"APP/web\"\nref = \"refs/heads/main\"\nobject = \"web/main.zip\"";
+    let table = |space: &str, route: &str| format!("[[space]]\n{space}\n[[route]]\n{route}\n");
+    let reads = |text: &str| {
+        RouteTable::parse("routes.toml", text, Some("sources"), Origin::CommandLine)
+            .map(drop)
+            .map_err(|err| err.to_string())
+    };
+    let example = include_str!("../../routes.example.toml").to_owned();
+    let well = [
+        example,
+        table(space, route),
+        table("url = \"HTTPS://Git.Example.com:8443/Git/\"", route),
+        table("url = \"http://[::1]:3000\"", route),
+        table("url = \"file:///srv/a b?c\"", route),
+        table(&format!("{space}\ncredentials = \"env:BACKLOG\""), route),
+        table(
+            &format!("{space}\ncredentials = \"secret:arn:aws:secretsmanager:r:1:secret:a/b-AbC\""),
+            route,
+        ),
+        table(
+            &format!("{space}\napi_key = \"secret:a\"\nlanguage = \"ja\"\nname = \"例\""),
+            &format!("space = \"例\"\n{route}"),
+        ),
+        table(
+            space,
+            &route
+                .replace("main\"", "release/*\"")
+                .replace("web/main.zip", "{project}/{repository}/{ref}.zip"),
+        ),
+        table(
+            space,
+            &route
+                .replace("APP/web", "APP/ウェブ 2")
+                .replace("heads/main", "heads/機能　x"),
+        ),
+        table(
+            space,
+            &format!("{route}\npaused = true\npipeline = \"web-{{ref}}\""),
+        ),
+        table(space, &format!("{route}\npaused = \"false\"")),
+        table(
+            space,
+            &format!("{route}\nname = \"x\"\nbucket = \"a-b.c\"\nsweep = \"existing\""),
+        ),
+    ];
+    for text in well {
+        assert_eq!(reads(&text), Ok(()), "{text}");
+        assert_eq!(editor.marks(&text), None, "{text}");
+    }
+    let wrong = [
+        String::new(),
+        format!("[[space]]\n{space}\n"),
+        format!("[[route]]\n{route}\n"),
+        format!("[space]\n{space}\n[[route]]\n{route}\n"),
+        format!("{}[[bucket]]\nname = \"x\"\n", table(space, route)),
+        table("", route),
+        table("url = \"example.backlog.com/git\"", route),
+        table("url = \"https://taro:x@example.backlog.com/git\"", route),
+        table("url = \"https://example.backlog.com/git?a=b\"", route),
+        table("url = \"ssh://example.backlog.com/git\"", route),
+        table("url = 1", route),
+        table(&format!("{space}\ncredentials = \"hunter2\""), route),
+        table(&format!("{space}\ncredentials = \"env:\""), route),
+        table(&format!("{space}\nlanguage = \"fr\""), route),
+        table(&format!("{space}\nname = \"\""), route),
+        table(&format!("{space}\nbranch = \"main\""), route),
+        table(space, "repository = \"APP/web\"\nref = \"refs/heads/main\""),
+        table(space, &route.replace("APP/web", "web")),
+        table(space, &route.replace("APP/web", "A/B/c")),
+        table(space, &route.replace("refs/heads/main", "main")),
+        table(space, &route.replace("refs/heads/main", "refs/heads/a b")),
+        table(space, &route.replace("web/main.zip", "")),
+        table(space, &route.replace("web/main.zip", "/web.zip")),
+        table(space, &format!("{route}\nbucket = \"s3://sources\"")),
+        table(space, &format!("{route}\nsweep = \"never\"")),
+        table(space, &format!("{route}\npaused = \"yes\"")),
+        table(space, &format!("{route}\npaused = 1")),
+        table(space, &format!("{route}\npipeline = \"web/main\"")),
+        table(space, &format!("{route}\nbranch = \"main\"")),
+    ];
+    for text in wrong {
+        assert!(reads(&text).is_err(), "{text}");
+        assert!(editor.marks(&text).is_some(), "{text}");
+    }
 }

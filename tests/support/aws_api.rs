@@ -95,6 +95,23 @@ impl AwsApi {
 
     /// A stack that CloudFormation shows.
     pub fn stack(&self, name: &str, status: &str, outputs: &[(&str, &str)]) -> &Self {
+        self.stack_with(name, status, outputs, &[])
+    }
+
+    /// The same with parameters.
+    pub fn stack_with(
+        &self,
+        name: &str,
+        status: &str,
+        outputs: &[(&str, &str)],
+        parameters: &[(&str, &str)],
+    ) -> &Self {
+        let parameters: String = parameters
+            .iter()
+            .map(|(key, value)| {
+                format!("<member><ParameterKey>{key}</ParameterKey><ParameterValue>{value}</ParameterValue></member>")
+            })
+            .collect();
         let outputs: String = outputs
             .iter()
             .map(|(key, value)| {
@@ -104,7 +121,7 @@ impl AwsApi {
             .collect();
         let body = format!(
             "<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>{name}</StackName>\
-             <StackStatus>{status}</StackStatus><Outputs>{outputs}</Outputs></member></Stacks></DescribeStacksResult>\
+             <StackStatus>{status}</StackStatus><Parameters>{parameters}</Parameters><Outputs>{outputs}</Outputs></member></Stacks></DescribeStacksResult>\
              </DescribeStacksResponse>"
         );
         let name = name.to_owned();

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_rustls::TlsAcceptor;
 
-use super::tls::Ca;
+use super::{git_server::GitServer, tls::Ca};
 
 /// The key of an administrator.
 pub const ADMIN_KEY: &str = "sentinelAdminKey0123456789abcdefghijklmnopqrstuvwxyzABCDEF";
@@ -127,6 +127,15 @@ impl TestBacklog {
             space,
             runtime: Some(runtime),
         }
+    }
+
+    /// Answers beside the repositories of a Git server, too, as in a space.
+    pub fn stand_beside(&self, git: &GitServer) {
+        let space = Arc::clone(&self.space);
+        git.answer_api(move |head, body| {
+            let space = Arc::clone(&space);
+            Box::pin(async move { answer(&space, &head, &body).await })
+        });
     }
 
     /// For the table: where its repositories would be.

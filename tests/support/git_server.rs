@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::{Body, Bytes, Incoming},
@@ -82,6 +82,7 @@ impl GitServer {
             packs: Mutex::default(),
             cache_packs: AtomicBool::new(false),
             v0_only: AtomicBool::new(false),
+            api: Mutex::default(),
         });
         let tls = TlsAcceptor::from(ca.server_config());
         runtime.spawn(accept(listener, tls, Arc::clone(&state)));
@@ -106,6 +107,11 @@ impl GitServer {
     /// The URL of a repository such as `APP/web`; a name with other characters comes percent-encoded.
     pub fn url(&self, repository: &str) -> String {
         format!("{}/{repository}.git", self.space_url())
+    }
+
+    /// Has what is asked below `/api/` be answered, as a space does; an error ends the connection.
+    pub fn answer_api(&self, api: impl Fn(Parts, Bytes) -> ApiAnswer + Send + Sync + 'static) {
+        *lock(&self.state.api) = Some(Arc::new(api));
     }
 
     /// What clients must trust, as a PEM file.
@@ -214,6 +220,8 @@ struct State {
     packs: Mutex<HashMap<PackKey, Bytes>>,
     cache_packs: AtomicBool,
     v0_only: AtomicBool,
+    /// What answers below `/api/`, if anything does.
+    api: Mutex<Option<Api>>,
 }
 
 /// Another machine of the server, which may be behind.
@@ -229,6 +237,10 @@ struct Login {
     user: String,
     header: String,
 }
+
+/// What a space's API answers.
+pub type ApiAnswer = Pin<Box<dyn Future<Output = io::Result<Response<Full<Bytes>>>> + Send>>;
+type Api = Arc<dyn Fn(Parts, Bytes) -> ApiAnswer + Send + Sync>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
@@ -251,7 +263,17 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Arc<State>, connectio
     };
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(state.answer(request, connection).await) }
+        async move {
+            let api = lock(&state.api).clone();
+            let api = api.filter(|_| request.uri().path().starts_with("/api/"));
+            let Some(api) = api else {
+                return Ok(state.answer(request, connection).await);
+            };
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+            let answer = api(head, body).await?;
+            Ok::<_, io::Error>(answer.map(Either::Left))
+        }
     });
     let http = http1::Builder::new();
     http.serve_connection(TokioIo::new(stream), service)

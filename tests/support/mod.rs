@@ -21,6 +21,7 @@ pub mod s3;
 pub mod secrets;
 pub mod service;
 pub mod sqs;
+pub mod terminal;
 pub mod tiny_disk;
 pub mod tls;
 pub mod upstream;

@@ -16,6 +16,7 @@ const DIALECT: Dialect = Dialect {
 };
 const OPERATION: &str = "GetSecretValue";
 const PUT: &str = "PutSecretValue";
+const DESCRIBE: &str = "DescribeSecret";
 const ARN: &str = "arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:";
 /// What Secrets Manager adds to the name at random.
 const SUFFIX: &str = "-a1B2c3";
@@ -24,6 +25,10 @@ struct Secret {
     name: String,
     /// Version id and value, the newest last.
     versions: Vec<(String, String)>,
+    /// How many of them a client wrote.
+    written: usize,
+    /// Whether it is to be deleted.
+    is_dying: bool,
 }
 
 impl Secret {
@@ -53,6 +58,7 @@ impl TestSecrets {
                 match operation.as_str() {
                     OPERATION => get(&secrets, &input),
                     PUT => change(&mut secrets, &input),
+                    DESCRIBE => describe(&secrets, &input),
                     _ => {
                         let message = format!("the test has no {operation}");
                         Err(Refusal::new("UnknownOperationException", message))
@@ -78,6 +84,8 @@ impl TestSecrets {
             secrets.push(Secret {
                 name: name(name_or_arn).to_owned(),
                 versions: vec![version],
+                written: 0,
+                is_dying: false,
             });
         }
         self
@@ -90,6 +98,31 @@ impl TestSecrets {
         let versions = secret.map(|secret| secret.versions.iter());
         let texts = versions.into_iter().flatten().map(|(_, text)| text.clone());
         texts.collect()
+    }
+
+    /// How often clients gave secrets new values.
+    pub fn writes(&self) -> usize {
+        let secrets = self.secrets.lock().unwrap();
+        secrets.iter().map(|secret| secret.written).sum()
+    }
+
+    /// Lets nobody give secrets new values.
+    pub fn deny_writes(&self) {
+        self.api.fault_always(PUT, Fault::Status(403));
+    }
+
+    /// Takes a secret away at once.
+    pub fn remove(&self, name_or_arn: &str) {
+        let mut secrets = self.secrets.lock().unwrap();
+        secrets.retain(|secret| !secret.is(name_or_arn));
+    }
+
+    /// Has a secret be deleted in some days.
+    pub fn begin_deletion(&self, name_or_arn: &str) {
+        let mut secrets = self.secrets.lock().unwrap();
+        let mut secrets = secrets.iter_mut();
+        let secret = secrets.find(|secret| secret.is(name_or_arn));
+        secret.expect("the test has the secret").is_dying = true;
     }
 
     /// How often a secret was asked for, by name or ARN, in any stage; the failed requests too.
@@ -129,13 +162,41 @@ fn name(id: &str) -> &str {
     name.map_or(id, |name| name.strip_suffix(SUFFIX).unwrap_or(name))
 }
 
+fn missing(what: &str) -> Refusal {
+    let message = format!("Secrets Manager can't find the specified secret{what}.");
+    Refusal::new("ResourceNotFoundException", message)
+}
+
+impl Secret {
+    /// Of a secret that is to be deleted, only the description is to be had.
+    fn living(&self) -> Result<(), Refusal> {
+        let message =
+            "You can't perform this operation on the secret because it was marked for deletion.";
+        if self.is_dying {
+            Err(Refusal::new("InvalidRequestException", message))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn describe(secrets: &[Secret], input: &Value) -> Result<Value, Refusal> {
+    let id = input["SecretId"].as_str().unwrap_or_default();
+    let secret = secrets.iter().find(|secret| secret.is(id));
+    let secret = secret.ok_or_else(|| missing(""))?;
+    let mut description = json!({"ARN": secret.arn(), "Name": secret.name});
+    if secret.is_dying {
+        description["DeletedDate"] = json!(1_715_649_825.5);
+    }
+    Ok(description)
+}
+
 fn change(secrets: &mut [Secret], input: &Value) -> Result<Value, Refusal> {
     let id = input["SecretId"].as_str().unwrap_or_default();
     let secret = secrets.iter_mut().find(|secret| secret.is(id));
-    let secret = secret.ok_or_else(|| {
-        let message = "Secrets Manager can't find the specified secret.";
-        Refusal::new("ResourceNotFoundException", message)
-    })?;
+    let secret = secret.ok_or_else(|| missing(""))?;
+    secret.living()?;
+    secret.written += 1;
     let text = input["SecretString"].as_str().unwrap_or_default();
     let version = Uuid::new_v4().to_string();
     secret.versions.push((version.clone(), text.to_owned()));
@@ -148,13 +209,10 @@ fn change(secrets: &mut [Secret], input: &Value) -> Result<Value, Refusal> {
 }
 
 fn get(secrets: &[Secret], input: &Value) -> Result<Value, Refusal> {
-    let missing = |what: &str| {
-        let message = format!("Secrets Manager can't find the specified secret{what}.");
-        Refusal::new("ResourceNotFoundException", message)
-    };
     let id = input["SecretId"].as_str().unwrap_or_default();
     let secret = secrets.iter().find(|secret| secret.is(id));
     let secret = secret.ok_or_else(|| missing(""))?;
+    secret.living()?;
     let stage = input["VersionStage"].as_str().unwrap_or("AWSCURRENT");
     let age = match stage {
         "AWSCURRENT" => 0,

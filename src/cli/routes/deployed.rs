@@ -11,7 +11,7 @@ use backlog_bridge::{
 use similar::TextDiff;
 
 use super::{describe, look_over};
-use crate::cli::{Common, Ended, Usage, ask::confirmed, out, setup::read};
+use crate::cli::{Common, Ended, Usage, ask, out, setup::read};
 
 /// How long the shortest difference between two tables is looked for. After that a longer one is shown.
 const DIFF_WITHIN: Duration = Duration::from_secs(2);
@@ -138,8 +138,66 @@ pub(super) async fn pull(Place { at, .. }: &Place) -> Result<Ended, Usage> {
     }
 }
 
+/// Who is asked before a table is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Asks {
+    /// Whoever sits at the terminal.
+    Always,
+    /// The same, but for the first table, which takes the place of nothing.
+    IfItReplaces,
+    /// Nobody.
+    Nobody,
+    /// Nobody, and nothing is stored.
+    NothingIsStored,
+}
+
+/// What became of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Pushed {
+    /// It was stored already.
+    Same,
+    /// It is stored now; or would be.
+    Stored,
+    /// Whoever was asked said no.
+    Declined,
+    /// There is nobody to ask.
+    Unasked,
+    /// Somebody else stored another one meanwhile.
+    Refused,
+}
+
+pub(super) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended, Usage> {
+    let asks = if yes { Asks::Nobody } else { Asks::Always };
+    let at = &place.at;
+    Ok(match store(file, place, asks).await? {
+        Pushed::Same => {
+            note!("{at} is this table already");
+            Ended::Well
+        }
+        Pushed::Stored => {
+            note!("stored as {at}; it counts for the next push");
+            Ended::Well
+        }
+        Pushed::Declined | Pushed::Unasked => {
+            note!("nothing was stored");
+            Ended::WithFailures
+        }
+        Pushed::Refused => {
+            note!("{}", refused(at));
+            Ended::WithFailures
+        }
+    })
+}
+
+/// That somebody was faster.
+pub(in crate::cli) fn refused(at: &Location) -> String {
+    format!(
+        "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
+    )
+}
+
 /// Stores a table, once it is found to be of use and whoever is asked says so.
-pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended, Usage> {
+pub(in crate::cli) async fn store(file: &Path, place: &Place, asks: Asks) -> Result<Pushed, Usage> {
     let Place { at, bucket, knows } = place;
     let name = file.display().to_string();
     let (text, _) = read(file)?;
@@ -156,9 +214,9 @@ pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Resul
         Found::Missing | Found::Deleted | Found::Same => (Ok(None), Condition::Absent),
     };
     if matches!(&stored, Ok(Some(stored)) if *stored == text) {
-        note!("{at} is this table already");
-        return Ok(Ended::Well);
+        return Ok(Pushed::Same);
     }
+    let is_first = matches!(stored, Ok(None));
     // What no bridge can read must not stay there for that: it is replaced as if it held no route.
     let (old_text, old) = match stored {
         Ok(None) => (String::new(), None),
@@ -178,30 +236,36 @@ pub(in crate::cli) async fn push(file: &Path, place: &Place, yes: bool) -> Resul
             (String::new(), None)
         }
     };
-    let diff = TextDiff::configure()
-        .timeout(DIFF_WITHIN)
-        .diff_lines(&old_text, &text);
-    let diff = diff
-        .unified_diff()
-        .header(&at.to_string(), &name)
-        .to_string();
-    note!("{}", diff.trim_end());
-    note!("\nWhat changes:");
-    for change in changes(old.as_ref(), &new) {
-        note!("  {change}");
+    if !(is_first && asks == Asks::IfItReplaces) {
+        let diff = TextDiff::configure()
+            .timeout(DIFF_WITHIN)
+            .diff_lines(&old_text, &text);
+        let diff = diff
+            .unified_diff()
+            .header(&at.to_string(), &name)
+            .to_string();
+        note!("{}", diff.trim_end());
+        note!("\nWhat changes:");
+        for change in changes(old.as_ref(), &new) {
+            note!("  {change}");
+        }
     }
-    if !yes && !confirmed(&format!("\nStore this as {at}?"), "store")? {
-        note!("nothing was stored");
-        return Ok(Ended::WithFailures);
+    let may = match asks {
+        Asks::Nobody => true,
+        Asks::IfItReplaces if is_first => true,
+        Asks::IfItReplaces if !ask::is_somebody_there() => return Ok(Pushed::Unasked),
+        Asks::Always | Asks::IfItReplaces => {
+            ask::confirmed(&format!("\nStore this as {at}?"), "store").await?
+        }
+        Asks::NothingIsStored => return Ok(Pushed::Stored),
+    };
+    if !may {
+        return Ok(Pushed::Declined);
     }
     if s3.put_text(address(at), &text, &condition).await? {
-        note!("stored as {at}; it counts for the next push");
-        Ok(Ended::Well)
+        Ok(Pushed::Stored)
     } else {
-        note!(
-            "somebody else has changed {at} meanwhile, so nothing was stored; look at it with routes pull, and try again"
-        );
-        Ok(Ended::WithFailures)
+        Ok(Pushed::Refused)
     }
 }
 

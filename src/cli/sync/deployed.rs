@@ -20,18 +20,19 @@ use super::{Options, Usage};
 use crate::cli::{out, report::Tally};
 
 /// How often the log is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(in crate::cli) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Clocks differ: so much before the first message was sent may its outcome seem to be.
 const SKEW: Duration = Duration::from_mins(2);
 
 /// What was sent, and of what the bridge has not told yet.
-struct Awaited<'a> {
+pub(in crate::cli) struct Awaited<'a> {
     stack: &'a Stack,
+    queue: Sqs,
     request_id: String,
     begin: SystemTime,
     /// By route and ref, in the order in which they were sent; with why the last try did not end it.
-    jobs: Vec<(Destination, Option<String>)>,
+    pub(in crate::cli) jobs: Vec<(Destination, Option<String>)>,
 }
 
 /// Sends a job for each destination, and waits until the bridge has told what became of all.
@@ -41,24 +42,10 @@ pub(super) async fn run(
     found: Vec<Destination>,
     tally: &mut Tally,
 ) -> Result<(), Usage> {
-    let queue = Sqs::from_environment(stack.queue.clone()).await;
-    let mut awaited = Awaited {
-        stack,
-        request_id: format!("sync-{}", uuid::Uuid::new_v4().simple()),
-        begin: SystemTime::now() - SKEW,
-        jobs: Vec::new(),
-    };
+    let mut awaited = Awaited::by("sync", stack).await;
     for to in found {
-        let (route, repository) = (to.route.clone(), to.repository.clone());
-        let job = Job {
-            again: options.again,
-            ..Job::unhinted(route, repository, to.ref_name.clone(), &awaited.request_id)
-        };
-        match queue.send(&job).await {
-            Ok(()) => awaited.jobs.push((to, None)),
-            Err(err) => {
-                tally.print(&Report::failed(&to, &err));
-            }
+        if let Err(err) = awaited.send(&to, options.again).await {
+            tally.print(&Report::failed(&to, &err));
         }
     }
     let sent = awaited.jobs.len();
@@ -112,9 +99,38 @@ pub(super) async fn run(
     Ok(())
 }
 
-impl Awaited<'_> {
+impl<'a> Awaited<'a> {
+    /// Nothing was sent yet; `command` is how the jobs are marked.
+    pub(in crate::cli) async fn by(command: &str, stack: &'a Stack) -> Self {
+        Self {
+            stack,
+            queue: Sqs::from_environment(stack.queue.clone()).await,
+            request_id: format!("{command}-{}", uuid::Uuid::new_v4().simple()),
+            begin: SystemTime::now() - SKEW,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Sends a job. `again`: it makes a new version, also of the same commit.
+    pub(in crate::cli) async fn send(
+        &mut self,
+        to: &Destination,
+        again: bool,
+    ) -> Result<(), Error> {
+        let (route, repository) = (to.route.clone(), to.repository.clone());
+        let job = Job {
+            again,
+            ..Job::unhinted(route, repository, to.ref_name.clone(), &self.request_id)
+        };
+        self.queue.send(&job).await?;
+        self.jobs.push((to.clone(), None));
+        Ok(())
+    }
+
     /// What the log tells of jobs that were open.
-    async fn look(&mut self) -> Result<Vec<Report>, backlog_bridge::stack::CallError> {
+    pub(in crate::cli) async fn look(
+        &mut self,
+    ) -> Result<Vec<Report>, backlog_bridge::stack::CallError> {
         let lines = self.stack.outcomes(&self.request_id, self.begin).await?;
         // The newest line of a job is the one that counts.
         let mut newest: HashMap<(String, String), &Value> = HashMap::new();

@@ -165,32 +165,39 @@ fn space_named<'a>(table: &'a RouteTable, name: &str) -> Result<&'a Space, Usage
     })
 }
 
-/// An administrator's own key. The one of the table is a robot's, and never taken.
+/// The administrator's own key that somebody said where to find. The one of the table is a robot's, and never taken.
+pub(in crate::cli) async fn given_key(
+    from: Option<&str>,
+    config: &Config,
+) -> Result<Option<Password>, Usage> {
+    let Some(from) = from else {
+        return Ok(config.admin_api_key.clone());
+    };
+    match from.split_once(':') {
+        Some(("env", name)) if !name.is_empty() => {
+            let key = std::env::var(name).ok().filter(|key| !key.is_empty());
+            let key = key.ok_or_else(|| Usage(format!("set {name}, as --api-key-from says")))?;
+            Ok(Some(key.into()))
+        }
+        Some(("secret", name)) if !name.is_empty() => {
+            let name = name.to_owned();
+            Ok(Some(read_api_key(&ApiKeySource::Secret { name }).await?))
+        }
+        // What stands there may be a key.
+        _ => Err(Usage(
+            "--api-key-from: expected env:VARIABLE or secret:NAME, and never the key itself".into(),
+        )),
+    }
+}
+
+/// An administrator's own key.
 pub(super) async fn key(
     options: &Options,
     config: &Config,
     space: &Space,
 ) -> Result<Password, Usage> {
-    if let Some(from) = &options.api_key_from {
-        return match from.split_once(':') {
-            Some(("env", name)) if !name.is_empty() => {
-                let key = std::env::var(name).ok().filter(|key| !key.is_empty());
-                key.map(Into::into)
-                    .ok_or_else(|| Usage(format!("set {name}, as --api-key-from says")))
-            }
-            Some(("secret", name)) if !name.is_empty() => {
-                let name = name.to_owned();
-                Ok(read_api_key(&ApiKeySource::Secret { name }).await?)
-            }
-            // What stands there may be a key.
-            _ => Err(Usage(
-                "--api-key-from: expected env:VARIABLE or secret:NAME, and never the key itself"
-                    .into(),
-            )),
-        };
-    }
-    if let Some(key) = &config.admin_api_key {
-        return Ok(key.clone());
+    if let Some(key) = given_key(options.api_key_from.as_deref(), config).await? {
+        return Ok(key);
     }
     let question = format_args!(
         "API key of an administrator of {} (it is not shown, and kept nowhere):",

@@ -14,7 +14,8 @@ use super::Place;
 use crate::cli::{Ended, Usage, routes::chosen};
 
 /// What the button in Backlog's settings sends.
-const TEST_DELIVERY: &str = include_str!("../../../events/project-test-delivery-push.json");
+pub(in crate::cli) const TEST_DELIVERY: &str =
+    include_str!("../../../events/project-test-delivery-push.json");
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -120,7 +121,11 @@ fn push(table: &RouteTable, name: &str, ref_name: Option<String>) -> Result<Stri
 }
 
 /// What is wrong with an answer, if anything is.
-fn fault(answer: &Answer, body: Option<&Value>, is_push: bool) -> Option<String> {
+pub(in crate::cli) fn fault(
+    answer: &Answer,
+    body: Option<&Value>,
+    is_push: bool,
+) -> Option<String> {
     let said = || plain::foreign(&answer.text);
     match answer.status {
         202 if body.is_some_and(|body| body["accepted"].is_array()) => None,

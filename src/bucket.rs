@@ -2,6 +2,7 @@
 
 mod clock;
 mod label;
+mod settings;
 mod text;
 mod upload;
 mod versions;

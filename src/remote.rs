@@ -5,6 +5,7 @@
 mod capped;
 mod connection;
 mod front;
+mod greet;
 mod wanted;
 
 use std::{
@@ -28,7 +29,7 @@ use gix::{
 };
 
 use self::capped::{About, Allowance, Capped};
-pub use self::{connection::Connection, wanted::Wanted};
+pub use self::{connection::Connection, greet::LfsAnswer, wanted::Wanted};
 use crate::{
     error::{CHECK_NETWORK, Error, Refused, Silent, Source, chain, host},
     network::{self, AGENT, Distrust},

@@ -3,6 +3,7 @@
 
 mod api_key;
 mod login;
+mod look;
 mod stored;
 mod token;
 
@@ -11,6 +12,7 @@ use std::{fmt, sync::Arc};
 use aws_sdk_secretsmanager::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
+    operation::get_secret_value::{GetSecretValueError, GetSecretValueOutput},
 };
 use subtle::ConstantTimeEq;
 use tokio::sync::OnceCell;
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 pub use self::{
     api_key::read_api_key,
     login::{Login, Logins},
+    look::{Held, api_key_in, login_in, tokens_in},
     token::{InvalidToken, Token, TokenPair, Tokens},
 };
 use crate::{
@@ -81,16 +84,7 @@ pub struct SecretError {
 impl Vault {
     /// Reads a secret's text; `None` if it has no such version.
     async fn read(&self, name: &str, version: Version) -> Result<Option<Password>, SecretError> {
-        let client = self.client().await;
-        let stage = match version {
-            Version::Current => "AWSCURRENT",
-            Version::Previous => "AWSPREVIOUS",
-        };
-        let request = client
-            .get_secret_value()
-            .secret_id(name)
-            .version_stage(stage);
-        match Box::pin(request.send()).await {
+        match self.ask(name, version).await {
             Ok(secret) => match secret.secret_string {
                 Some(text) => Ok(Some(text.into())),
                 None => Err(SecretError {
@@ -107,6 +101,23 @@ impl Vault {
             }
             Err(err) => Err(error("read", name, &err)),
         }
+    }
+
+    async fn ask(
+        &self,
+        name: &str,
+        version: Version,
+    ) -> Result<GetSecretValueOutput, SdkError<GetSecretValueError>> {
+        let client = self.client().await;
+        let stage = match version {
+            Version::Current => "AWSCURRENT",
+            Version::Previous => "AWSPREVIOUS",
+        };
+        let request = client
+            .get_secret_value()
+            .secret_id(name)
+            .version_stage(stage);
+        Box::pin(request.send()).await
     }
 
     /// Gives a secret another text. What it held until now is its previous version.

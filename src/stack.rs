@@ -9,11 +9,13 @@ use std::{
 use hyper::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 pub use crate::aws::CallError;
 use crate::{
     aws::{self, Service},
     config::Location,
+    push::RepositoryName,
 };
 
 /// The region that stacks are looked for in, if one is named.
@@ -47,6 +49,8 @@ pub struct Stack {
     pub alarm_topic: String,
     /// What state CloudFormation says that the stack is in.
     pub status: String,
+    /// When it was deployed first, if CloudFormation says so.
+    pub created: Option<OffsetDateTime>,
     /// What it was deployed with, by name; not what is left empty.
     parameters: BTreeMap<String, String>,
 }
@@ -129,6 +133,7 @@ struct Members<T> {
 #[serde(rename_all = "PascalCase")]
 struct Shown {
     stack_status: String,
+    creation_time: Option<String>,
     outputs: Option<Members<Output>>,
     parameters: Option<Members<Parameter>>,
 }
@@ -173,6 +178,7 @@ impl Stack {
         };
         let Some(Shown {
             stack_status: status,
+            creation_time: created,
             outputs,
             parameters,
         }) = stack
@@ -189,7 +195,9 @@ impl Stack {
             .into_iter()
             .map(|output| (output.output_key, output.output_value));
         let stack = Self::of(name, &status, &outputs.collect())?;
+        let created = created.as_deref();
         Ok(Self {
+            created: created.and_then(|time| OffsetDateTime::parse(time, &Rfc3339).ok()),
             parameters: parameters.collect(),
             ..stack
         })
@@ -238,6 +246,7 @@ impl Stack {
             git_secret: output("GitSecret")?,
             alarm_topic: output("AlarmTopic")?,
             status: status.to_owned(),
+            created: None,
             parameters: BTreeMap::new(),
         })
     }
@@ -313,6 +322,23 @@ impl Stack {
         let of_request = format!("{{ $.request_id = \"{request_id}\" }}");
         let lines = self.log(&self.deliver(), begin, Some(&of_request)).await?;
         Ok(lines.into_iter().map(|line| line.value).collect())
+    }
+
+    /// Whether `receive` has logged a webhook of a repository since `begin`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn was_told_of(
+        &self,
+        repository: &RepositoryName,
+        begin: OffsetDateTime,
+    ) -> Result<bool, CallError> {
+        let of_repository = format!("{{ $.repository = \"{repository}\" }}");
+        let lines = self
+            .log(&self.receive(), begin.into(), Some(&of_repository))
+            .await?;
+        Ok(!lines.is_empty())
     }
 
     /// What a function has logged since `begin`, in the order of the times; without the lines in which Lambda tells that an
@@ -395,7 +421,9 @@ mod tests {
     /// What CloudFormation answers, as its documentation shows it.
     const ANSWER: &str = r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
   <DescribeStacksResult><Stacks><member>
-    <StackName>bridge</StackName><StackStatus>UPDATE_COMPLETE</StackStatus>
+    <StackName>bridge</StackName><StackStatus>UPDATE_COMPLETE</StackStatus><CreationTime>2026-04-01T09:00:00.123Z</CreationTime>
+    <Parameters><member><ParameterKey>AlarmEmail</ParameterKey><ParameterValue>a@example.com</ParameterValue></member>
+      <member><ParameterKey>BucketKmsKeyArn</ParameterKey><ParameterValue></ParameterValue></member></Parameters>
     <Outputs>
       <member><OutputKey>Bucket</OutputKey><OutputValue>sources</OutputValue><Description>a &amp; b</Description></member>
       <member><OutputKey>RoutingTable</OutputKey><OutputValue>s3://sources/config/routes.toml</OutputValue></member>

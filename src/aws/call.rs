@@ -11,7 +11,7 @@ use aws_runtime::{
     },
     retries::classifiers::AwsErrorCodeClassifier,
 };
-use aws_sdk_s3::error::{ErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime::client::{
     identity::IdentityCache, orchestrator::operation::Operation,
     retries::classifiers::HttpStatusCodeClassifier,
@@ -42,6 +42,8 @@ pub struct CallError {
     pub code: String,
     /// Whether this login may not do it.
     pub is_denied: bool,
+    /// Whether there is no login, or one that is over: every other call fails in the same way.
+    pub is_login: bool,
     /// Whether the same call may succeed later without anybody changing anything.
     pub transient: bool,
     advice: String,
@@ -69,12 +71,17 @@ impl CallError {
         &self.words
     }
 
-    fn new(action: String, service: Service, err: &SdkError<ErrorMetadata>) -> Self {
+    /// A failed call of one of the SDK's own clients. `action` is what IAM calls it.
+    pub(crate) fn of<E>(action: &str, service: Service, err: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
         let failure = Failure::of(service, err);
         Self {
-            action,
+            action: action.to_owned(),
             code: code(err).to_owned(),
             is_denied: failure.is_denied,
+            is_login: failure.is_login,
             transient: failure.transient,
             advice: failure.advice.into_owned(),
             words: failure.words,
@@ -87,6 +94,7 @@ impl CallError {
             action,
             code: String::new(),
             is_denied: false,
+            is_login: false,
             transient: false,
             advice: String::new(),
             words: format!("the answer cannot be read: {why}"),
@@ -218,7 +226,7 @@ async fn send(
     request: Result<hyper::Request<String>, hyper::http::Error>,
 ) -> Result<String, CallError> {
     let dialect = Dialect::of(service);
-    let failed = |err| CallError::new(dialect.action(operation), service, &err);
+    let failed = |err| CallError::of(&dialect.action(operation), service, &err);
     let config = sdk_config().await;
     let (request, region, credentials) = match (request, config.region()) {
         (Ok(request), Some(region)) => (request, region, config.credentials_provider()),

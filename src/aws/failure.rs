@@ -33,6 +33,10 @@ pub(crate) enum Service {
 pub(crate) const ERROR_MESSAGE: &str = "x-amz-error-message";
 
 /// What a failed request to AWS means.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// Whether the same request may succeed later without anybody changing anything.
@@ -41,6 +45,8 @@ pub(crate) struct Failure {
     pub(crate) no_room: bool,
     /// Whether this login may not do it.
     pub(crate) is_denied: bool,
+    /// Whether there is no login, or one that is over: every other request fails in the same way.
+    pub(crate) is_login: bool,
     /// What to do, after a semicolon; may be empty.
     pub(crate) advice: Cow<'static, str>,
     /// What the service says, or the SDK where the service says nothing. Never a structure: one would show an answer that
@@ -114,6 +120,7 @@ impl Failure {
             transient: class == Class::Passing,
             no_room: class == Class::DiskFull,
             is_denied: matches!(class, Class::Denied | Class::KeyDenied),
+            is_login: class.is_login(),
             advice: class.advice(service),
             words,
         }
@@ -133,6 +140,7 @@ impl Failure {
             transient: matches!(class, Class::Unreachable | Class::NoLoginNow),
             no_room: false,
             is_denied: false,
+            is_login: class.is_login(),
             advice: class.advice(service),
             words: plain::foreign(said.lines().next().unwrap_or_default().trim()),
         };
@@ -288,6 +296,13 @@ impl Class {
             (_, Some(_)) => Self::Refused,
             (_, None) => Self::Unreachable,
         }
+    }
+
+    fn is_login(self) -> bool {
+        matches!(
+            self,
+            Self::Configuration | Self::NoLogin | Self::NoLoginNow | Self::Expired | Self::Skewed
+        )
     }
 
     fn advice(self, service: Service) -> Cow<'static, str> {

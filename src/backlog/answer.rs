@@ -133,6 +133,8 @@ pub struct Webhook {
     pub all_event: Option<bool>,
     /// The activities that it posts, if not all.
     pub activity_type_ids: Option<Vec<i64>>,
+    /// When it was registered.
+    pub created: Option<String>,
 }
 
 impl Webhook {

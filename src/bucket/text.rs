@@ -1,6 +1,10 @@
 //! A small object that people write, such as the routing table: read when it has changed, written under a condition.
 
-use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::get_object::GetObjectError,
+    primitives::ByteStream,
+};
 
 use super::{Address, Condition, S3, broken, error, is_refusal};
 use crate::{aws::status, error::Error, plain, route::MAX_TABLE_BYTES};
@@ -33,6 +37,14 @@ pub enum Found {
     },
 }
 
+/// Why nobody knows whether there is an object.
+pub(super) enum Unfound {
+    /// S3 does not say.
+    Refused(Box<SdkError<GetObjectError>>),
+    /// Not all of the answer came.
+    Broken(Error),
+}
+
 impl S3 {
     /// Reads an object of at most [`MAX_TEXT_BYTES`], unless it is still the one with the entity tag `known`.
     ///
@@ -40,6 +52,17 @@ impl S3 {
     ///
     /// [`Error::Bucket`] if S3 cannot be asked.
     pub async fn text(&self, at: Address<'_>, known: Option<&str>) -> Result<Found, Error> {
+        self.find_text(at, known).await.map_err(|err| match err {
+            Unfound::Refused(err) => error("read", at, &*err),
+            Unfound::Broken(err) => err,
+        })
+    }
+
+    pub(super) async fn find_text(
+        &self,
+        at: Address<'_>,
+        known: Option<&str>,
+    ) -> Result<Found, Unfound> {
         let request = self.client.get_object().bucket(at.bucket).key(at.key);
         let answer = request.set_if_none_match(known.map(Into::into)).send();
         let object = match answer.await {
@@ -53,10 +76,11 @@ impl S3 {
                     _ => Found::Missing,
                 });
             }
-            Err(err) => return Err(error("read", at, &err)),
+            Err(err) => return Err(Unfound::Refused(err.into())),
         };
         let etag = object.e_tag.unwrap_or_default();
-        Ok(match whole(object.body, at).await? {
+        let text = whole(object.body, at).await.map_err(Unfound::Broken)?;
+        Ok(match text {
             Ok(text) => Found::Text { text, etag },
             Err(why) => Found::NoText { why, etag },
         })

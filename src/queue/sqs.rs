@@ -1,6 +1,9 @@
 //! How messages are sent, kept waiting and given up. The home of `aws-sdk-sqs`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use aws_sdk_sqs::{
     Client,
@@ -12,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::{Job, redrive};
 use crate::{
-    aws::{self, Failure, Service},
+    aws::{self, CallError, Failure, Service},
     error::Error,
 };
 
@@ -216,6 +219,22 @@ impl Sqs {
             waiting: count(&waiting),
             in_flight: count(&in_flight),
         })
+    }
+
+    /// What SQS says of the queue: the names of its attributes, and their values.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn attributes(&self) -> Result<BTreeMap<String, String>, CallError> {
+        let asked = self.client.get_queue_attributes().queue_url(&self.url);
+        let asked = asked.attribute_names(QueueAttributeName::All).send();
+        let failed = |err| CallError::of("sqs:GetQueueAttributes", Service::Sqs, &err);
+        let answer = asked.await.map_err(failed)?.attributes;
+        let attributes = answer.unwrap_or_default().into_iter();
+        Ok(attributes
+            .map(|(name, value)| (name.as_str().to_owned(), value))
+            .collect())
     }
 
     /// Has a message come again after `delay`, and not only when its visibility timeout is over.

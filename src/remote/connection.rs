@@ -159,6 +159,16 @@ impl Connection {
         self.allowance.is_cut()
     }
 
+    /// The version of the protocol that the server speaks with us.
+    #[must_use]
+    pub fn protocol_version(&self) -> u8 {
+        match self.handshake.server_protocol_version {
+            Protocol::V0 => 0,
+            Protocol::V1 => 1,
+            Protocol::V2 => 2,
+        }
+    }
+
     /// Whether the server can leave out of a pack what is in a commit that we have without its history.
     #[must_use]
     pub fn can_fetch_changes(&self) -> bool {

@@ -26,15 +26,19 @@ pub async fn read_api_key(source: &ApiKeySource) -> Result<Password, SecretError
         }
         ApiKeySource::Secret { name } => {
             let text = Vault::default().read(name, Version::Current).await?;
-            // What serde says of it may repeat a part.
-            let stored: Option<StoredKey> =
-                text.and_then(|text| serde_json::from_str(text.reveal()).ok());
-            let stored = stored.filter(|stored| !stored.api_key.is_empty());
-            stored.map(|stored| stored.api_key.into()).ok_or_else(|| {
+            parse(text.as_ref()).ok_or_else(|| {
                 permanent(format!(
                     "the secret {name} does not hold {{\"api_key\":\"…\"}} with the key filled in"
                 ))
             })
         }
     }
+}
+
+/// The key that a secret's text holds, if it holds one.
+pub(super) fn parse(text: Option<&Password>) -> Option<Password> {
+    // What serde says of it may repeat a part.
+    let stored: Option<StoredKey> = text.and_then(|text| serde_json::from_str(text.reveal()).ok());
+    let stored = stored.filter(|stored| !stored.api_key.is_empty());
+    stored.map(|stored| stored.api_key.into())
 }

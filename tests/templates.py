@@ -35,6 +35,7 @@ PSEUDO = {
     "AWS::Region": "ap-northeast-1",
     "AWS::AccountId": "123456789012",
     "AWS::URLSuffix": "amazonaws.com.cn",
+    "AWS::StackId": "arn:aws-us-gov:cloudformation:ap-northeast-1:123456789012:stack/" + "a" * 128 + "/" + "0" * 36,
 }
 NOTHING = {"Ref": "AWS::NoValue"}
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html
@@ -42,6 +43,8 @@ TAKEN_BY_IAM = re.compile("[\u0009\u000a\u000d\u0020-\u00ff]+")
 # All inline policies of a role together, without blanks.
 # Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 MOST_OF_A_ROLE = 10240
+# A managed policy, likewise.
+MOST_OF_A_POLICY = 6144
 
 
 def check(is_so, text):
@@ -176,6 +179,13 @@ class Template:
             yield name, "".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in documents)
 
 
+    def policies(self):
+        """Each managed policy, as text."""
+        for name, properties in self.of_type("AWS::IAM::ManagedPolicy").items():
+            document = self.resolve(properties["PolicyDocument"])
+            yield name, json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
 # -- Roles ----------------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +196,11 @@ def roles_fit(case, template):
         size = len(re.sub(r"\s", "", text))
         strange = sorted(set(TAKEN_BY_IAM.sub("", text)))
         check(size <= MOST_OF_A_ROLE and not strange, f"{case}: {role}: {size} characters{', and ' if strange else ''}{''.join(strange)}")
+
+
+    for policy, text in template.policies():
+        size = len(re.sub(r"\s", "", text))
+        check(size <= MOST_OF_A_POLICY and TAKEN_BY_IAM.fullmatch(text), f"{case}: {policy}: {size} characters")
 
 
 def limits_that_are_told():

@@ -15,6 +15,8 @@
 
 pub mod local;
 
+pub mod doctor;
+
 pub mod receive;
 
 pub mod worker;

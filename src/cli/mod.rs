@@ -14,6 +14,7 @@ mod ask;
 mod completions;
 mod connect;
 mod demo;
+mod doctor;
 mod history;
 mod init;
 mod invoke;
@@ -268,6 +269,7 @@ impl Cli {
             Command::Verify(options) => Some(options.form),
             // They write the same everywhere.
             Command::Demo(_)
+            | Command::Doctor(_)
             | Command::Logs(_)
             | Command::Redrive(_)
             | Command::Init(_)
@@ -303,6 +305,7 @@ impl Cli {
             Command::Status(options) => (options.given.clone().into(), OBJECTS),
             Command::History(options) => (options.given.clone().into(), OBJECTS),
             Command::Verify(options) => (options.given.clone().into(), OBJECTS),
+            Command::Doctor(options) => (options.given(), &["--routes", "--aws", "--stack"][..]),
             Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
@@ -375,6 +378,8 @@ enum Command {
     History(history::Options),
     /// Read objects, or a downloaded zip, from the first byte to the last: are they exactly the commits they say they are?
     Verify(verify::Options),
+    /// Look at every hop of a push, and tell what is wrong with what to do.
+    Doctor(doctor::Options),
     /// Show what a deployed bridge has done, as its functions have logged it.
     Logs(logs::Options),
     /// Send the jobs that a deployed bridge gave up back to its queue.
@@ -485,6 +490,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Status(options) => Box::pin(status::run(options, common, config)).await,
         Command::History(options) => Box::pin(history::run(options, common, config)).await,
         Command::Verify(options) => Box::pin(verify::run(options, common, config)).await,
+        Command::Doctor(options) => Box::pin(doctor::run(options, common, config)).await,
         Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
         Command::Init(options) => ask::interruptible(init::run(options, common)).await,

@@ -116,7 +116,7 @@ fn table_and_bytes(common: &Common, config: &Config) -> Result<(RouteTable, Vec<
 }
 
 /// The table with the environment's login in place of a secret, and a line that says so.
-fn preferring(table: RouteTable, config: &Config) -> RouteTable {
+pub(super) fn preferring(table: RouteTable, config: &Config) -> RouteTable {
     if let [space] = table.spaces()
         && let CredentialsSource::Secret { name } = space.credentials()
         && config.preferred.login

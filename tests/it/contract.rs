@@ -79,12 +79,16 @@ fn each_function_has_the_variables_that_it_reads_and_no_other() {
     }
 }
 
-/// What a role is allowed: each action, and where.
-fn allowed(role: &str) -> BTreeMap<String, Vec<Value>> {
+/// What a role is allowed, or whoever has a policy: each action, and where.
+pub(crate) fn allowed(role: &str) -> BTreeMap<String, Vec<Value>> {
     let bridge = template("template.yaml");
-    let policies = &bridge["Resources"][role]["Properties"]["Policies"];
+    let properties = &bridge["Resources"][role]["Properties"];
+    let policies = match &properties["Policies"] {
+        Value::Array(policies) => policies.clone(),
+        _ => vec![properties.clone()],
+    };
     let mut actions = BTreeMap::<_, Vec<_>>::new();
-    for policy in policies.as_array().unwrap() {
+    for policy in policies {
         let statements = &policy["PolicyDocument"]["Statement"];
         for statement in statements.as_array().unwrap() {
             // `!If [condition, statement, nothing]`

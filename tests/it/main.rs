@@ -16,6 +16,7 @@ mod conversions;
 mod damaged;
 mod deliver;
 mod deployed;
+mod doctor;
 mod embedded_s3;
 mod fall_back;
 mod faults;

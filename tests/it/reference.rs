@@ -9,6 +9,7 @@ use std::{
 
 use backlog_bridge::{
     config::{Config, DeliverConfig, ReceiveConfig},
+    doctor::Check,
     limits::Limits,
     route::{Origin, RouteTable},
 };
@@ -172,6 +173,16 @@ fn each_variable_has_a_row_that_says_who_reads_it() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn each_check_of_the_doctor_has_a_row_in_the_order_of_a_push() {
+    let there: Vec<_> = Check::ALL.iter().map(|check| check.name()).collect();
+    for reference in Reference::both() {
+        let rows = reference.rows(&["| check |", "| 検査 |"]);
+        let rows = rows.iter().map(|row| code(&row[0]).remove(0));
+        assert_eq!(rows.collect::<Vec<_>>(), there, "{}", reference.path);
     }
 }
 

@@ -2,7 +2,7 @@
 //! all others are denied. CloudFormation has what the outputs of template.yaml are.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -38,6 +38,17 @@ pub struct Call {
     pub service: String,
 }
 
+impl Call {
+    /// What IAM calls it.
+    fn action(&self) -> String {
+        let service = match self.service.as_str() {
+            "monitoring" => "cloudwatch",
+            service => service,
+        };
+        format!("{service}:{}", self.operation)
+    }
+}
+
 type Answers = HashMap<String, Box<dyn Fn(&Call) -> (u16, String) + Send + Sync>>;
 
 /// Stops when it is dropped.
@@ -45,6 +56,8 @@ pub struct AwsApi {
     server: Server,
     answers: Arc<Mutex<Answers>>,
     calls: Arc<Mutex<Vec<Call>>>,
+    /// What IAM allows, if not all that has an answer.
+    allowed: Arc<Mutex<Option<BTreeSet<String>>>>,
 }
 
 impl AwsApi {
@@ -52,16 +65,28 @@ impl AwsApi {
     pub fn start() -> Self {
         let answers = Arc::new(Mutex::new(Answers::new()));
         let calls = Arc::new(Mutex::new(Vec::new()));
-        let (known, seen) = (Arc::clone(&answers), Arc::clone(&calls));
+        let allowed = Arc::<Mutex<Option<BTreeSet<String>>>>::default();
+        let (known, seen, may) = (
+            Arc::clone(&answers),
+            Arc::clone(&calls),
+            Arc::clone(&allowed),
+        );
         let server = Server::start("aws", move |request| {
-            let answer = answer(&request, &known.lock().unwrap(), &seen);
+            let may = may.lock().unwrap().clone();
+            let answer = answer(&request, &known.lock().unwrap(), &seen, may.as_ref());
             async move { answer }
         });
         Self {
             server,
             answers,
             calls,
+            allowed,
         }
+    }
+
+    /// From now on denies every action that is not one of these.
+    pub fn allow_only(&self, actions: &BTreeSet<String>) {
+        *self.allowed.lock().unwrap() = Some(actions.clone());
     }
 
     /// Where the SDK finds it: names and values of variables.
@@ -85,6 +110,16 @@ impl AwsApi {
         let mut answers = self.answers.lock().unwrap();
         answers.insert(operation.to_owned(), Box::new(answer));
         self
+    }
+
+    /// What an operation answers now to nothing in particular.
+    pub fn said(&self, operation: &str) -> String {
+        let call = Call {
+            operation: operation.to_owned(),
+            input: String::new(),
+            service: String::new(),
+        };
+        self.answers.lock().unwrap()[operation](&call).1
     }
 
     /// Denies an operation again.
@@ -150,6 +185,12 @@ impl AwsApi {
         self.says("GetFunctionConfiguration", &body.to_string())
     }
 
+    /// All that was asked so far: the services and operations, as IAM calls them.
+    pub fn actions(&self) -> BTreeSet<String> {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().map(Call::action).collect()
+    }
+
     /// What was asked so far.
     pub fn calls(&self, operation: &str) -> Vec<Call> {
         let calls = self.calls.lock().unwrap();
@@ -165,7 +206,12 @@ pub fn xml_error(code: &str, message: &str) -> String {
     )
 }
 
-fn answer(request: &Request<Bytes>, answers: &Answers, calls: &Mutex<Vec<Call>>) -> Answer {
+fn answer(
+    request: &Request<Bytes>,
+    answers: &Answers,
+    calls: &Mutex<Vec<Call>>,
+    allowed: Option<&BTreeSet<String>>,
+) -> Answer {
     let text = |name: &str| {
         let value = request.headers().get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -191,7 +237,9 @@ fn answer(request: &Request<Bytes>, answers: &Answers, calls: &Mutex<Vec<Call>>)
         input,
         service: service.to_owned(),
     };
-    let answered = answers.get(&call.operation).map(|answer| answer(&call));
+    let may = allowed.is_none_or(|allowed| allowed.contains(&call.action()));
+    let answered = answers.get(&call.operation).filter(|_| may);
+    let answered = answered.map(|answer| answer(&call));
     let why = format!("the test's user may not do {}", call.operation);
     let (status, body) = answered.unwrap_or_else(|| {
         let denied = if is_xml {

@@ -88,6 +88,8 @@ struct Project {
     hooks: Vec<Value>,
     repositories: Vec<Value>,
     activities: Vec<Value>,
+    /// What it says of itself, if not the usual.
+    said: serde_json::Map<String, Value>,
 }
 
 /// The API of a space; stops when it is dropped.
@@ -106,6 +108,7 @@ impl TestBacklog {
             hooks: Vec::new(),
             repositories: Vec::new(),
             activities: Vec::new(),
+            said: serde_json::Map::new(),
         });
         let space = Arc::new(Mutex::new(Space {
             projects: projects.collect(),
@@ -141,6 +144,13 @@ impl TestBacklog {
     /// For the table: where its repositories would be.
     pub fn space_url(&self) -> String {
         format!("https://localhost:{}/git", self.port)
+    }
+
+    /// What the space says of a project: a field, and its value from now on.
+    pub fn say(&self, project: &str, field: &str, value: Value) {
+        self.with(project, |project| {
+            project.said.insert(field.to_owned(), value);
+        });
     }
 
     /// All requests up to now.
@@ -179,6 +189,12 @@ impl TestBacklog {
         let id = self.next();
         self.with(project, |project| project.keep(id, hook));
         id
+    }
+
+    /// One webhook in place of all that a project has.
+    pub fn replace_hooks(&self, project: &str, hook_url: &str, types: &[i64]) {
+        self.with(project, |project| project.hooks.clear());
+        self.hook(project, hook_url, types);
     }
 
     /// All webhooks of a project.
@@ -397,8 +413,12 @@ impl Space {
 
 impl Project {
     fn about(&self) -> Value {
-        json!({"id": 1, "projectKey": self.key, "name": "受注アプリ", "useGit": true, "archived": false,
-            "textFormattingRule": null, "chartEnabled": null})
+        let mut about = json!({"id": 1, "projectKey": self.key, "name": "受注アプリ", "useGit": true, "archived": false,
+            "textFormattingRule": null, "chartEnabled": null});
+        for (field, value) in &self.said {
+            about[field] = value.clone();
+        }
+        about
     }
 
     fn carry_out(

@@ -83,6 +83,7 @@ impl GitServer {
             cache_packs: AtomicBool::new(false),
             v0_only: AtomicBool::new(false),
             api: Mutex::default(),
+            date: Mutex::default(),
         });
         let tls = TlsAcceptor::from(ca.server_config());
         runtime.spawn(accept(listener, tls, Arc::clone(&state)));
@@ -191,6 +192,11 @@ impl GitServer {
         self.state.v0_only.store(yes, Ordering::Relaxed);
     }
 
+    /// From now on, each answer says this of its time.
+    pub fn set_date(&self, date: &str) {
+        *lock(&self.state.date) = Some(date.to_owned());
+    }
+
     /// Remembers packs: a fetch that is sent a second time gets the first one's answer, at no cost to the server. So a
     /// benchmark measures the client.
     pub fn cache_packs(&self, yes: bool) {
@@ -222,6 +228,7 @@ struct State {
     v0_only: AtomicBool,
     /// What answers below `/api/`, if anything does.
     api: Mutex<Option<Api>>,
+    date: Mutex<Option<String>>,
 }
 
 /// Another machine of the server, which may be behind.
@@ -266,13 +273,19 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Arc<State>, connectio
         async move {
             let api = lock(&state.api).clone();
             let api = api.filter(|_| request.uri().path().starts_with("/api/"));
-            let Some(api) = api else {
-                return Ok(state.answer(request, connection).await);
+            let mut answer = match api {
+                None => state.answer(request, connection).await,
+                Some(api) => {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+                    api(head, body).await?.map(Either::Left)
+                }
             };
-            let (head, body) = request.into_parts();
-            let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-            let answer = api(head, body).await?;
-            Ok::<_, io::Error>(answer.map(Either::Left))
+            if let Some(date) = &*lock(&state.date) {
+                let date = HeaderValue::try_from(date).unwrap();
+                answer.headers_mut().insert(header::DATE, date);
+            }
+            Ok::<_, io::Error>(answer)
         }
     });
     let http = http1::Builder::new();

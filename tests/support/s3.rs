@@ -43,6 +43,9 @@ pub enum Op {
     ListObjectsV2,
     ListObjectVersions,
     GetBucketVersioning,
+    GetBucketNotification,
+    GetBucketLocation,
+    GetBucketEncryption,
     CreateMultipartUpload,
     UploadPart,
     CompleteMultipartUpload,
@@ -76,6 +79,21 @@ pub enum Fault {
     Corrupt,
 }
 
+/// How all buckets are set up. What is `None` or `false` is as the store has it.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The status of versioning, if not `Enabled`.
+    pub versioning: Option<&'static str>,
+    /// Whether EventBridge is told.
+    pub events: bool,
+    /// The region.
+    pub region: Option<&'static str>,
+    /// The KMS key of one's own.
+    pub key: Option<&'static str>,
+    /// What nobody may ask.
+    pub denied: Vec<Op>,
+}
+
 type Hook = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 #[derive(Default)]
@@ -87,6 +105,7 @@ struct Plan {
     counts: HashMap<Op, usize>,
     /// What each answer says of its time, if not the truth.
     date: Option<String>,
+    settings: Settings,
 }
 
 /// A version as it is stored. `bytes` is `None` if it is a delete marker.
@@ -182,6 +201,11 @@ impl TestS3 {
         self.plan().date = Some(date.into());
     }
 
+    /// How all buckets are set up from now on.
+    pub fn set(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.plan().settings);
+    }
+
     /// What was planned and has not happened yet does not happen any more.
     pub fn heal(&self) {
         let counts = std::mem::take(&mut self.plan().counts);
@@ -260,19 +284,28 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, StdError> {
     let op = operation(&request);
-    let (hook, fault, failed) = {
+    let (hook, fault, failed, settings) = {
         let mut plan = plan.lock().expect("no test panics while it plans");
         *plan.counts.entry(op).or_default() += 1;
         let hook = take(&mut plan.hooks, op);
         let planned = take(&mut plan.faults, op);
+        let settings = plan.settings.clone();
         match plan.nth.take() {
-            Some((0, fault, failed)) => (hook, Some(fault), Some(failed)),
+            Some((0, fault, failed)) => (hook, Some(fault), Some(failed), settings),
             nth => {
                 plan.nth = nth.map(|(left, fault, failed)| (left - 1, fault, failed));
-                (hook, planned, None)
+                (hook, planned, None, settings)
             }
         }
     };
+    if settings.denied.contains(&op) {
+        return refuse(request, 403, "AccessDenied").await;
+    }
+    if let (None, Some(answer)) = (&fault, settings.answer(op)) {
+        return Ok(Response::builder()
+            .header("content-type", "application/xml")
+            .body(Body::from(answer))?);
+    }
     if let Some(hook) = hook {
         hook().await;
     }
@@ -329,6 +362,42 @@ async fn answer(
             bytes[first] ^= 1;
             let request = Request::from_parts(head, Body::from(bytes));
             Ok(s3.call(request).await?)
+        }
+    }
+}
+
+impl Settings {
+    /// What is asked of a bucket, where the store does not know it.
+    fn answer(&self, op: Op) -> Option<String> {
+        let element = |name: &str, inside: &str| format!("<{name}>{inside}</{name}>");
+        match op {
+            Op::GetBucketVersioning => {
+                let status = element("Status", self.versioning?);
+                Some(element("VersioningConfiguration", &status))
+            }
+            Op::GetBucketNotification => {
+                let inside = if self.events {
+                    "<EventBridgeConfiguration/>"
+                } else {
+                    ""
+                };
+                Some(element("NotificationConfiguration", inside))
+            }
+            Op::GetBucketLocation => Some(element("LocationConstraint", self.region?)),
+            Op::GetBucketEncryption => {
+                let key = self.key.map(|key| element("KMSMasterKeyID", key));
+                let kind = element(
+                    "SSEAlgorithm",
+                    if key.is_some() { "aws:kms" } else { "AES256" },
+                );
+                let kind = format!("{kind}{}", key.unwrap_or_default());
+                let rule = element(
+                    "Rule",
+                    &element("ApplyServerSideEncryptionByDefault", &kind),
+                );
+                Some(element("ServerSideEncryptionConfiguration", &rule))
+            }
+            _ => None,
         }
     }
 }
@@ -408,6 +477,9 @@ fn operation(request: &Request<Incoming>) -> Op {
         ("GET", false) if has("list-type") => Op::ListObjectsV2,
         ("GET", false) if has("versions") => Op::ListObjectVersions,
         ("GET", false) if has("versioning") => Op::GetBucketVersioning,
+        ("GET", false) if has("notification") => Op::GetBucketNotification,
+        ("GET", false) if has("location") => Op::GetBucketLocation,
+        ("GET", false) if has("encryption") => Op::GetBucketEncryption,
         _ => Op::Other,
     }
 }

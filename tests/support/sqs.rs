@@ -207,6 +207,17 @@ impl TestSqs {
         self
     }
 
+    /// Gives a message up.
+    pub fn bury(&self, body: &str) {
+        let sent = Sent {
+            body: body.to_owned(),
+            group: "g".to_owned(),
+            deduplication: Uuid::new_v4().to_string(),
+        };
+        let accepted = self.queues().dead.send(sent, Instant::now());
+        accepted.expect("a message that SQS takes");
+    }
+
     /// Receives from the queue as Lambda does: no client's request, no fault.
     pub fn receive(&self, max: usize) -> Vec<Message> {
         self.queues().receive(QUEUE, max, None)

@@ -121,7 +121,7 @@ def settings(architecture):
 
 
 def functions(programs, shared, architecture):
-    files = read(ROOT, *TEXTS, "pipeline.yaml") | read(shared, "THIRD-PARTY.txt")
+    files = read(ROOT, *TEXTS, "pipeline.yaml", "branches.yaml") | read(shared, "THIRD-PARTY.txt")
     files |= {f"examples/{name}": each for name, each in below(ROOT / "examples").items()}
     files["template.yaml"] = packaged_template(architecture).encode(), False
     files["samconfig.toml"] = settings(architecture).encode(), False

@@ -124,7 +124,7 @@ def try_command_line(archive, version, folder):
 
 def try_functions(archive):
     architecture = re.search(r"-functions-(\w+)\.zip", archive.name)[1]
-    archive.has({"template.yaml", "pipeline.yaml", "samconfig.toml", "routes.example.toml", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt"})
+    archive.has({"template.yaml", "pipeline.yaml", "branches.yaml", "samconfig.toml", "routes.example.toml", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt"})
     template = archive.files["template.yaml"].decode()
     code = re.findall(r"^      CodeUri: (\S+)$", template, re.MULTILINE)
     check(code == ["receive.zip", "deliver.zip"], f"{archive.name}: its functions are {code}")

@@ -326,6 +326,9 @@ async fn what_is_typed_at_a_terminal_leads_from_an_empty_stack_to_an_object() {
     assert_eq!(place.writes(), before, "{}", again.shown);
     assert!(again.shown.contains("6 well\n"), "{}", again.shown);
 
+    let left = fs::read_dir(place.folder.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["routes.toml"]);
     for shown in [&init.shown, &connect.shown, &again.shown, &place.table()] {
         for secret in [LOGIN.1, TOKEN, ADMIN_KEY, "a wrong one"] {
             assert!(!shown.contains(secret), "{shown}");
@@ -437,9 +440,15 @@ async fn the_same_without_a_terminal() {
             "{arguments:?}"
         );
     }
-    let pushed = place.types(&["routes", "push", "--stack", "bridge"], &[]).await;
+    let pushed = place
+        .types(&["routes", "push", "--stack", "bridge"], &[])
+        .await;
     assert_eq!(pushed.code, Some(0), "{}", pushed.shown);
-    assert!(pushed.shown.contains("is this table already"), "{}", pushed.shown);
+    assert!(
+        pushed.shown.contains("is this table already"),
+        "{}",
+        pushed.shown
+    );
 
     // A pipeline that is there needs no command.
     place

@@ -115,6 +115,7 @@ impl S3 {
             .set_if_match(condition.if_match())
             .set_if_none_match(condition.if_none_match())
             // The bytes as they were made. S3 refuses others, and says this of the version from then on.
+            .set_checksum_algorithm(self.sends_checksums().then_some(ChecksumAlgorithm::Sha256))
             .set_checksum_sha256(
                 self.sends_checksums()
                     .then(|| BASE64_STANDARD.encode(archive.sha256)),

@@ -275,7 +275,7 @@ fn explain(stage: Stage, report: &Report) -> String {
         ),
         Stage::Archive => format!(
             "{}, {}, compressed streams copied as they are",
-            report::entries(report),
+            report::entries(report.entries),
             HumanBytes(report.archive_bytes.unwrap_or_default())
         ),
         Stage::Put => "only if nobody wrote the object meanwhile".into(),

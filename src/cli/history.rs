@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     Common, Ended, Form, GivenObjects, Usage, out,
-    prose::{Line, Table, Tone},
+    prose::{Cut, Line, Table, Tone, minutes},
     report::{close, json, short},
     routes::{chosen, taking},
     setup::setup,
@@ -185,7 +185,7 @@ fn nothing(to: &Destination, options: &Options) -> String {
 }
 
 fn show(versions: &[Row]) {
-    let mut table = Table::new(&["commit", "delivered", "version", "author", "subject"]);
+    let mut table = Table::new(&["commit", "delivered (UTC)", "version", "author", "subject"]);
     for version in versions {
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let (tone, commit) = match &version.commit {
@@ -195,7 +195,7 @@ fn show(versions: &[Row]) {
         table.row(
             (tone, commit),
             &[
-                &text(&version.time),
+                &minutes(version.time.as_ref()),
                 &version.version_id,
                 &text(&version.author),
                 &text(&version.subject),
@@ -207,7 +207,7 @@ fn show(versions: &[Row]) {
             }
         }
     }
-    for line in table.lines(4) {
+    for line in table.lines(4, Cut::End) {
         out::result(&line);
     }
     close(&plain::count(versions.len(), "version", "versions"));

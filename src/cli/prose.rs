@@ -122,8 +122,8 @@ impl Table {
         self.rows.push(Row::Under(format!("    {text}")));
     }
 
-    /// The lines. Where the terminal is narrower, the column of this number is cut.
-    pub(super) fn lines(self, flexible: usize) -> Vec<Line> {
+    /// The lines. Where the terminal is narrower, the column of this number is cut: at its end, or at its beginning.
+    pub(super) fn lines(self, flexible: usize, cut: Cut) -> Vec<Line> {
         let rows = self.rows.iter().filter_map(|row| match row {
             Row::Cells(_, cells) => Some(cells),
             Row::Under(_) => None,
@@ -144,7 +144,7 @@ impl Table {
             let cells: Vec<_> = cells
                 .iter()
                 .zip(&widths)
-                .map(|(cell, width)| fitted(cell, *width))
+                .map(|(cell, width)| fitted(cell, *width, cut))
                 .collect();
             let gap = " ".repeat(GAP);
             let (word, padding) = cells[0].split_at(cells[0].trim_end().len());
@@ -164,23 +164,47 @@ impl Table {
     }
 }
 
+/// Where a text is cut that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Of a sentence, the beginning says most.
+    End,
+    /// Of a ref, the end does.
+    Beginning,
+}
+
 /// A text in so many columns: cut or filled.
-fn fitted(text: &str, width: usize) -> String {
+fn fitted(text: &str, width: usize, cut: Cut) -> String {
     let own = text.width();
     if own <= width {
         return format!("{text}{}", " ".repeat(width - own));
     }
-    let mut shown = String::new();
     let mut left = width.saturating_sub(1);
-    for c in text.chars() {
+    let mut fits = |c: &char| {
         let columns = c.width().unwrap_or_default();
-        if columns > left {
-            break;
+        let fits = columns <= left;
+        left -= if fits { columns } else { 0 };
+        fits
+    };
+    let shown: String = match cut {
+        Cut::End => {
+            let shown: String = text.chars().take_while(&mut fits).collect();
+            shown + "…"
         }
-        left -= columns;
-        shown.push(c);
-    }
-    format!("{shown}…{}", " ".repeat(left))
+        Cut::Beginning => {
+            let shown: Vec<_> = text.chars().rev().take_while(&mut fits).collect();
+            std::iter::once('…')
+                .chain(shown.into_iter().rev())
+                .collect()
+        }
+    };
+    format!("{shown}{}", " ".repeat(left))
+}
+
+/// A time for people: without seconds, in UTC.
+pub(super) fn minutes(time: Option<&String>) -> String {
+    let minutes = time.and_then(|time| time.get(..16));
+    minutes.map_or_else(|| "-".into(), |time| time.replace('T', " "))
 }
 
 #[cfg(test)]
@@ -189,15 +213,17 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_or_filled_to_its_columns() {
-        for (text, width, expected) in [
-            ("main", 6, "main  "),
-            ("main", 4, "main"),
-            ("release", 4, "rel…"),
-            ("機能", 4, "機能"),
-            ("機能追加", 5, "機能…"),
-            ("機能追加", 4, "機… "),
+        for (text, width, end, beginning) in [
+            ("main", 6, "main  ", "main  "),
+            ("main", 4, "main", "main"),
+            ("release", 4, "rel…", "…ase"),
+            ("機能", 4, "機能", "機能"),
+            ("機能追加", 5, "機能…", "…追加"),
+            ("機能追加", 4, "機… ", "…加 "),
         ] {
-            assert_eq!(fitted(text, width), expected, "{text} in {width}");
+            assert_eq!(fitted(text, width, Cut::End), end, "{text} in {width}");
+            let found = fitted(text, width, Cut::Beginning);
+            assert_eq!(found, beginning, "{text} in {width}");
         }
     }
 

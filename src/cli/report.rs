@@ -183,7 +183,8 @@ fn describe(subject: &str, progress: &Progress, elapsed: Duration) -> String {
         Stage::Settle => {
             format!("{subject}: the Git server may lag behind the event, waiting a little")
         }
-        stage @ (Stage::Token | Stage::Routes | Stage::Queue | Stage::Sweep) => {
+        Stage::Routes => format!("{subject}: reading the routing table"),
+        stage @ (Stage::Token | Stage::Queue | Stage::Sweep) => {
             format!("{subject}: {stage}")
         }
     }
@@ -236,7 +237,7 @@ fn prose(report: &Report, request_id: Option<&str>) -> Vec<Line> {
             format!(
                 " {commit} as {object}, version {}: {}, {}, in {took}",
                 known(&report.version_id),
-                entries(report),
+                entries(report.entries),
                 HumanBytes(report.archive_bytes.unwrap_or_default()),
             ),
         ),
@@ -337,8 +338,8 @@ fn details(report: &Report) -> impl Iterator<Item = String> {
 }
 
 /// `1 entry` or `1,234 entries`.
-pub(super) fn entries(report: &Report) -> String {
-    let count = report.entries.unwrap_or_default() as u64;
+pub(super) fn entries(count: Option<usize>) -> String {
+    let count = count.unwrap_or_default() as u64;
     let what = if count == 1 { "entry" } else { "entries" };
     format!("{} {what}", HumanCount(count))
 }

@@ -7,7 +7,7 @@ use backlog_bridge::{
 
 use super::{
     Common, Ended, Form, GivenObjects, Usage, out,
-    prose::{Table, Tone},
+    prose::{Cut, Table, Tone, minutes},
     report::{close, closing, json, short},
     routes::chosen,
     setup::setup,
@@ -56,7 +56,7 @@ pub(super) async fn run(
 }
 
 fn show(all: &[Status]) {
-    let mut table = Table::new(&["state", "route", "ref", "holds", "tip", "since"]);
+    let mut table = Table::new(&["state", "route", "ref", "holds", "since (UTC)"]);
     for status in all {
         let tone = match status.state {
             State::Current => Tone::Good,
@@ -64,21 +64,22 @@ fn show(all: &[Status]) {
             _ if status.is_wrong => Tone::Bad,
             _ => Tone::Odd,
         };
-        let commit = |id: &Option<String>| {
-            let is_known = id.is_some();
-            if is_known { short(id.as_ref()) } else { "-" }.to_owned()
+        let holds = match &status.commit {
+            Some(_) => short(status.commit.as_ref()),
+            None => "-",
         };
-        let since = status.since.as_deref().unwrap_or("-");
         table.row(
             (tone, &status.state.to_string()),
             &[
                 &status.route,
                 &status.ref_name,
-                &commit(&status.commit),
-                &commit(&status.tip),
-                since,
+                holds,
+                &minutes(status.since.as_ref()),
             ],
         );
+        if status.tip != status.commit && status.tip.is_some() {
+            table.under(&format!("the tip is {}", short(status.tip.as_ref())));
+        }
         if let Some(reason) = &status.reason {
             table.under(reason);
         }
@@ -88,8 +89,7 @@ fn show(all: &[Status]) {
             }
         }
     }
-    // The ref is what people know best.
-    for line in table.lines(2) {
+    for line in table.lines(2, Cut::Beginning) {
         out::result(&line);
     }
     let mut words: Vec<(State, usize)> = Vec::new();

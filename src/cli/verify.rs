@@ -4,7 +4,6 @@ use std::{fs::File, path::Path, sync::Arc, time::Instant};
 
 use backlog_bridge::{
     config::Config,
-    plain,
     progress::Progress,
     route::{Route, RouteTable},
     status::Statuses,
@@ -14,7 +13,7 @@ use backlog_bridge::{
 use super::{
     Common, Ended, Form, GivenObjects, Usage, out,
     prose::{Line, Tone},
-    report::{close, closing, json, short, watch},
+    report::{close, closing, entries, json, short, watch},
     routes::{chosen, taking},
     setup::{Setup, setup},
 };
@@ -220,7 +219,7 @@ fn prose(verdict: &Verdict) -> Line {
     let problem = verdict.problem.as_deref().unwrap_or_default();
     match verdict.verdict {
         Word::Ok => {
-            let entries = plain::count(verdict.entries.unwrap_or_default(), "entry", "entries");
+            let entries = entries(verdict.entries);
             let after = format!(
                 ", commit {}: {entries}, every file matches its id, the tree is {}{}",
                 short(verdict.commit.as_ref()),

@@ -14,7 +14,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     cli::{Place, Ran},
-    support::{MAIN, process::run_within},
+    support::{
+        BUCKET, MAIN,
+        process::run_within,
+        s3::{ACCESS_KEY, Fault, Op, SECRET_KEY, TestS3},
+    },
 };
 
 /// Routes with these fields each, in the space of the place.
@@ -678,6 +682,72 @@ fn a_terminal_gets_prose_and_colours_and_a_pipe_the_lines_of_before() {
     assert!(loud.stdout.contains("archive SHA-256 "), "{loud:?}");
     let file = place.run(&["routes", "example", "--json"], &[]);
     assert_eq!(file.code, Some(2), "what is a file has one form: {file:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_may_not_be_listed_is_named_and_the_rest_is_told() {
+    let place = Place::new();
+    let s3 = TestS3::start().await;
+    for name in ["main", "release/1", "release/2"] {
+        let ref_name = format!("refs/heads/{name}");
+        place.repository.commit_on(&ref_name, &[("a", name.into())]);
+    }
+    let table = [
+        route("main", MAIN, "main.zip"),
+        route("releases", "refs/heads/release/*", "{ref}.zip"),
+    ];
+    routes(&place, &table.each_ref().map(String::as_str));
+    let vars = [
+        ("AWS_ENDPOINT_URL_S3", s3.endpoint()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_REGION", "us-east-1"),
+        ("SOURCE_BUCKET", BUCKET),
+    ];
+    let run = |arguments: &[&str]| {
+        let arguments = [arguments, &["--aws"]].concat();
+        tokio::task::block_in_place(|| place.run(&arguments, &vars))
+    };
+    let synced = run(&["sync", "main", "releases"]);
+    assert_eq!(synced.code, Some(0), "{synced:?}");
+    place.repository.delete_ref("refs/heads/release/2");
+    assert_eq!(
+        field(&run(&["status"]), "state"),
+        ["current", "current", "branch_gone"]
+    );
+
+    s3.fail_once(Op::ListObjectsV2, Fault::Status(403));
+    let ran = run(&["status"]);
+    assert_eq!(
+        (ran.code, field(&ran, "state")),
+        (Some(0), vec!["current", "current"])
+    );
+    assert!(
+        ran.stderr.contains("allow s3:ListBucket to see them"),
+        "{ran:?}"
+    );
+    s3.fail_once(Op::ListObjectsV2, Fault::Status(403));
+    let ran = run(&["verify"]);
+    assert_eq!(
+        (ran.code, field(&ran, "verdict")),
+        (Some(1), vec!["ok", "unreadable"])
+    );
+    assert_eq!(ran.lines[1]["object"], "s3://sources/{ref}.zip");
+    s3.fail_once(Op::ListObjectVersions, Fault::Status(403));
+    let ran = run(&["history", "main"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("cannot list the versions of s3://sources/main.zip"),
+        "{ran:?}"
+    );
+    // Without it, nobody knows whether there is an object.
+    s3.fail_once(Op::HeadObject, Fault::Status(403));
+    let ran = run(&["status", "main"]);
+    assert_eq!(
+        (ran.code, &ran.only_line()["state"]),
+        (Some(1), &json!("unknown"))
+    );
 }
 
 #[test]

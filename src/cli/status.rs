@@ -77,7 +77,8 @@ fn show(all: &[Status]) {
                 &minutes(status.since.as_ref()),
             ],
         );
-        if status.tip != status.commit && status.tip.is_some() {
+        let is_other = status.commit.is_some() && status.tip != status.commit;
+        if is_other && status.tip.is_some() {
             table.under(&format!("the tip is {}", short(status.tip.as_ref())));
         }
         if let Some(reason) = &status.reason {

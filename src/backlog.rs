@@ -90,7 +90,8 @@ impl Backlog {
             let advice = "name a space of Backlog in `url`, as https://example.backlog.com/git";
             asked.error(Fault::NoApi, advice, "it is reached over https alone")
         })?;
-        let header = HeaderValue::from_str(key.reveal().trim()).ok();
+        let key: Password = key.reveal().trim().to_owned().into();
+        let header = HeaderValue::from_str(key.reveal()).ok();
         let header = header.filter(|header| !header.is_empty() && header.to_str().is_ok());
         let mut header = header.ok_or_else(|| {
             let advice = "give it as Backlog shows it (Personal settings, API)";

@@ -307,8 +307,7 @@ impl<'a> All<'a> {
         }
     }
 
-    /// Prints a line for each repository whose own webhook leads to the bridge. Returns whether there is one that brings
-    /// another token than the current one.
+    /// Prints a line for each repository whose own webhook leads to the bridge.
     async fn show_set_by_hand(&self, bridge: &Bridge) {
         for project in &self.scope.projects {
             if self.given_up.is_some() {

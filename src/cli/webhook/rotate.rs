@@ -6,7 +6,7 @@ use backlog_bridge::{
     backlog::ApiError,
     config::Config,
     error::chain,
-    registration::{self, Aim, Bridge, Registered},
+    registration::{self, Aim, Bridge, Registered, TokenState},
     route::{RouteTable, Space},
     secrets::{Token, TokenPair, Tokens},
 };
@@ -61,12 +61,12 @@ pub(super) async fn run(
     let mut bridge = turn(place, tokens).await?;
     if leaked {
         let taken = all.take_along(&bridge).await;
-        if taken != Taken::All || !all.is_none_set_by_hand(&bridge).await {
+        if taken != Taken::All || all.may_be_set_by_hand(&bridge).await {
             all.bring(&bridge, Aim::Turned).await;
             all.show_set_by_hand(&bridge).await;
             note!(
-                "the leaked token is still valid, as the previous one: there are webhooks that bring it and cannot be changed from \
-                 here. Change those, and then `webhook rotate` once more"
+                "the leaked token is still valid, as the previous one: there are webhooks that bring it, or may bring it, and cannot \
+                 be changed from here. Change those, and then `webhook rotate` once more"
             );
             return Ok(Ended::WithFailures);
         }
@@ -146,14 +146,15 @@ impl All<'_> {
         }
     }
 
-    /// Whether no repository's own webhook leads to the bridge, as far as anybody may know.
-    async fn is_none_set_by_hand(&self, bridge: &Bridge) -> bool {
+    /// Whether a repository's own webhook brings the previous token, as far as anybody may know.
+    async fn may_be_set_by_hand(&self, bridge: &Bridge) -> bool {
         for project in &self.scope.projects {
             let found = registration::set_by_hand(&self.api, project, bridge).await;
-            if !found.is_ok_and(|found| found.is_empty()) {
-                return false;
+            let is_previous = |(_, token): &(String, _)| *token == TokenState::Previous;
+            if found.map_or(true, |found| found.iter().any(is_previous)) {
+                return true;
             }
         }
-        true
+        false
     }
 }

@@ -4,7 +4,7 @@ mod pipeline;
 
 use std::time::{Duration, Instant};
 
-pub use self::pipeline::deploy_command;
+pub use self::pipeline::{branches_commands, deploy_command};
 use crate::{
     archive,
     bucket::{Current, S3},

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use backlog_bridge::{
     config::Config,
-    connect::{deploy_command, misplaced},
+    connect::{branches_commands, deploy_command, misplaced},
     error::chain,
     pipeline::{self, Pipeline},
     plain,
@@ -27,7 +27,8 @@ use super::{
 #[command(
     after_help = "It looks at the stack, tries the login for Git and stores it in the stack's secret, stores the routing table, \
     registers the webhook with an administrator's API key, which is kept nowhere, has the bridge deliver, and waits for the \
-    objects. It ends with the command of each pipeline that is not there yet. What is done already is left alone, so it can be \
+    objects. It ends with the command of each pipeline that is not there yet, and with that of builds for every branch of a glob. \
+    What is done already is left alone, so it can be \
     run again, and stopped at any time.\n\n\
     Exit status: 0 all is well; 1 something failed, or a step is left for you; 2 wrong usage or a wrong table.\n\n\
     Examples:\n  backlog-bridge connect --stack backlog-bridge\n  \
@@ -127,7 +128,8 @@ pub(super) async fn run(
     }
     Box::pin(connection.webhook(config, &mut steps)).await?;
     let delivered = Box::pin(connection.deliver(&known, &mut steps)).await;
-    let next = Box::pin(connection.pipelines(region.as_deref(), &delivered, &mut steps)).await;
+    let mut next = Box::pin(connection.pipelines(region.as_deref(), &delivered, &mut steps)).await;
+    next.extend(connection.branches(region.as_deref(), &mut steps));
     let ended = steps.end();
     for line in next {
         steps.aside(&line);
@@ -219,6 +221,19 @@ impl Connection<'_> {
         for command in &commands {
             steps.next(command);
         }
+        [head].into_iter().chain(commands).collect()
+    }
+
+    /// What to type so that the branches of globs are built. Whether they are already is not looked at.
+    fn branches(&self, region: Option<&str>, steps: &mut Steps) -> Vec<String> {
+        let commands = branches_commands(self.stack, region, self.table);
+        if commands.is_empty() {
+            return commands;
+        }
+        for command in &commands {
+            steps.next(command);
+        }
+        let head = "\nA build for every branch (docs/branches.md), if it is not there yet:".into();
         [head].into_iter().chain(commands).collect()
     }
 }

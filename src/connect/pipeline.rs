@@ -1,9 +1,11 @@
-//! The command that makes a pipeline of an object.
+//! The commands that make a pipeline of an object, and builds of all objects of a glob.
 
-use crate::stack::Stack;
+use crate::{route::Route, route::RouteTable, stack::Stack};
 
 /// How long the name of a stack of pipeline.yaml may be: it names the pipeline.
 const LONGEST_NAME: usize = 100;
+/// How long that of one of branches.yaml may be: it names a function, with `-starter` behind it.
+const LONGEST_NAME_OF_BRANCHES: usize = 56;
 
 /// The command that makes a pipeline of an object: one line, to be typed where `pipeline.yaml` is.
 #[must_use]
@@ -14,9 +16,86 @@ pub fn deploy_command(
     bucket: &str,
     key: &str,
 ) -> String {
+    let pattern = (!key.is_ascii()).then(|| ascii_pattern(key));
+    let mut parameters = vec![("ObjectKey", key)];
+    parameters.extend(
+        pattern
+            .as_deref()
+            .map(|pattern| ("ObjectArnPattern", pattern)),
+    );
+    let name = stack_name(route, LONGEST_NAME);
+    command(stack, region, ("pipeline.yaml", &name), bucket, &parameters)
+}
+
+/// The commands that have every branch of the table's globs built, one for each folder that their objects lie in: each one line, to
+/// be typed where `branches.yaml` is. None for a glob of tags, one that is paused, and one whose objects have no folder that the
+/// template takes.
+#[must_use]
+pub fn branches_commands(stack: &Stack, region: Option<&str>, table: &RouteTable) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut folders = Vec::new();
+    let builds = |route: &&Route| {
+        route.is_glob() && !route.is_paused() && !route.pattern().as_str().starts_with("refs/tags/")
+    };
+    for route in table.routes().iter().filter(builds) {
+        let bucket = route.bucket();
+        let Some(folder) = folder(&route.key_start()) else {
+            continue;
+        };
+        if folders.contains(&(bucket, folder.clone())) {
+            continue;
+        }
+        let except = exact_keys(table, bucket, &folder).join(",");
+        let mut parameters = vec![("KeyPrefix", folder.as_str())];
+        if !except.is_empty() {
+            parameters.push(("ExceptKeys", &except));
+        }
+        let name = stack_name(route.name(), LONGEST_NAME_OF_BRANCHES);
+        commands.push(command(
+            stack,
+            region,
+            ("branches.yaml", &name),
+            bucket,
+            &parameters,
+        ));
+        folders.push((bucket, folder));
+    }
+    commands
+}
+
+/// The folder that all keys with this beginning lie in, if it is one that `branches.yaml` takes as its `KeyPrefix`.
+fn folder(start: &str) -> Option<String> {
+    let folder = &start[..=start.rfind('/')?];
+    let is_taken = |c: char| (' '..='~').contains(&c) && !"*?$".contains(c);
+    let fits = folder.len() <= 256 && folder.chars().all(is_taken);
+    (fits && !folder.starts_with('/') && !folder.starts_with("config/")).then(|| folder.to_owned())
+}
+
+/// The objects of exact routes in this folder: they have pipelines of their own.
+fn exact_keys(table: &RouteTable, bucket: &str, folder: &str) -> Vec<String> {
+    let exact = table
+        .routes()
+        .iter()
+        .filter(|route| route.bucket() == bucket);
+    let keys = exact.filter_map(|route| {
+        let name = route.pattern().exact()?;
+        let to = route.destination(table.space_of(route), name).ok()?;
+        Some(to.key.as_str().to_owned())
+    });
+    keys.filter(|key| key.starts_with(folder) && !key.contains(','))
+        .collect()
+}
+
+/// The command that deploys a template as a stack of this name, with what every template of builds takes.
+fn command(
+    stack: &Stack,
+    region: Option<&str>,
+    (template, name): (&str, &str),
+    bucket: &str,
+    parameters: &[(&str, &str)],
+) -> String {
     let mut command = format!(
-        "aws cloudformation deploy --stack-name {} --template-file pipeline.yaml --capabilities CAPABILITY_IAM",
-        stack_name(route)
+        "aws cloudformation deploy --stack-name {name} --template-file {template} --capabilities CAPABILITY_IAM"
     );
     if let Some(region) = region {
         command += " --region ";
@@ -28,12 +107,11 @@ pub fn deploy_command(
         command += &quoted(&format!("{name}={value}"));
     };
     parameter("SourceBucket", bucket);
-    parameter("ObjectKey", key);
-    if !key.is_ascii() {
-        parameter("ObjectArnPattern", &ascii_pattern(key));
+    for (name, value) in parameters {
+        parameter(name, value);
     }
     parameter("AlarmTopicArn", &stack.alarm_topic);
-    // What the bridge's own bucket and roles need, those of the pipeline need too.
+    // What the bridge's own bucket and roles need, those of the builds need too.
     let is_own = bucket == stack.bucket;
     if let Some(key) = stack.parameter("BucketKmsKeyArn").filter(|_| is_own) {
         parameter("SourceKmsKeyArn", key);
@@ -45,7 +123,7 @@ pub fn deploy_command(
 }
 
 /// A name for the stack: letters, digits and hyphens, a letter first.
-fn stack_name(route: &str) -> String {
+fn stack_name(route: &str, longest: usize) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric();
     let parts = route.split(|c| !is_plain(c));
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
@@ -53,7 +131,7 @@ fn stack_name(route: &str) -> String {
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
         name = format!("pipeline-{name}");
     }
-    name.truncate(LONGEST_NAME);
+    name.truncate(longest);
     name.trim_end_matches('-').to_owned()
 }
 
@@ -92,9 +170,28 @@ mod tests {
             ("2024", "pipeline-2024"),
             ("a_b.c", "a-b-c"),
         ] {
-            assert_eq!(stack_name(route), expected, "{route}");
+            assert_eq!(stack_name(route, LONGEST_NAME), expected, "{route}");
         }
-        assert_eq!(stack_name(&"a".repeat(200)).len(), LONGEST_NAME);
+        assert_eq!(
+            stack_name(&"a".repeat(200), LONGEST_NAME).len(),
+            LONGEST_NAME
+        );
+    }
+
+    #[test]
+    fn a_folder_is_one_that_branches_yaml_takes() {
+        for (start, expected) in [
+            ("web/branches/", Some("web/branches/")),
+            ("web/release-", Some("web/")),
+            ("web-", None),
+            ("", None),
+            ("config/", None),
+            ("/web/", None),
+            ("機能/", None),
+            ("web/$/", None),
+        ] {
+            assert_eq!(folder(start).as_deref(), expected, "{start}");
+        }
     }
 
     #[test]

@@ -473,6 +473,35 @@ async fn the_same_without_a_terminal() {
         ]
     );
     assert_eq!(place.writes(), before);
+
+    // Globs are built by one stack for each folder, without the objects that have a pipeline.
+    let mut text = place.table();
+    for (name, glob, object) in [
+        ("features", "refs/heads/feature/*", "web/{ref}.zip"),
+        ("fixes", "refs/heads/fix/*", "web/{ref}.zip"),
+        ("releases", "refs/heads/release/*", "release-{ref}.zip"),
+        ("tags", "refs/tags/*", "tags/{ref}.zip"),
+    ] {
+        text += &format!(
+            "\n[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"{glob}\"\nobject = \"{object}\"\n"
+        );
+    }
+    place.write(&text);
+    let dry = [&CONNECT[..], &["--dry-run"]].concat();
+    let ended = place.runs(&dry, &[ADMIN]).await;
+    let next = ended.steps.iter().filter(|line| line["step"] == "next");
+    let next: Vec<_> = next.map(|line| line["message"].as_str()).collect();
+    assert_eq!(
+        next,
+        [Some(
+            "aws cloudformation deploy --stack-name features --template-file branches.yaml --capabilities CAPABILITY_IAM \
+             --region ap-northeast-1 --parameter-overrides SourceBucket=sources KeyPrefix=web/ ExceptKeys=web/main.zip \
+             AlarmTopicArn=arn:aws:sns:ap-northeast-1:123456789012:alarms"
+        )],
+        "{} {}",
+        ended.stdout,
+        ended.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

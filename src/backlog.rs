@@ -77,7 +77,7 @@ impl Backlog {
     /// # Errors
     ///
     /// [`ApiError`] if the space is one that has no API, or the key cannot be one. The key is not repeated.
-    pub fn new(space: &SpaceUrl, key: Password) -> Result<Self, ApiError> {
+    pub fn new(space: &SpaceUrl, key: &Password) -> Result<Self, ApiError> {
         let url = space.to_string();
         let asked = Asked {
             doing: "ask Backlog's API",

@@ -47,6 +47,10 @@ impl Sight {
 /// # Errors
 ///
 /// [`Error`] if the login is refused, or the server cannot be asked.
+///
+/// # Panics
+///
+/// If the work itself does, which is a fault of the program.
 pub async fn look(
     space: &SpaceUrl,
     repository: &RepositoryName,
@@ -96,6 +100,10 @@ pub async fn delivered(
 /// # Errors
 ///
 /// [`Error::Bucket`] if S3 cannot be asked.
+///
+/// # Panics
+///
+/// If the work itself does, which is a fault of the program.
 pub async fn has_file(
     s3: &S3,
     to: &Destination,

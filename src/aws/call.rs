@@ -6,7 +6,7 @@ use std::{error::Error, fmt};
 use aws_config::SdkConfig;
 use aws_runtime::{
     auth::{
-        SigV4OperationSigningConfig, SigningOptions,
+        SigV4OperationSigningConfig,
         sigv4::{SCHEME_ID, SigV4AuthScheme},
     },
     retries::classifiers::AwsErrorCodeClassifier,
@@ -237,10 +237,11 @@ async fn send(
         let err = SdkError::construction_failure("there are no credentials");
         return Err(failed(err));
     };
-    let mut signing = SigV4OperationSigningConfig::default();
-    signing.region = Some(SigningRegion::from(region.clone()));
-    signing.name = Some(SigningName::from_static(dialect.host));
-    signing.signing_options = SigningOptions::default();
+    let signing = SigV4OperationSigningConfig {
+        region: Some(SigningRegion::from(region.clone())),
+        name: Some(SigningName::from_static(dialect.host)),
+        ..SigV4OperationSigningConfig::default()
+    };
     let mut layer = Layer::new("signature");
     layer.store_put(signing);
     layer.store_put(AuthSchemeOptionResolverParams::new(()));

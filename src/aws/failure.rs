@@ -307,7 +307,6 @@ impl Class {
 
     fn advice(self, service: Service) -> Cow<'static, str> {
         match (self, service) {
-            (Self::Passing | Self::Refused | Self::DiskFull, _) => "",
             (Self::Unreachable, _) => {
                 return format!(
                     "; {} cannot be asked, check the network, the region and the credentials",
@@ -325,7 +324,7 @@ impl Class {
             (Self::Missing, Service::SecretsManager) => {
                 "; there is no such secret in this account and region, or it has no value yet: aws secretsmanager list-secrets"
             }
-            (Self::Missing, _) => "",
+            (Self::Passing | Self::Refused | Self::DiskFull | Self::Missing, _) => "",
             (Self::Denied, Service::S3) => {
                 "; access was denied, check the bucket's policy and whose credentials these are: aws sts get-caller-identity"
             }

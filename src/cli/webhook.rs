@@ -251,7 +251,7 @@ impl<'a> All<'a> {
         let scope = Scope::of(&place.table, projects, options.space.as_deref())?;
         let key = scope::key(options, config, scope.space).await?;
         Ok(Self {
-            api: Backlog::new(scope.space.url(), key)?,
+            api: Backlog::new(scope.space.url(), &key)?,
             scope,
             place,
             url: place.hooks.masked(),

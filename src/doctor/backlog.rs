@@ -186,7 +186,7 @@ async fn space(
             .map(|(key, repositories)| unseen(key, repositories, bridge.is_some()))
             .collect(),
     };
-    let api = match key.map(|key| Backlog::new(url, key)) {
+    let api = match key.map(|key| Backlog::new(url, &key)) {
         Ok(Ok(api)) => api,
         Ok(Err(err)) => return (unasked(Ok(Err(err.into()))), Vec::new()),
         Err(unseen) => return (unasked(Err(unseen)), Vec::new()),

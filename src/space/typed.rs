@@ -21,10 +21,10 @@ impl SpaceUrl {
         let host = host.to_ascii_lowercase();
         if !BACKLOG.iter().any(|domain| host.ends_with(domain)) || scheme == "file" {
             // Without a scheme, a word would be a host.
-            return match text.contains("://") {
-                true => Ok((text.parse()?, None)),
-                false => Err(InvalidSpaceUrl::Shape(text.to_owned())),
-            };
+            if text.contains("://") {
+                return Ok((text.parse()?, None));
+            }
+            return Err(InvalidSpaceUrl::Shape(text.to_owned()));
         }
         let space = format!("https://{authority}/git").parse()?;
         let page = page.split(['?', '#']).next().unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::support::{
 
 fn api(space: &TestBacklog, key: &str) -> Backlog {
     let url: SpaceUrl = space.space_url().parse().unwrap();
-    Backlog::new(&url, key.to_owned().into()).unwrap()
+    Backlog::new(&url, &key.to_owned().into()).unwrap()
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -339,12 +339,12 @@ fn a_key_goes_to_no_other_place() {
         // Nor over HTTP, but to this machine.
         for url in ["file:///srv/git", "http://git.example.com/git"] {
             let url: SpaceUrl = url.parse().unwrap();
-            let err = Backlog::new(&url, ADMIN_KEY.to_owned().into());
+            let err = Backlog::new(&url, &ADMIN_KEY.to_owned().into());
             assert_eq!(refused(err).0, Fault::NoApi);
         }
         for key in ["", " ", "sentinel\nkey", "sentinelキー"] {
             let url: SpaceUrl = space.space_url().parse().unwrap();
-            let err = Backlog::new(&url, key.to_owned().into());
+            let err = Backlog::new(&url, &key.to_owned().into());
             assert_eq!(refused(err).0, Fault::WrongKey, "{key:?}");
         }
     });
@@ -366,7 +366,7 @@ fn a_slow_or_absent_server_is_given_up() {
         drop(space);
         for url in [&*gone, "https://no-such-space.invalid/git"] {
             let url: SpaceUrl = url.parse().unwrap();
-            let api = Backlog::new(&url, ADMIN_KEY.to_owned().into()).unwrap();
+            let api = Backlog::new(&url, &ADMIN_KEY.to_owned().into()).unwrap();
             let (fault, said) = refused(run(api.space()));
             assert_eq!(fault, Fault::Unreachable, "{said}");
             assert!(
@@ -394,7 +394,7 @@ fn a_certificate_of_nobody_we_trust_is_named() {
             }
         });
         let url: SpaceUrl = format!("https://localhost:{port}/git").parse().unwrap();
-        let api = Backlog::new(&url, ADMIN_KEY.to_owned().into()).unwrap();
+        let api = Backlog::new(&url, &ADMIN_KEY.to_owned().into()).unwrap();
         let (fault, said) = refused(run(api.space()));
         assert_eq!(fault, Fault::Unreachable);
         assert!(

@@ -40,7 +40,7 @@ impl Connection<'_> {
                 self.by_hand(&bridge, space, &projects, steps);
                 continue;
             };
-            let api = match Backlog::new(space.url(), key) {
+            let api = match Backlog::new(space.url(), &key) {
                 Ok(api) => api,
                 Err(err) => {
                     steps.tell("webhook", Became::Failed, &chain(&err));

@@ -110,7 +110,7 @@ struct Listed {
 }
 
 async fn listed(space: &SpaceUrl, key: Password) -> Result<Listed, ApiError> {
-    let backlog = Backlog::new(space, key)?;
+    let backlog = Backlog::new(space, &key)?;
     let user = backlog.myself().await?;
     let projects = backlog.projects().await?.into_iter();
     let projects = projects

@@ -36,6 +36,10 @@ use super::{
     Environment: BACKLOG_USERNAME and BACKLOG_PASSWORD, the login for Git, where nobody is to be asked; \
     BACKLOG_ADMIN_API_KEY."
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option that is there or not"
+)]
 pub(super) struct Options {
     #[command(flatten)]
     deployed: GivenStack,
@@ -195,17 +199,16 @@ impl Connection<'_> {
         for to in delivered {
             let (bucket, key) = (&to.bucket, to.key.as_str());
             let mut pipelines = pipelines.iter();
-            match pipelines.find(|pipeline| pipeline.source(bucket, key).is_some()) {
-                Some(pipeline) => {
-                    let message = format!("{} starts with each version of {key}", pipeline.name);
-                    steps.tell("pipeline", Became::Well, &message);
-                }
-                None => {
-                    let route = self.table.route(&to.route);
-                    let named = route.and_then(|route| route.pipeline(&to.ref_name));
-                    let name = named.as_ref().unwrap_or(&to.route);
-                    commands.push(deploy_command(self.stack, region, name, bucket, key));
-                }
+            if let Some(pipeline) =
+                pipelines.find(|pipeline| pipeline.source(bucket, key).is_some())
+            {
+                let message = format!("{} starts with each version of {key}", pipeline.name);
+                steps.tell("pipeline", Became::Well, &message);
+            } else {
+                let route = self.table.route(&to.route);
+                let named = route.and_then(|route| route.pipeline(&to.ref_name));
+                let name = named.as_ref().unwrap_or(&to.route);
+                commands.push(deploy_command(self.stack, region, name, bucket, key));
             }
         }
         if commands.is_empty() {

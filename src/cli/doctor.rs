@@ -76,15 +76,14 @@ pub(super) async fn run(
     if common.aws || common.stack.is_some() {
         patient.s3 = Some(S3::from_environment().await);
     }
-    match (&common.stack, &patient.s3) {
-        (Some(name), Some(s3)) => match Deployed::find(name, s3).await {
+    if let (Some(name), Some(s3)) = (&common.stack, &patient.s3) {
+        match Deployed::find(name, s3).await {
             Ok(deployed) => patient.deployed = Some(deployed),
             Err(err) => return Ok(tell(&stack_missing(name, err), &options)),
-        },
-        _ => {
-            let table = preferring(table(common, config)?, config);
-            patient.table = Some(Arc::new(table));
         }
+    } else {
+        let table = preferring(table(common, config)?, config);
+        patient.table = Some(Arc::new(table));
     }
     if patient.deployed.is_some() {
         let local = read(&common.routes).ok();
@@ -159,7 +158,7 @@ fn line(finding: &Finding) -> Line {
         pad = "warning".len() - word.len()
     );
     if let Some(remedy) = remedy {
-        text += &format!("\n{:23}{remedy}", "");
+        text = format!("{text}\n{:23}{remedy}", "");
     }
     Line::new("", (tone, word), text)
 }

@@ -43,6 +43,10 @@ const TRIES: usize = 3;
     Environment: BACKLOG_USERNAME and BACKLOG_PASSWORD, the login for Git; BACKLOG_ADMIN_API_KEY or BACKLOG_API_KEY, to list \
     the repositories."
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option that is there or not"
+)]
 pub(super) struct Options {
     /// The space: its host, such as example.backlog.com, or the address of any of its pages.
     #[arg(long, value_name = "SPACE")]
@@ -149,12 +153,13 @@ fn missing(flag: &str) -> Usage {
 /// The table that is to be added to, or that may be what is asked for.
 fn old(file: &Path, options: &Options) -> Result<Option<Old>, Usage> {
     if !file.try_exists()? {
-        return match options.add {
-            true => Err(Usage(format!(
+        return if options.add {
+            Err(Usage(format!(
                 "there is no {} to add to; leave out --add",
                 file.display()
-            ))),
-            false => Ok(None),
+            )))
+        } else {
+            Ok(None)
         };
     }
     let is_all_said = options.repository.is_some() && options.ref_name.is_some();

@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_span_is_a_number_and_a_unit() {
-        assert_eq!(span("90m"), Ok(Duration::from_secs(5_400)));
-        assert_eq!(span("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(span("90m"), Ok(Duration::from_mins(90)));
+        assert_eq!(span("2d"), Ok(Duration::from_hours(48)));
         for wrong in ["", "h", "1", "1w", "-1h", "1.5h", "１h", "1時"] {
             assert!(span(wrong).unwrap_err().contains("such as 30m"), "{wrong}");
         }

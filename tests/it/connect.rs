@@ -199,7 +199,7 @@ impl Place {
             .envs(self.environment())
             .envs(vars.iter().copied())
             .stdin(Stdio::null());
-        let run = move || run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let run = move || run_within(&mut command, Duration::from_mins(1)).expect("it ends");
         let output = self.meanwhile(run).await;
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
@@ -567,7 +567,7 @@ async fn what_stands_in_the_way_is_said_and_nothing_is_half_done() {
                 );
             }
             "a secret that is to be deleted" => {
-                _ = place.service.secrets.begin_deletion(GIT_SECRET)
+                () = place.service.secrets.begin_deletion(GIT_SECRET);
             }
             "no such secret" => place.service.secrets.remove(GIT_SECRET),
             "may not store" => place.service.secrets.deny_writes(),

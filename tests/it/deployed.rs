@@ -262,7 +262,7 @@ impl Bridge {
             .envs(ACCOUNT)
             .envs(of_sdk.cloned())
             .envs(self.aws.vars());
-        let run = move || run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let run = move || run_within(&mut command, Duration::from_mins(1)).expect("it ends");
         let mut running = tokio::task::spawn_blocking(run);
         let output: Output = loop {
             tokio::select! {

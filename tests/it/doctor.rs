@@ -130,7 +130,7 @@ impl Clinic {
 
         let s3 = TestS3::start().await;
         s3.set(|settings| (settings.events, settings.region) = (true, Some("ap-northeast-1")));
-        let sqs = TestSqs::start(Duration::from_secs(360), 5);
+        let sqs = TestSqs::start(Duration::from_mins(6), 5);
         let secrets = TestSecrets::start();
         let login = json!({"username": USER, "password": PASSWORD});
         secrets
@@ -570,7 +570,7 @@ async fn a_bridge_that_is_broken_is_told_in_one_line() {
         (
             "no redrive policy",
             |clinic| {
-                let sqs = TestSqs::start(Duration::from_secs(360), 5).without_redrive();
+                let sqs = TestSqs::start(Duration::from_mins(6), 5).without_redrive();
                 clinic.sqs = sqs;
             },
             "error queue bridge.fifo: it has no redrive policy",
@@ -587,7 +587,7 @@ async fn a_bridge_that_is_broken_is_told_in_one_line() {
         ),
         (
             "a secret that is to be deleted",
-            |clinic| _ = clinic.secrets.begin_deletion(GIT_SECRET),
+            |clinic| () = clinic.secrets.begin_deletion(GIT_SECRET),
             "error git_secret backlog-bridge/git: the secret is scheduled for deletion",
         ),
         (
@@ -747,12 +747,11 @@ async fn a_table_that_is_missing_or_wrong_is_told() {
         ),
     ] {
         let clinic = Clinic::new().await;
-        match text {
-            Some(text) => clinic.store_table(text).await,
-            None => {
-                let deletion = clinic.s3.client().delete_object().bucket(BUCKET);
-                deletion.key("config/routes.toml").send().await.unwrap();
-            }
+        if let Some(text) = text {
+            clinic.store_table(text).await
+        } else {
+            let deletion = clinic.s3.client().delete_object().bucket(BUCKET);
+            deletion.key("config/routes.toml").send().await.unwrap();
         }
         let (code, lines) = clinic.examine(&[]).await;
         assert_eq!((code, lines.len()), (Some(1), 2), "{lines:#?}");

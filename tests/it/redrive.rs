@@ -70,7 +70,7 @@ impl Bridge {
 
     /// Exit status, stdout and stderr.
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let output = run_within(&mut self.command(arguments), Duration::from_secs(60));
+        let output = run_within(&mut self.command(arguments), Duration::from_mins(1));
         let output = output.expect("it ends");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (

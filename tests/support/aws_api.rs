@@ -141,19 +141,8 @@ impl AwsApi {
         outputs: &[(&str, &str)],
         parameters: &[(&str, &str)],
     ) -> &Self {
-        let parameters: String = parameters
-            .iter()
-            .map(|(key, value)| {
-                format!("<member><ParameterKey>{key}</ParameterKey><ParameterValue>{value}</ParameterValue></member>")
-            })
-            .collect();
-        let outputs: String = outputs
-            .iter()
-            .map(|(key, value)| {
-                let value = value.replace('&', "&amp;").replace('<', "&lt;");
-                format!("<member><OutputKey>{key}</OutputKey><OutputValue>{value}</OutputValue></member>")
-            })
-            .collect();
+        let parameters = members(parameters, "Parameter");
+        let outputs = members(outputs, "Output");
         let body = format!(
             "<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>{name}</StackName>\
              <StackStatus>{status}</StackStatus><Parameters>{parameters}</Parameters><Outputs>{outputs}</Outputs></member></Stacks></DescribeStacksResult>\
@@ -197,6 +186,15 @@ impl AwsApi {
         let calls = calls.iter().filter(|call| call.operation == operation);
         calls.cloned().collect()
     }
+}
+
+/// Names and values, as CloudFormation lists them.
+fn members(pairs: &[(&str, &str)], kind: &str) -> String {
+    let member = |(key, value): &(&str, &str)| {
+        let value = value.replace('&', "&amp;").replace('<', "&lt;");
+        format!("<member><{kind}Key>{key}</{kind}Key><{kind}Value>{value}</{kind}Value></member>")
+    };
+    pairs.iter().map(member).collect::<Vec<_>>().concat()
 }
 
 /// An error of a service that answers in XML.

@@ -78,16 +78,15 @@ impl Connection<'_> {
         let login = known.get(space.url()).and_then(Option::as_ref);
         let see = |wanted| look(space.url(), route.repository(), login, wanted);
         let sight = Box::pin(see(Wanted::name(name.as_str()))).await;
-        match sight.map_err(|err| chain(&err))?.tip(name) {
-            Some(tip) => Ok(Expected {
+        if let Some(tip) = sight.map_err(|err| chain(&err))?.tip(name) {
+            Ok(Expected {
                 to,
                 tip: tip.commit,
-            }),
-            None => {
-                let all = Box::pin(see(Wanted::prefix("refs/"))).await;
-                let all = all.map_err(|err| chain(&err))?;
-                Err(absent(route.repository(), name, &all))
-            }
+            })
+        } else {
+            let all = Box::pin(see(Wanted::prefix("refs/"))).await;
+            let all = all.map_err(|err| chain(&err))?;
+            Err(absent(route.repository(), name, &all))
         }
     }
 

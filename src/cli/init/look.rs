@@ -239,23 +239,22 @@ pub(super) async fn pattern(
                 pattern.as_str()
             ));
         };
-        match pattern.exact() {
-            Some(name) => match sight.tip(name) {
+        if let Some(name) = pattern.exact() {
+            match sight.tip(name) {
                 Some(tip) => Ok(format!("{name} is at {}", short(&tip.commit.to_string()))),
                 None => Err(absent(repository, name, sight)),
-            },
-            None => {
-                let names = sight
-                    .refs
-                    .iter()
-                    .filter_map(|(name, _)| name.parse::<RefName>().ok());
-                let count = names.filter(|name| pattern.matches(name)).count();
-                Ok(format!(
-                    "{} matches {} now",
-                    pattern.as_str(),
-                    plain::count(count, "ref", "refs")
-                ))
             }
+        } else {
+            let names = sight
+                .refs
+                .iter()
+                .filter_map(|(name, _)| name.parse::<RefName>().ok());
+            let count = names.filter(|name| pattern.matches(name)).count();
+            Ok(format!(
+                "{} matches {} now",
+                pattern.as_str(),
+                plain::count(count, "ref", "refs")
+            ))
         }
     };
     if let Some(text) = &options.ref_name {

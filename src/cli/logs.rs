@@ -127,11 +127,8 @@ fn print(line: &LogLine, json: bool) {
     if let Some(millis) = line.value["duration_ms"].as_u64() {
         more.push(report::time(Duration::from_millis(millis)));
     }
-    let more: String = more.iter().map(|more| format!(", {more}")).collect();
-    say!(
-        "{} {function}{level}: {said}{more}",
-        time.unwrap_or_default()
-    );
+    let said = [vec![said], more].concat().join(", ");
+    say!("{} {function}{level}: {said}", time.unwrap_or_default());
 }
 
 #[cfg(test)]

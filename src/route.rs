@@ -10,6 +10,7 @@ mod faults;
 mod file;
 mod object;
 mod pattern;
+mod pausing;
 mod pipeline;
 mod schema;
 mod space;
@@ -25,6 +26,7 @@ pub use self::{
     file::MAX_TABLE_BYTES,
     object::{KeyError, KeyTemplate, ObjectKey, ROUTES_KEY},
     pattern::RefPattern,
+    pausing::{NotPaused, with_paused},
     pipeline::PipelineName,
     schema::schema,
     space::{

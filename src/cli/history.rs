@@ -4,8 +4,8 @@ use backlog_bridge::{
     bucket::{Address, Described, S3},
     config::Config,
     error::Error,
+    pipeline::{self, Execution},
     plain,
-    push::RefName,
     route::Destination,
 };
 use futures_util::{StreamExt, TryStreamExt, future, stream};
@@ -16,9 +16,12 @@ use super::{
     Common, Ended, Form, GivenObjects, Usage, out,
     prose::{Cut, Line, Table, Tone, minutes},
     report::{close, json, short},
-    routes::{chosen, taking},
+    routes::{chosen, ref_of},
     setup::setup,
 };
+
+/// In so many executions of a pipeline it is looked for the versions.
+const EXECUTIONS: usize = 500;
 
 /// How many versions are looked at at once.
 const AT_ONCE: usize = 16;
@@ -50,7 +53,7 @@ pub(super) struct Options {
     pub(super) form: Form,
 }
 
-fn commit(text: &str) -> Result<String, String> {
+pub(super) fn commit(text: &str) -> Result<String, String> {
     let is_id = (4..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
     if is_id {
         Ok(text.to_ascii_lowercase())
@@ -61,12 +64,12 @@ fn commit(text: &str) -> Result<String, String> {
 
 /// A version of an object. Its fields and their names are a contract; what is not known is absent.
 #[derive(Debug, Serialize)]
-struct Row {
-    version_id: String,
+pub(super) struct Row {
+    pub(super) version_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    commit: Option<String>,
+    pub(super) commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     author: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +79,11 @@ struct Row {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     archive_sha256: Option<String>,
+    /// The newest execution of the pipeline that took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline_execution: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pipeline_status: Option<String>,
 }
 
 impl From<Described> for Row {
@@ -100,6 +108,8 @@ impl From<Described> for Row {
             delivery_id,
             bytes: version.bytes,
             archive_sha256: sha256,
+            pipeline_execution: None,
+            pipeline_status: None,
         }
     }
 }
@@ -111,18 +121,14 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
     let route = chosen(&setup.table, std::slice::from_ref(&options.name))?[0];
-    let ref_name: RefName = match (&options.ref_name, route.pattern().exact()) {
-        (Some(text), _) => taking(&[route], text)?.1,
-        (None, Some(exact)) => exact.clone(),
-        (None, None) => {
-            return Err(Usage(format!(
-                "the route {} takes several refs; name one with --ref",
-                options.name
-            )));
-        }
-    };
+    let ref_name = ref_of(route, options.ref_name.as_deref())?;
     let to = route.destination(setup.table.space_of(route), &ref_name)?;
-    let found = match find(&setup.s3, (&to).into(), &options).await {
+    let wanted = Wanted {
+        commit: options.commit.clone(),
+        version_id: options.version_id.clone(),
+        limit: usize::try_from(options.limit).unwrap_or(usize::MAX),
+    };
+    let mut found = match find(&setup.s3, (&to).into(), &wanted).await {
         Ok(found) => found,
         Err(err) => {
             let failed = (Tone::Bad, "failed");
@@ -132,8 +138,17 @@ pub(super) async fn run(
         }
     };
     if found.is_empty() {
-        note!("{}", nothing(&to, &options));
+        note!("{}", nothing(&to, &wanted));
         return Ok(Ended::WithFailures);
+    }
+    // On a laptop there is no pipeline to be asked of.
+    if let Some(name) = route.pipeline(&ref_name)
+        && (common.aws || setup.stack.is_some())
+    {
+        match pipeline::executions(&name, EXECUTIONS).await {
+            Ok(executions) => found.iter_mut().for_each(|row| row.run(&executions)),
+            Err(err) => note!("warning: what became of them in {name} cannot be seen: {err}"),
+        }
     }
     if out::manner().json {
         found.iter().for_each(json);
@@ -145,9 +160,29 @@ pub(super) async fn run(
     Ok(Ended::Well)
 }
 
+impl Row {
+    /// Finds its newest execution.
+    fn run(&mut self, newest_first: &[Execution]) {
+        let mut own = newest_first.iter();
+        let own = own.find(|execution| execution.versions.contains(&self.version_id));
+        self.pipeline_execution = own.map(|execution| execution.id.clone());
+        self.pipeline_status = own.map(|execution| execution.status.clone());
+    }
+}
+
+/// Which versions are asked for.
+pub(super) struct Wanted {
+    /// Those that hold this commit.
+    pub(super) commit: Option<String>,
+    /// The one of this id.
+    pub(super) version_id: Option<String>,
+    /// At most so many.
+    pub(super) limit: usize,
+}
+
 /// The versions that are asked for, the newest first.
-async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Row>, Error> {
-    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+pub(super) async fn find(s3: &S3, at: Address<'_>, options: &Wanted) -> Result<Vec<Row>, Error> {
+    let limit = options.limit;
     if let Some(id) = &options.version_id {
         let described = s3.describe(at, Some(id)).await?;
         return Ok(described.into_iter().map(Row::from).collect());
@@ -175,7 +210,7 @@ async fn find(s3: &S3, at: Address<'_>, options: &Options) -> Result<Vec<Row>, E
         .await
 }
 
-fn nothing(to: &Destination, options: &Options) -> String {
+pub(super) fn nothing(to: &Destination, options: &Wanted) -> String {
     let object = format!("s3://{}/{}", to.bucket, to.key);
     match (&options.commit, &options.version_id) {
         (Some(commit), _) => format!("no version of {object} holds the commit {commit}"),
@@ -220,6 +255,8 @@ fn details(version: &Row) -> Vec<String> {
         named("commit", &version.commit),
         named("delivery", &version.delivery_id),
         named("archive SHA-256", &version.archive_sha256),
+        named("execution", &version.pipeline_execution),
+        named("pipeline", &version.pipeline_status),
         Some(HumanBytes(version.bytes).to_string()),
     ]
     .into_iter()

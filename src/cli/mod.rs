@@ -21,9 +21,11 @@ mod invoke;
 mod logs;
 mod manual;
 mod out;
+mod pause;
 mod prose;
 mod redrive;
 mod report;
+mod rollback;
 mod routes;
 mod serve;
 mod setup;
@@ -272,6 +274,9 @@ impl Cli {
             | Command::Doctor(_)
             | Command::Logs(_)
             | Command::Redrive(_)
+            | Command::Rollback(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
             | Command::Init(_)
             | Command::Connect(_)
             | Command::Routes(_)
@@ -308,6 +313,10 @@ impl Cli {
             Command::Doctor(options) => (options.given(), &["--routes", "--aws", "--stack"][..]),
             Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
+            Command::Rollback(options) => ((&options.deployed).into(), &["--stack"][..]),
+            Command::Pause(options) | Command::Resume(options) => {
+                ((&options.deployed).into(), &["--stack"][..])
+            }
             Command::Routes(command) => (command.given(), command.uses()),
             Command::Webhook(command) => (command.given(), command.uses()),
             Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
@@ -384,6 +393,12 @@ enum Command {
     Logs(logs::Options),
     /// Send the jobs that a deployed bridge gave up back to its queue.
     Redrive(redrive::Options),
+    /// Have a pipeline go back to an earlier version of its object.
+    Rollback(rollback::Options),
+    /// Stop the deliveries of a route of a deployed bridge.
+    Pause(pause::Options),
+    /// Let a paused route go on.
+    Resume(pause::Options),
     /// Write the first routing table: ask for the space, the repository and the branch, and try the login.
     Init(init::Options),
     /// Make a deployed bridge deliver: try and store the login, store the routing table, wait for the first objects.
@@ -493,6 +508,9 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Doctor(options) => Box::pin(doctor::run(options, common, config)).await,
         Command::Logs(options) => logs::run(options, common).await,
         Command::Redrive(options) => redrive::run(options, common).await,
+        Command::Rollback(options) => Box::pin(rollback::run(options, common, config)).await,
+        Command::Pause(options) => pause::run(options, true, common).await,
+        Command::Resume(options) => pause::run(options, false, common).await,
         Command::Init(options) => ask::interruptible(init::run(options, common)).await,
         Command::Connect(options) => {
             ask::interruptible(connect::run(options, common, config)).await

@@ -321,6 +321,18 @@ pub(super) fn chosen<'a>(table: &'a RouteTable, names: &[String]) -> Result<Vec<
     found.collect()
 }
 
+/// The ref of a route that is meant: the one that it has, or the one that somebody named.
+pub(super) fn ref_of(route: &Route, named: Option<&str>) -> Result<RefName, Usage> {
+    match (named, route.pattern().exact()) {
+        (Some(text), _) => Ok(taking(&[route], text)?.1),
+        (None, Some(exact)) => Ok(exact.clone()),
+        (None, None) => Err(Usage(format!(
+            "the route {} takes several refs; name one with --ref",
+            route.name()
+        ))),
+    }
+}
+
 /// The routes of these that take a ref that somebody named, and the ref.
 pub(super) fn taking<'a>(
     routes: &[&'a Route],

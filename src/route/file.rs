@@ -460,7 +460,7 @@ mod tests {
             (
                 "an unknown field",
                 "branch = \"main\"",
-                "routes.toml:7: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`",
+                "routes.toml:7: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`",
             ),
             (
                 "a number",
@@ -531,10 +531,10 @@ mod tests {
              routes.toml:4: expected a repository as PROJECT/repository, found \"x\"\n\
              routes.toml:5: expected a full ref name as refs/heads/main, found \"main\"\n\
              routes.toml:6: expected an object key, found nothing\n\
-             routes.toml:7: unknown field `foo`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`\n\
+             routes.toml:7: unknown field `foo`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`\n\
              routes.toml:8: invalid type: integer `3`, expected a string\n\
              routes.toml:9: missing field `object`\n\
-             routes.toml:11: unknown field `objekt`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`\n\
+             routes.toml:11: unknown field `objekt`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`\n\
              routes.toml:13: expected \"all\" or \"existing\", found \"no\""
         );
         // Where it is no TOML, what is there is judged, and nothing is missed.
@@ -595,7 +595,7 @@ mod tests {
                  routes.toml:3: missing field `object`\n\
                  routes.toml:3: missing field `ref`\n\
                  routes.toml:3: missing field `repository`\n\
-                 routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`",
+                 routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`",
             ),
             (
                 "a field twice",

@@ -1426,7 +1426,7 @@ fn a_table_to_begin_with_comes_from_the_program_alone() {
     assert_eq!((example.code, &*example.stderr), (Some(0), ""));
     place.routes(&example.stdout);
     let ran = place.run(&["routes", "check"], &[]);
-    let warning = "warning: routes.toml:8: https://example.backlog.com/git is the space of the examples; write the URL of yours\n";
+    let warning = "warning: routes.toml:11: https://example.backlog.com/git is the space of the examples; write the URL of yours\n";
     let expected = format!("{warning}routes.toml: OK, 3 routes\n");
     assert_eq!((ran.code, ran.stderr), (Some(0), expected));
 }

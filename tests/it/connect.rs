@@ -1,6 +1,7 @@
 //! From a deployed stack to the first object: `init` and `connect`, typed at a terminal and without one.
 
 use std::{
+    fmt::Write,
     fs,
     process::{Command, Stdio},
     sync::Arc,
@@ -337,6 +338,10 @@ async fn what_is_typed_at_a_terminal_leads_from_an_empty_stack_to_an_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one way from its beginning to its end"
+)]
 async fn the_same_without_a_terminal() {
     let place = Place::new().await;
     let repository = &place.service.repository;
@@ -482,9 +487,11 @@ async fn the_same_without_a_terminal() {
         ("releases", "refs/heads/release/*", "release-{ref}.zip"),
         ("tags", "refs/tags/*", "tags/{ref}.zip"),
     ] {
-        text += &format!(
+        write!(
+            text,
             "\n[[route]]\nname = \"{name}\"\nrepository = \"APP/web\"\nref = \"{glob}\"\nobject = \"{object}\"\n"
-        );
+        )
+        .unwrap();
     }
     place.write(&text);
     let dry = [&CONNECT[..], &["--dry-run"]].concat();
@@ -505,6 +512,7 @@ async fn the_same_without_a_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table is as long as it is")]
 async fn what_stands_in_the_way_is_said_and_nothing_is_half_done() {
     let place = Place::new().await;
     place

@@ -248,6 +248,28 @@ impl Bridge {
         }
     }
 
+    /// Exit status, stdout and stderr of a command that is about the stack.
+    async fn command(&self, arguments: &[String]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        let of_functions = self.service.vars.iter();
+        let of_sdk = of_functions.filter(|(name, _)| name.starts_with("AWS_"));
+        command
+            .args(arguments)
+            .env("BACKLOG_BRIDGE_STACK", "bridge")
+            .current_dir(self.folder.path())
+            .envs(ACCOUNT)
+            .envs(of_sdk.cloned())
+            .envs(self.aws.vars());
+        let run = move || run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let output: Output = tokio::task::spawn_blocking(run).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
     /// Has the functions work meanwhile, if they are to. Exit status, the lines of stdout, and stderr.
     async fn sync(&self, arguments: &[&str], works: bool) -> (Option<i32>, Vec<Value>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
@@ -490,4 +512,161 @@ async fn a_table_that_the_functions_do_not_know_is_not_stored() {
         .run(&["routes", "push", "--yes", "--allow-newer"], &bucket)
         .await;
     assert_eq!((code, stored()), (Some(0), 3), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_paused_and_goes_on_by_one_line_of_the_deployed_table() {
+    let deployed = Deployed::new().await;
+    let table = format!("# Ours.\n{}name = \"web\"\n", TABLE);
+    fs::write(deployed.folder.path().join("routes.toml"), &table).unwrap();
+    let by_name = [("BACKLOG_BRIDGE_STACK", "bridge")];
+    let (code, _, stderr) = deployed.run(&["routes", "push", "--yes"], &by_name).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let stored = || {
+        let newest = deployed.s3.newest(BUCKET, "config/routes.toml").unwrap();
+        String::from_utf8(newest.bytes.unwrap()).unwrap()
+    };
+
+    let (code, _, stderr) = deployed.run(&["pause", "web"], &by_name).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("+paused = true") && stderr.contains("pass --yes"),
+        "{stderr}"
+    );
+    assert_eq!(stored(), table);
+    let (code, _, stderr) = deployed.run(&["pause", "web", "--yes"], &by_name).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(
+        stored(),
+        table.replace("[[route]]\n", "[[route]]\npaused = true\n")
+    );
+    let (code, _, stderr) = deployed.run(&["pause", "web", "--yes"], &by_name).await;
+    assert_eq!(code, Some(0));
+    assert!(stderr.contains("web is paused already"), "{stderr}");
+    let (code, _, stderr) = deployed.run(&["resume", "web", "--yes"], &by_name).await;
+    assert_eq!((code, stored()), (Some(0), table.clone()), "{stderr}");
+    let (code, _, stderr) = deployed.run(&["resume", "wep", "--yes"], &by_name).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("did you mean web?"), "{stderr}");
+    // Functions that do not know the field would refuse the table.
+    deployed.aws.functions(&json!({"TABLE_FORMAT": "1"}));
+    let (code, _, stderr) = deployed.run(&["pause", "web", "--yes"], &by_name).await;
+    assert_eq!((code, stored()), (Some(2), table), "{stderr}");
+    assert!(stderr.contains("deploy the newer bridge first"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_goes_back_to_the_version_of_a_commit() {
+    let bridge = Bridge::with(&[(MAIN, "web/main.zip", "")]).await;
+    let repository = &bridge.service.repository;
+    let mut commits = Vec::new();
+    for text in ["a", "b"] {
+        commits.push(repository.commit_on(MAIN, &[("a", text.into())]));
+        let (code, _, stderr) = bridge.sync(&[], true).await;
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+    let first = bridge.service.versions().pop().unwrap().version_id;
+    let back = async |more: &[&str]| {
+        let arguments = ["rollback", MAIN, "--commit", &commits[0][..8], "--json"];
+        let arguments = arguments.iter().chain(more).map(|text| (*text).to_owned());
+        bridge.command(&arguments.collect::<Vec<_>>()).await
+    };
+
+    bridge.aws.says(
+        "ListPipelines",
+        r#"{"pipelines":[{"name":"other"},{"name":"web-main"}]}"#,
+    );
+    bridge.aws.does("GetPipeline", |call| {
+        let action = |category: &str, provider: &str, key: &str| {
+            json!({"name": category, "actionTypeId": {"category": category, "provider": provider},
+                "configuration": {"S3Bucket": BUCKET, "S3ObjectKey": key, "PollForSourceChanges": "false"}})
+        };
+        let key = if call.input.contains("web-main") { "web/main.zip" } else { "other.zip" };
+        let stages = [("Source", "Source", "S3"), ("Build", "Build", "CodeBuild"), ("Deploy", "Deploy", "ECS")];
+        let stages = stages.map(|(name, category, provider)| json!({"name": name, "actions": [action(category, provider, key)]}));
+        (200, json!({"pipeline": {"stages": stages}}).to_string())
+    });
+    let execution = |status: &str| {
+        json!({"pipelineExecutionSummaries": [
+            {"pipelineExecutionId": "e1", "status": status, "startTime": 1.0, "sourceRevisions": [{"revisionId": first}]}
+        ]})
+        .to_string()
+    };
+    bridge
+        .aws
+        .says("ListPipelineExecutions", &execution("Failed"));
+    bridge
+        .aws
+        .says("StartPipelineExecution", r#"{"pipelineExecutionId":"e2"}"#);
+    bridge
+        .aws
+        .says("RollbackStage", r#"{"pipelineExecutionId":"e3"}"#);
+
+    let (code, stdout, stderr) = back(&["--dry-run"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        bridge.aws.calls("StartPipelineExecution").is_empty(),
+        "{stdout}"
+    );
+    let (code, stdout, stderr) = back(&[]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let line: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (
+            &line["version_id"],
+            &line["commit"],
+            &line["pipeline"],
+            &line["execution"]
+        ),
+        (
+            &json!(first),
+            &json!(commits[0]),
+            &json!("web-main"),
+            &json!("e2")
+        )
+    );
+    assert!(
+        line["next"]
+            .as_str()
+            .unwrap()
+            .contains("disable-stage-transition --pipeline-name web-main --stage-name Build")
+    );
+    let started: Value =
+        serde_json::from_str(&bridge.aws.calls("StartPipelineExecution")[0].input).unwrap();
+    let pinned = json!([{"actionName": "Source", "revisionType": "S3_OBJECT_VERSION_ID", "revisionValue": first}]);
+    assert_eq!(started["sourceRevisions"], pinned);
+
+    // What was deployed once is taken again.
+    bridge
+        .aws
+        .says("ListPipelineExecutions", &execution("Succeeded"));
+    let (code, stdout, stderr) = back(&[]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(r#""execution":"e3""#), "{stdout}");
+    let rolled: Value = serde_json::from_str(&bridge.aws.calls("RollbackStage")[0].input).unwrap();
+    assert_eq!(
+        rolled,
+        json!({"pipelineName": "web-main", "stageName": "Deploy", "targetPipelineExecutionId": "e1"})
+    );
+    assert_eq!(bridge.service.versions().len(), 2, "the object stays");
+
+    let gone = [
+        "rollback",
+        MAIN,
+        "--version-id",
+        "nothing",
+        "--stack",
+        "bridge",
+    ]
+    .map(str::to_owned);
+    let (code, _, stderr) = bridge.command(&gone[..4]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("has no version"), "{stderr}");
+    bridge.aws.says("ListPipelines", "{}");
+    let (code, _, stderr) = back(&[]).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("no pipeline reads s3://sources/web/main.zip"),
+        "{stderr}"
+    );
 }

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use backlog_bridge::{
     bucket::{Address, Condition, Found, S3},
     config::{Config, Location, stack_name},
-    route::{NewField, Origin, ROUTES_KEY, RouteTable},
+    route::{NewField, NotPaused, Origin, ROUTES_KEY, RouteTable, with_paused},
     stack::Stack,
 };
 use similar::TextDiff;
@@ -168,8 +168,55 @@ pub(in crate::cli) enum Pushed {
 
 pub(super) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended, Usage> {
     let asks = if yes { Asks::Nobody } else { Asks::Always };
+    Ok(tell(&place.at, store(file, place, asks).await?))
+}
+
+/// Has a route of the deployed table pause, or go on.
+pub(in crate::cli) async fn pause(
+    place: &Place,
+    name: &str,
+    paused: bool,
+    yes: bool,
+) -> Result<Ended, Usage> {
     let at = &place.at;
-    Ok(match store(file, place, asks).await? {
+    let Found::Text { text, .. } = S3::from_environment().await.text(address(at), None).await?
+    else {
+        return Err(Usage(format!(
+            "there is no routing table at {at} that can be read; look at it with routes pull"
+        )));
+    };
+    let table = RouteTable::parse(
+        &at.to_string(),
+        &text,
+        Some(&place.bucket),
+        Origin::Deployed,
+    )?;
+    let route = super::chosen(&table, &[name.to_owned()])?[0];
+    let (is, becomes) = if paused {
+        ("is paused", "paused = true")
+    } else {
+        ("is not paused", "paused = false")
+    };
+    let changed = match with_paused(&text, &table, route.name(), paused, &place.bucket) {
+        Ok(changed) => changed,
+        Err(NotPaused::Already) => {
+            note!("{name} {is} already");
+            return Ok(Ended::Well);
+        }
+        Err(NotPaused::ByHand) => {
+            return Err(Usage(format!(
+                "the table at {at} is not written so that one line does it; fetch it with routes pull, write `{becomes}` into the \
+                 route, and store it with routes push"
+            )));
+        }
+    };
+    let asks = if yes { Asks::Nobody } else { Asks::Always };
+    let pushed = store_text(&at.to_string(), &changed, Some(&text), place, asks).await?;
+    Ok(tell(at, pushed))
+}
+
+fn tell(at: &Location, pushed: Pushed) -> Ended {
+    match pushed {
         Pushed::Same => {
             note!("{at} is this table already");
             Ended::Well
@@ -186,7 +233,7 @@ pub(super) async fn push(file: &Path, place: &Place, yes: bool) -> Result<Ended,
             note!("{}", refused(at));
             Ended::WithFailures
         }
-    })
+    }
 }
 
 /// That somebody was faster.
@@ -196,16 +243,26 @@ pub(in crate::cli) fn refused(at: &Location) -> String {
     )
 }
 
-/// Stores a table, once it is found to be of use and whoever is asked says so.
+/// Stores the table of a file, once it is found to be of use and whoever is asked says so.
 pub(in crate::cli) async fn store(file: &Path, place: &Place, asks: Asks) -> Result<Pushed, Usage> {
-    let Place { at, bucket, knows } = place;
-    let name = file.display().to_string();
     let (text, _) = read(file)?;
+    store_text(&file.display().to_string(), &text, None, place, asks).await
+}
+
+/// Stores a text; with `instead`, only in the place of that one.
+async fn store_text(
+    name: &str,
+    text: &str,
+    instead: Option<&str>,
+    place: &Place,
+    asks: Asks,
+) -> Result<Pushed, Usage> {
+    let Place { at, bucket, knows } = place;
     let parse =
         |name: &str, text: &str| RouteTable::parse(name, text, Some(bucket), Origin::Deployed);
-    let new = parse(&name, &text)?;
-    knows.check(&name, &new).await?;
-    look_over(&name, &new, Origin::Deployed)?;
+    let new = parse(name, text)?;
+    knows.check(name, &new).await?;
+    look_over(name, &new, Origin::Deployed)?;
     let s3 = S3::from_environment().await;
     // What is of no use is replaced like anything else, unless somebody was faster.
     let (stored, condition) = match s3.text(address(at), None).await? {
@@ -215,6 +272,11 @@ pub(in crate::cli) async fn store(file: &Path, place: &Place, asks: Asks) -> Res
     };
     if matches!(&stored, Ok(Some(stored)) if *stored == text) {
         return Ok(Pushed::Same);
+    }
+    if let Some(instead) = instead
+        && !matches!(&stored, Ok(Some(stored)) if stored == instead)
+    {
+        return Ok(Pushed::Refused);
     }
     let is_first = matches!(stored, Ok(None));
     // What no bridge can read must not stay there for that: it is replaced as if it held no route.
@@ -239,10 +301,10 @@ pub(in crate::cli) async fn store(file: &Path, place: &Place, asks: Asks) -> Res
     if !(is_first && asks == Asks::IfItReplaces) {
         let diff = TextDiff::configure()
             .timeout(DIFF_WITHIN)
-            .diff_lines(&old_text, &text);
+            .diff_lines(&*old_text, text);
         let diff = diff
             .unified_diff()
-            .header(&at.to_string(), &name)
+            .header(&at.to_string(), name)
             .to_string();
         note!("{}", diff.trim_end());
         note!("\nWhat changes:");
@@ -262,7 +324,7 @@ pub(in crate::cli) async fn store(file: &Path, place: &Place, asks: Asks) -> Res
     if !may {
         return Ok(Pushed::Declined);
     }
-    if s3.put_text(address(at), &text, &condition).await? {
+    if s3.put_text(address(at), text, &condition).await? {
         Ok(Pushed::Stored)
     } else {
         Ok(Pushed::Refused)

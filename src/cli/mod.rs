@@ -24,6 +24,7 @@ mod out;
 mod prose;
 mod redrive;
 mod report;
+mod results;
 mod routes;
 mod serve;
 mod setup;
@@ -308,6 +309,7 @@ impl Cli {
             Command::Doctor(options) => (options.given(), &["--routes", "--aws", "--stack"][..]),
             Command::Logs(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Redrive(options) => ((&options.deployed).into(), &["--stack"][..]),
+            Command::Results(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
             Command::Webhook(command) => (command.given(), command.uses()),
             Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
@@ -388,6 +390,8 @@ enum Command {
     Init(init::Options),
     /// Make a deployed bridge deliver: try and store the login, store the routing table, wait for the first objects.
     Connect(connect::Options),
+    /// Have a deployed bridge look again at what Backlog should show of pipelines.
+    Results(results::Options),
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
@@ -497,6 +501,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Connect(options) => {
             ask::interruptible(connect::run(options, common, config)).await
         }
+        Command::Results(options) => results::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
         Command::Webhook(command) => Box::pin(webhook::run(command, common, config)).await,
         Command::Completions(options) => Ok(completions::run(&options)),

@@ -1,23 +1,27 @@
 //! Results: the function as it is deployed, between a queue, a space of Backlog, AWS's pipelines and an S3.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
+    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use backlog_bridge::results::{GROUP, Message};
 use serde_json::{Value, json};
 
+use super::contract::{allowed, allowed_in, counted, matches, template};
 use crate::support::{
     BUCKET,
     aws_api::AwsApi,
     backlog::{ADMIN_KEY, BARE_KEY, Fault, Habits, ROBOT_KEY, TestBacklog},
     lambda::Lambda,
-    s3::TestS3,
+    process::run_within,
+    s3::{ACCESS_KEY, Op, SECRET_KEY, TestS3},
     secrets::TestSecrets,
-    service::lines,
-    sqs::TestSqs,
+    service::{Service, TOKEN, answer, lines, request},
+    sqs::{Op as SqsOp, TestSqs},
     tls::Ca,
 };
 
@@ -49,7 +53,7 @@ struct World {
     function: Lambda,
     vars: Vec<(&'static str, String)>,
     _ca: Ca,
-    _sqs: TestSqs,
+    sqs: TestSqs,
     secrets: TestSecrets,
 }
 
@@ -113,7 +117,7 @@ impl World {
             function,
             vars,
             _ca: ca,
-            _sqs: sqs,
+            sqs,
             secrets,
         }
     }
@@ -901,4 +905,429 @@ async fn a_limit_that_ends_soon_is_waited_for_and_a_wrong_message_blocks_nobody(
         );
     }
     assert_eq!(world.event(1, "STARTED").await, "told");
+}
+
+/// What a rule makes of an event: the template with what stands in the event.
+fn transformed(target: &Value, event: &Value) -> String {
+    let transformer = &target["InputTransformer"];
+    let mut text = transformer["InputTemplate"].as_str().unwrap().to_owned();
+    for (name, path) in transformer["InputPathsMap"].as_object().unwrap() {
+        let path = path.as_str().unwrap().strip_prefix("$.").unwrap();
+        let value = path.split('.').fold(event, |value, name| &value[name]);
+        assert!(value.is_string(), "{path}");
+        text = text.replace(&format!("<{name}>"), &value.to_string());
+    }
+    text
+}
+
+/// As CodePipeline sends it. Source: <https://docs.aws.amazon.com/codepipeline/latest/userguide/detect-state-changes-cloudwatch-events.html>
+fn pipeline_event(state: &str) -> Value {
+    json!({"version": "0", "id": "01234567-EXAMPLE", "detail-type": "CodePipeline Pipeline Execution State Change",
+        "source": "aws.codepipeline", "account": "123456789012", "time": "2026-01-24T22:03:44Z", "region": "us-east-1",
+        "resources": ["arn:aws:codepipeline:us-east-1:123456789012:web-main"],
+        "detail": {"pipeline": "web-main", "execution-id": id(1), "start-time": "2023-10-26T13:49:39.208Z", "state": state,
+            "version": 3.0, "pipeline-execution-attempt": 1.0}})
+}
+
+#[test]
+fn every_message_is_in_one_group_and_no_two_of_a_run_are_the_same() {
+    let resources = template("results.yaml")["Resources"].clone();
+    let rules: Vec<_> = resources
+        .as_object()
+        .unwrap()
+        .values()
+        .filter(|resource| resource["Type"] == "AWS::Events::Rule")
+        .collect();
+    assert_eq!(rules.len(), 3);
+    for rule in rules {
+        let targets = rule["Properties"]["Targets"].as_array().unwrap();
+        assert_eq!(targets.len(), 1);
+        assert_eq!(targets[0]["SqsParameters"]["MessageGroupId"], GROUP);
+    }
+    let target = |rule: &str| resources[rule]["Properties"]["Targets"][0].clone();
+    let mut texts = BTreeSet::new();
+    for (state, is_over) in [
+        ("STARTED", false),
+        ("SUCCEEDED", true),
+        ("FAILED", true),
+        ("STOPPED", true),
+        ("SUPERSEDED", true),
+        ("CANCELED", true),
+        ("RESUMED", false),
+    ] {
+        let event = pipeline_event(state);
+        assert!(
+            matches(
+                &resources["Pipelines"]["Properties"]["EventPattern"],
+                &event
+            ),
+            "{state}"
+        );
+        let text = transformed(&target("Pipelines"), &event);
+        let Message::Pipeline {
+            name,
+            builds,
+            run: Some(run),
+            ..
+        } = Message::parse(&text).unwrap()
+        else {
+            panic!("{text}");
+        };
+        assert_eq!(
+            (&*name, builds, &*run.id, run.is_over, run.is_red),
+            ("web-main", Some(false), &*id(1), is_over, state == "FAILED")
+        );
+        assert!(texts.insert(text), "dropped as a duplicate: {state}");
+    }
+    assert!(!matches(
+        &resources["Pipelines"]["Properties"]["EventPattern"],
+        &pipeline_event("STOPPING")
+    ));
+    let event = json!({"time": "t", "detail": {"project-name": "web-branches", "build-status": "FAILED",
+        "build-id": "arn:aws:codebuild:us-west-2:123456789012:build/web-branches:0a"}});
+    let text = transformed(&target("Builds"), &event);
+    assert!(
+        matches!(Message::parse(&text), Ok(Message::Pipeline { builds: Some(true), run: Some(run), .. }) if run.id == "web-branches:0a")
+    );
+    let look = target("Look")["Input"].as_str().unwrap().to_owned();
+    assert!(matches!(Message::parse(&look), Ok(Message::All { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_opened_reaches_the_queue_where_results_want_it() {
+    let mut service = Service::with(&[], &[]).await;
+    let body = std::fs::read_to_string(format!(
+        "{}/events/project-pull-request.json",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap();
+    let table = |more: &str| {
+        let routes = service.table(&[("refs/heads/*", "{ref}.zip", "pipeline = \"web-{ref}\"")]);
+        routes.replacen("[[route]]", &format!("{more}\n[[route]]"), 1)
+    };
+    let (silent, telling) = (table(""), table("results = \"alert\""));
+    let mut vars = service.vars.clone();
+    vars.push(("RESULTS_QUEUE_URL", service.sqs.url()));
+    let ignored = (
+        200,
+        json!({"ignored": "pull request created (type 18)"}).to_string(),
+    );
+    let post = request("POST", &format!("/hooks/{TOKEN}"), &body);
+    service.put_routes(&telling).await;
+    assert_eq!(
+        answer(&service.receive.invoke(&post).await),
+        ignored,
+        "without the queue"
+    );
+    service.receive = Lambda::start(env!("CARGO_BIN_EXE_receive"), &vars, LIMIT).await;
+    service.put_routes(&silent).await;
+    assert_eq!(
+        answer(&service.receive.invoke(&post).await),
+        ignored,
+        "without a route that wants it"
+    );
+    assert_eq!(service.sqs.sent().len(), 0);
+    service.put_routes(&telling).await;
+    let (status, text) = answer(&service.receive.invoke(&post).await);
+    assert_eq!((status, &*text), (202, r#"{"accepted":["refs/heads/*"]}"#));
+    let sent = service.sqs.sent();
+    assert_eq!((sent.len(), &*sent[0].group), (1, GROUP));
+    assert!(
+        matches!(
+            Message::parse(&sent[0].body),
+            Ok(Message::Opened { number: 42, .. })
+        ),
+        "{}",
+        sent[0].body
+    );
+    // A push goes on as before, to its own group.
+    service.push("refs/heads/main", &[]).await;
+    assert_ne!(service.sqs.sent()[1].group, GROUP);
+}
+
+#[test]
+fn the_command_has_everything_looked_at() {
+    let (sqs, aws) = (
+        Arc::new(TestSqs::start(Duration::from_mins(6), 5)),
+        AwsApi::start(),
+    );
+    let queue = sqs.url();
+    let mut outputs = vec![
+        ("Bucket", "sources"),
+        ("RoutingTable", "s3://sources/config/routes.toml"),
+        ("Queue", "https://sqs.example/1/q.fifo"),
+        ("DeadLetters", "https://sqs.example/1/d.fifo"),
+        ("WebhookUrl", "https://abc.execute-api.example/hooks/TOKEN"),
+        ("TokenSecret", "arn:token"),
+        ("GitSecret", "backlog-bridge/git"),
+        ("AlarmTopic", "arn:topic"),
+    ];
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        command
+            .args(["results", "--stack", "bridge"])
+            .args(arguments)
+            .env_clear()
+            .env("AWS_REGION", "ap-northeast-1")
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_ENDPOINT_URL_SQS", sqs.endpoint())
+            .envs(aws.vars());
+        let output = run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    aws.stack("bridge", "CREATE_COMPLETE", &outputs);
+    let (code, _, stderr) = run(&[]);
+    assert!(
+        code == Some(2) && stderr.contains("tells no results; deploy results.yaml"),
+        "{stderr}"
+    );
+
+    outputs.push(("ResultsQueue", &queue));
+    aws.stack("bridge", "CREATE_COMPLETE", &outputs);
+    let seen = Arc::clone(&sqs);
+    aws.does("FilterLogEvents", move |call| {
+        let input: Value = serde_json::from_str(&call.input).unwrap();
+        assert_eq!(input["logGroupName"], "/aws/lambda/bridge-results");
+        let sent = seen.sent();
+        let asked = input["filterPattern"].as_str().unwrap();
+        let own = sent
+            .iter()
+            .filter_map(|sent| Message::parse(&sent.body).ok());
+        let own: Vec<_> = own
+            .filter(|message| asked.contains(message.request_id()))
+            .collect();
+        let mut lines = Vec::new();
+        for message in own {
+            let name = match &message {
+                Message::Pipeline { name, .. } => name.clone(),
+                _ => "web-main".into(),
+            };
+            let (result, comments) = if name == "web-bad" {
+                ("failed", 0)
+            } else {
+                ("told", 2)
+            };
+            let mut line = json!({"pipeline": name, "result": result, "comments": comments});
+            if result == "failed" {
+                line["error"] =
+                    json!({"kind": "results", "message": "the key is wrong", "transient": false});
+            }
+            lines.extend([
+                json!({"pipeline": "x", "result": "again"}),
+                line,
+                json!({"looked": 1}),
+            ]);
+        }
+        let events = lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| json!({"timestamp": at, "message": line.to_string()}));
+        (
+            200,
+            json!({"events": events.collect::<Value>()}).to_string(),
+        )
+    });
+    let (code, stdout, stderr) = run(&[]);
+    assert_eq!(
+        (code, &*stdout),
+        (Some(0), "web-main: 2 comments written\n"),
+        "{stderr}"
+    );
+    let (code, stdout, _) = run(&["--json", "web-main", "web-bad"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stdout.contains(r#"{"comments":2,"pipeline":"web-main","result":"told"}"#)
+            && stdout.contains("the key is wrong"),
+        "{stdout}"
+    );
+    assert!(sqs.sent().iter().all(|sent| sent.group == GROUP));
+    assert_eq!(sqs.sent().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_allows_what_the_function_does_and_no_more() {
+    let routes = MAIN.to_owned()
+        + "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/x\"\nobject = \"b/x.zip\"\npipeline = \"web-branches\"\n"
+        + "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/t/*\"\nobject = \"web/{ref}.zip\"\npipeline = \"web-{ref}\"\n";
+    let world = World::new("results = \"pull_request\"", &routes).await;
+    world.backlog.pull(1, "main", "production");
+    world.begin_main(1).await;
+    world.end(1, "Failed");
+    world
+        .begin("web-branches", "b/x.zip", "refs/heads/x", 2)
+        .await;
+    world
+        .runs
+        .lock()
+        .unwrap()
+        .insert("web-x".into(), Vec::new());
+    world.event(1, "FAILED").await;
+    let event = json!({"project": "web-branches", "build": format!("x:build/web-branches:{}", id(2)), "state": "IN_PROGRESS"}).to_string();
+    world.invoke(&event, 1).await;
+    world.schedule().await;
+    world
+        .backlog
+        .fault("GET projects/APP/git", 1, Fault::Refuse(500, 1));
+    assert_eq!(world.event(1, "FAILED").await, "again");
+    let mut made = BTreeSet::new();
+    for operation in [
+        "codepipeline:ListPipelineExecutions",
+        "codepipeline:ListActionExecutions",
+        "codepipeline:GetPipeline",
+        "codepipeline:ListPipelines",
+        "codebuild:ListBuildsForProject",
+        "codebuild:BatchGetBuilds",
+        "sns:Publish",
+    ] {
+        if !world
+            .aws
+            .calls(operation.split_once(':').unwrap().1)
+            .is_empty()
+        {
+            made.insert(operation.to_owned());
+        }
+    }
+    let s3 = |ops: &[Op]| ops.iter().any(|op| world.s3.count(*op) > 0);
+    for (action, is_made) in [
+        ("s3:GetObject", s3(&[Op::GetObject])),
+        (
+            "s3:GetObjectVersion",
+            s3(&[Op::GetObjectVersion, Op::HeadObject]),
+        ),
+        (
+            "secretsmanager:GetSecretValue",
+            world.secrets.count(API_SECRET) > 0,
+        ),
+        (
+            "sqs:ChangeMessageVisibility",
+            world.sqs.count(SqsOp::ChangeMessageVisibility) > 0,
+        ),
+    ] {
+        if is_made {
+            made.insert(action.to_owned());
+        }
+    }
+    let not_seen = [
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "s3:ListBucketVersions",
+        "s3:ListBucket",
+        "kms:Decrypt",
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+    ];
+    let may: BTreeSet<_> = allowed_in("results.yaml", "ResultsRole").into_keys().collect();
+    made.extend(not_seen.map(str::to_owned));
+    assert_eq!(may, made);
+    for other in ["ReceiveRole", "DeliverRole"] {
+        let text = allowed(other)["secretsmanager:GetSecretValue"]
+            .iter()
+            .map(ToString::to_string)
+            .collect::<String>();
+        assert!(!text.contains("ApiKey"), "{other}");
+    }
+    // The alarm watches what is counted.
+    world.secrets.put(API_SECRET, "{}");
+    world
+        .backlog
+        .fault("GET projects/APP/git", 1, Fault::Refuse(401, 11));
+    world.event(1, "FAILED").await;
+    let dimensions = BTreeMap::from([("function".to_owned(), "results".to_owned())]);
+    let metric = (
+        "BacklogBridge".to_owned(),
+        "PermanentFailures".to_owned(),
+        dimensions,
+    );
+    let there = counted(&world.function);
+    assert!(there.contains(&metric), "{there:?}");
+    let alarm = &template("results.yaml")["Resources"]["ResultsFailuresAlarm"]["Properties"];
+    assert_eq!(
+        (&alarm["Namespace"], &alarm["MetricName"]),
+        (&json!("BacklogBridge"), &json!("PermanentFailures"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_to_a_branch_is_told_in_its_request_once_it_is_built() {
+    let routes = "[[route]]\nrepository = \"APP/web\"\nref = \"refs/heads/feature/*\"\nobject = \"web/{ref}.zip\"\npipeline = \"web-branches\"\n";
+    let world = World::new("results = \"pull_request\"", routes).await;
+    world.backlog.pull(1, "feature/x", "main");
+    // The bridge delivers from a Git server into the same S3.
+    let table = "s3://sources/config/deliver.toml";
+    let service = Service::with(
+        &[],
+        &[
+            ("AWS_ENDPOINT_URL_S3", world.s3.endpoint()),
+            ("ROUTES", table),
+        ],
+    )
+    .await;
+    let text = service.table(&[("refs/heads/feature/*", "web/{ref}.zip", "")]);
+    let put = world
+        .s3
+        .client()
+        .put_object()
+        .bucket(BUCKET)
+        .key("config/deliver.toml");
+    put.body(text.into_bytes().into()).send().await.unwrap();
+    let commit = service
+        .repository
+        .commit_on("refs/heads/feature/x", &[("a", "a".into())]);
+    assert_eq!(
+        service.push("refs/heads/feature/x", &[&commit]).await.0,
+        202
+    );
+    service.drain().await;
+    let version = world
+        .s3
+        .newest(BUCKET, "web/feature/x.zip")
+        .unwrap()
+        .version_id;
+    let started = now();
+    let run = Shown {
+        id: id(1),
+        status: "InProgress",
+        version,
+        started,
+        ended: started + 61,
+        is_rollback: false,
+        object: (BUCKET.into(), "web/feature/x.zip".into()),
+        words: "exit status 1".into(),
+    };
+    world
+        .runs
+        .lock()
+        .unwrap()
+        .insert("web-branches".into(), vec![run]);
+    let event = |state: &str| {
+        let build = format!("arn:aws:codebuild:r:1:build/web-branches:{}", id(1));
+        json!({"project": "web-branches", "build": build, "state": state, "time": state})
+            .to_string()
+    };
+    world.invoke(&event("IN_PROGRESS"), 1).await;
+    world.set("web-branches", 1, |run| run.status = "Failed");
+    world.invoke(&event("FAILED"), 1).await;
+    let texts = world.texts(1);
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    let line = format!("- {} 失敗 ", &commit[..8]);
+    assert!(
+        texts
+            .iter()
+            .all(|text| text.contains(&line) && text.contains("(feature/x)")),
+        "{texts:?}"
+    );
+    let mail = world.mails().remove(0);
+    assert!(
+        mail.contains(&commit)
+            && mail.contains("refs/heads/feature/x of APP/web")
+            && mail.contains("failed in: BUILD"),
+        "{mail}"
+    );
 }

@@ -95,17 +95,20 @@ struct Comments {
 /// Why a worker works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Event {
-    Run(u8, Seen),
+    /// What became of a run; and whether that was when it was tried again, which is another event.
+    Run(u8, Seen, bool),
     Opened,
     Schedule,
 }
 
-const EVENTS: usize = 3 * RUNS + 2;
+const EVENTS: usize = 6 * RUNS + 2;
 
 impl Event {
-    fn bit(self) -> u16 {
+    fn bit(self) -> u32 {
         1 << match self {
-            Self::Run(run, seen) => usize::from(run) * 3 + seen as usize - 1,
+            Self::Run(run, seen, again) => {
+                usize::from(run) * 6 + usize::from(again) * 3 + seen as usize - 1
+            }
             Self::Opened => EVENTS - 2,
             Self::Schedule => EVENTS - 1,
         }
@@ -113,7 +116,8 @@ impl Event {
 
     fn all() -> impl Iterator<Item = Self> {
         let seen = [Seen::Runs, Seen::Green, Seen::Red];
-        let runs = (0..3_u8).flat_map(move |run| seen.map(|seen| Self::Run(run, seen)));
+        let runs =
+            (0..6_u8).flat_map(move |run| seen.map(|seen| Self::Run(run / 2, seen, run % 2 == 1)));
         runs.chain([Self::Opened, Self::Schedule])
     }
 
@@ -138,7 +142,7 @@ pub(crate) struct State {
     is_scheduled: bool,
     /// Runs that were tried again.
     retried: u8,
-    pending: u16,
+    pending: u32,
     comments: Comments,
     /// What a list that lags shows.
     shown: Comments,
@@ -309,7 +313,7 @@ impl World {
         if let Some(Mutant::Edge { .. }) = self.rules.mutant {
             let said = worker.listed.and_then(|(comments, _)| comments.status);
             view = said.map_or([Seen::No; RUNS], |text| text.view);
-            if let Event::Run(run, seen) = worker.event {
+            if let Event::Run(run, seen, _) = worker.event {
                 view[usize::from(run)] = seen;
             }
         }
@@ -330,9 +334,9 @@ impl World {
                 seen.alerts = Default::default();
             }
             Some(Mutant::FirstOfRed) => {
-                let first = current_red(view).first().copied();
+                let red = current_red(view);
                 for (run, alert) in seen.alerts.iter_mut().enumerate() {
-                    *alert = alert.filter(|_| first == Some(run));
+                    *alert = alert.filter(|_| !red.contains(&run) || red[0] == run);
                 }
             }
             _ => {}
@@ -513,17 +517,21 @@ impl Model for World {
 impl World {
     /// Runs begin in their order, and end in any.
     fn pipeline(&self, state: &State, out: &mut Vec<(Move, Result<State, Violation>)>) {
-        let heard = |event: Event, pending: u16| match (event, self.rules.mutant) {
+        let heard = |event: Event, pending: u32| match (event, self.rules.mutant) {
             (Event::Opened, Some(Mutant::NotOpened))
             | (Event::Schedule, Some(Mutant::NoSchedule)) => pending,
             _ => pending | event.bit(),
         };
         for (run, outcome) in self.rules.outcomes.iter().enumerate() {
             let number = run as u8;
+            let was_retried = state.retried & 1 << run != 0;
             let mut next = |seen: Seen, what: Move, retried: bool| {
                 let mut after = *state;
                 after.runs[run] = seen;
-                after.pending = heard(Event::Run(number, seen), after.pending);
+                after.pending = heard(
+                    Event::Run(number, seen, retried || was_retried),
+                    after.pending,
+                );
                 if retried {
                     after.retries -= 1;
                     after.retried |= 1 << run;
@@ -531,16 +539,15 @@ impl World {
                 out.push((what, Ok(after)));
             };
             let is_next = run == 0 || state.runs[run - 1] != Seen::No;
-            let retried = state.retried & 1 << run != 0;
             match state.runs[run] {
                 Seen::No if is_next => next(Seen::Runs, Move::Start(number), false),
                 Seen::Runs => {
                     let seen = match outcome {
-                        Outcome::Red if !retried => Seen::Red,
+                        Outcome::Red if !was_retried => Seen::Red,
                         _ => Seen::Green,
                     };
                     next(seen, Move::End(number, seen), false);
-                    if retried {
+                    if was_retried {
                         next(Seen::Red, Move::End(number, Seen::Red), false);
                     }
                 }

@@ -227,7 +227,9 @@ impl S3 {
         match request.version_id(version_id).send().await {
             Ok(head) => {
                 let holds = head.metadata().and_then(Holding::from_metadata);
-                let written = head.last_modified().map_or(0, |time| time.secs());
+                let written = head
+                    .last_modified()
+                    .map_or(0, aws_sdk_s3::primitives::DateTime::secs);
                 Ok(holds.map(|holds| (holds, written)))
             }
             // S3 says 400 of what is no version's id.

@@ -1,4 +1,4 @@
-//! Builds of CodeBuild that were told which version of an object to build, as those of every branch are.
+//! Builds of `CodeBuild` that were told which version of an object to build, as those of every branch are.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +25,7 @@ pub struct Build {
     pub started: Option<SystemTime>,
     /// When it ended.
     pub ended: Option<SystemTime>,
-    /// The phase that failed, and what CodeBuild says of it.
+    /// The phase that failed, and what `CodeBuild` says of it.
     pub failed: Option<(String, String)>,
 }
 

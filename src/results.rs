@@ -635,13 +635,12 @@ impl<'a> Look<'a> {
         let own = comments.iter().find(|comment| comment.kind == *kind);
         let is_due = match (own, self.why) {
             (Some(own), _) if text::is_same(&own.text, &text) => false,
-            (Some(_), Why::Event) => true,
             // What is newer than the truth is what somebody made of it.
             (Some(own), Why::Schedule { .. }) => own
                 .updated
                 .is_none_or(|updated| updated <= changed + text::CLOCKS),
             (None, _) if !can_be_new || self.is_removed(home, kind) => false,
-            (None, Why::Event) => true,
+            (_, Why::Event) => true,
             (None, Why::Schedule { now }) => now - changed <= HEALED_FOR,
         };
         is_due.then(|| Write {

@@ -88,7 +88,8 @@ pub async fn batch(
         let message = match Message::parse(body) {
             Ok(message) => message,
             Err(err) => {
-                log(&unread(err), "", invocation_id, id, tries);
+                let unread = Looked::of("", Err(err), true);
+                log(&unread, "", invocation_id, id, tries);
                 continue;
             }
         };
@@ -128,16 +129,6 @@ pub async fn batch(
     response
 }
 
-fn unread(err: Error) -> Looked {
-    Looked {
-        pipeline: String::new(),
-        told: Told::Failed,
-        comments: 0,
-        warnings: Vec::new(),
-        error: Some(err),
-    }
-}
-
 /// The time was over. What was written until then is found by the next look.
 fn late(message: &Message, tries: u32) -> Looked {
     let err = Error::Results {
@@ -145,19 +136,10 @@ fn late(message: &Message, tries: u32) -> Looked {
         transient: true,
     };
     let pipeline = match message {
-        Message::Pipeline { name, .. } => name.clone(),
-        Message::Opened { .. } | Message::All { .. } => String::new(),
+        Message::Pipeline { name, .. } => name,
+        Message::Opened { .. } | Message::All { .. } => "",
     };
-    let told = if tries < TRIES {
-        Told::Again
-    } else {
-        Told::Failed
-    };
-    Looked {
-        pipeline,
-        told,
-        ..unread(err)
-    }
+    Looked::of(pipeline, Err(err), tries >= TRIES)
 }
 
 fn log(looked: &Looked, request_id: &str, invocation_id: &str, message_id: &str, tries: u32) {

@@ -27,11 +27,11 @@ impl Marker {
     pub fn new(account: &str, region: &str, pipeline: &str, ref_name: &str) -> Self {
         let whose = format!("{account}\n{region}\n{pipeline}\n{ref_name}");
         let digest = Sha256::digest(whose);
-        let hex: String = digest[..3]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Self(format!("{BEGIN}{}/{hex}", text::name(pipeline)))
+        let [first, second, third, ..] = digest[..] else {
+            unreachable!("it has 32 bytes");
+        };
+        let name = text::name(pipeline);
+        Self(format!("{BEGIN}{name}/{first:02x}{second:02x}{third:02x}"))
     }
 
     /// The line of a comment.

@@ -41,6 +41,12 @@ pub struct Place {
     pub region: String,
 }
 
+/// A version of an object: the bucket, the key, and the version's id.
+type Version = (String, String, String);
+
+/// A comment of ours: what the status comment of its topic ends with, where it is, and what it is.
+type Own = (String, Home, Kind);
+
 /// What tells results.
 #[derive(Debug)]
 pub struct Teller {
@@ -52,8 +58,8 @@ pub struct Teller {
     lag: Duration,
     sources: Sources,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
-    holds: Mutex<HashMap<(String, String, String), Option<Holds>>>,
-    known: Mutex<BTreeMap<(String, Home, Kind), (Known, Option<Instant>)>>,
+    holds: Mutex<HashMap<Version, Option<Holds>>>,
+    known: Mutex<BTreeMap<Own, (Known, Option<Instant>)>>,
 }
 
 /// What became of a look at one pipeline.
@@ -97,6 +103,25 @@ impl std::fmt::Display for Told {
             Self::Failed => "failed",
             Self::Again => "failed, and comes again",
         })
+    }
+}
+
+impl Looked {
+    /// What became of a look that wrote nothing. What may pass comes again, unless it was the last time.
+    pub(super) fn of(pipeline: &str, told: Result<Told, Error>, is_last: bool) -> Self {
+        let pipeline = pipeline.to_owned();
+        let (told, error) = match told {
+            Ok(told) => (told, None),
+            Err(err) if err.is_transient() && !is_last => (Told::Again, Some(err)),
+            Err(err) => (Told::Failed, Some(err)),
+        };
+        Self {
+            pipeline,
+            told,
+            comments: 0,
+            warnings: Vec::new(),
+            error,
+        }
     }
 }
 
@@ -148,13 +173,13 @@ impl Teller {
             } => {
                 let looked =
                     self.look(&mut visit, name, *builds, run.as_ref(), Why::Event, is_last);
-                vec![visit_end(name, Box::pin(looked).await, is_last)]
+                vec![Box::pin(looked).await]
             }
             Message::Opened {
                 repository, number, ..
             } => match Box::pin(self.pipelines_of(repository, *number)).await {
                 Ok(names) => Box::pin(self.look_at(visit, names, Why::Event, is_last)).await,
-                Err(err) => vec![visit_end("", Err((err, 0, Vec::new())), is_last)],
+                Err(err) => vec![Looked::of("", Err(err), is_last)],
             },
             Message::All { request_id } => {
                 let why = if request_id.is_empty() {
@@ -164,7 +189,7 @@ impl Teller {
                 };
                 match Box::pin(self.pipelines()).await {
                     Ok(names) => Box::pin(self.look_at(visit, names, why, is_last)).await,
-                    Err(err) => vec![visit_end("", Err((err, 0, Vec::new())), is_last)],
+                    Err(err) => vec![Looked::of("", Err(err), is_last)],
                 }
             }
         }
@@ -182,8 +207,7 @@ impl Teller {
             // What fails here comes again by itself, and would keep back what follows.
             let is_last = is_last || matches!(why, Why::Schedule { .. });
             let looked = self.look(&mut visit, &name, None, None, why, is_last);
-            let looked = Box::pin(looked).await;
-            all.push(visit_end(&name, looked, is_last));
+            all.push(Box::pin(looked).await);
         }
         all
     }
@@ -192,12 +216,12 @@ impl Teller {
     async fn pipelines(&self) -> Result<Vec<String>, Error> {
         let reading = self.table.read().await;
         let table = reading.newest()?;
-        let named = table.routes().iter().filter_map(Route::pipelines);
-        let mut names: Vec<String> = named
+        let written = table.routes().iter().filter_map(Route::pipelines);
+        let mut names: Vec<String> = written
             .clone()
             .filter_map(|name| name.exact().map(str::to_owned))
             .collect();
-        let templates: Vec<_> = named.filter(|name| name.exact().is_none()).collect();
+        let templates: Vec<_> = written.filter(|name| name.exact().is_none()).collect();
         if !templates.is_empty() {
             let all = pipeline::names()
                 .await
@@ -259,7 +283,7 @@ impl Teller {
         changed: Option<&Changed>,
         why: Why,
         is_last: bool,
-    ) -> Result<(Told, usize, Vec<String>), (Error, usize, Vec<String>)> {
+    ) -> Looked {
         visit.comments = 0;
         visit.warnings.clear();
         let mut mail = None;
@@ -280,10 +304,10 @@ impl Teller {
                     .push(format!("no mail was sent: {}", chain(&err)));
             }
         }
-        let warnings = std::mem::take(&mut visit.warnings);
-        match told {
-            Ok(told) => Ok((told, visit.comments, warnings)),
-            Err(err) => Err((err, visit.comments, warnings)),
+        Looked {
+            comments: visit.comments,
+            warnings: std::mem::take(&mut visit.warnings),
+            ..Looked::of(name, told, is_last)
         }
     }
 
@@ -494,7 +518,7 @@ impl Teller {
                     }
                     match api.comments(repository, &home, &topic.marker).await {
                         Ok((comments, is_cut)) => {
-                            look.saw_comments(&home, comments, is_cut, settled)
+                            look.saw_comments(&home, comments, is_cut, settled);
                         }
                         Err(err) => break Err(err),
                     }
@@ -646,44 +670,16 @@ fn objects(routes: &[&Route], name: &str) -> Objects {
             .is_some_and(|own| own.exact() == Some(name))
     };
     match globs.next() {
-        None => Objects::OfTable,
+        None => Objects::Table,
         Some(_)
             if routes
                 .iter()
                 .filter(|route| route.is_glob())
                 .any(|route| is_one(&route)) =>
         {
-            Objects::OfRun
+            Objects::Run
         }
-        Some(_) => Objects::OfPipeline,
-    }
-}
-
-fn visit_end(
-    name: &str,
-    looked: Result<(Told, usize, Vec<String>), (Error, usize, Vec<String>)>,
-    is_last: bool,
-) -> Looked {
-    let pipeline = name.to_owned();
-    match looked {
-        Ok((told, comments, warnings)) => Looked {
-            pipeline,
-            told,
-            comments,
-            warnings,
-            error: None,
-        },
-        Err((err, comments, warnings)) => Looked {
-            pipeline,
-            told: if err.is_transient() && !is_last {
-                Told::Again
-            } else {
-                Told::Failed
-            },
-            comments,
-            warnings,
-            error: Some(err),
-        },
+        Some(_) => Objects::Pipeline,
     }
 }
 

@@ -42,11 +42,11 @@ pub(super) struct Taken {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objects {
     /// From the routing table: there is one.
-    OfTable,
+    Table,
     /// From the pipeline: there is one.
-    OfPipeline,
+    Pipeline,
     /// From the run.
-    OfRun,
+    Run,
 }
 
 /// AWS, and what of its answers is kept: what is over changes no more.
@@ -106,8 +106,8 @@ impl Sources {
             *kept = Kept::default();
         }
         let of_all = match objects {
-            Objects::OfPipeline => Some(kept.source(name).await?),
-            Objects::OfTable | Objects::OfRun => None,
+            Objects::Pipeline => Some(kept.source(name).await?),
+            Objects::Table | Objects::Run => None,
         };
         kept.learn(name, &executions, objects).await?;
         let is_cut = executions.len() >= RUNS;
@@ -123,7 +123,7 @@ impl Sources {
             let failure = kept.failures.get(&execution.id);
             Taken {
                 object: match objects {
-                    Objects::OfRun => kept.objects.get(&execution.id).cloned(),
+                    Objects::Run => kept.objects.get(&execution.id).cloned(),
                     _ => of_all.clone(),
                 },
                 run: Run {
@@ -179,7 +179,7 @@ impl Kept {
             .map(|execution| (execution.id.as_str(), seconds(execution.updated)))
             .collect();
         let taken = executions.iter().filter(|execution| {
-            objects == Objects::OfRun && !self.objects.contains_key(&execution.id)
+            objects == Objects::Run && !self.objects.contains_key(&execution.id)
         });
         let taken: HashSet<&str> = taken.map(|execution| execution.id.as_str()).collect();
         if failed.is_empty() && taken.is_empty() {

@@ -83,17 +83,16 @@ impl Space {
     /// How things are said in a project.
     pub(super) async fn words(&self, project: &str, detail: bool) -> Result<Words, Error> {
         let mut markups = self.markups.lock().await;
-        let markup = match markups.get(project) {
-            Some(markup) => *markup,
-            None => {
-                let about = patiently(|| self.api.project(project)).await?;
-                let markup = match about.text_formatting_rule.as_deref() {
-                    Some(MARKDOWN) => Markup::Markdown,
-                    _ => Markup::Backlog,
-                };
-                markups.insert(project.to_owned(), markup);
-                markup
-            }
+        let markup = if let Some(markup) = markups.get(project) {
+            *markup
+        } else {
+            let about = patiently(|| self.api.project(project)).await?;
+            let markup = match about.text_formatting_rule.as_deref() {
+                Some(MARKDOWN) => Markup::Markdown,
+                _ => Markup::Backlog,
+            };
+            markups.insert(project.to_owned(), markup);
+            markup
         };
         Ok(Words {
             language: self.language,

@@ -68,14 +68,14 @@ fn merged(number: i64, at: i64, commit: Option<&str>) -> Request {
 }
 
 /// All that a look writes into empty homes: where, what, and the text.
-fn written(topic: &Topic, requests: Vec<Request>) -> Vec<Write> {
+fn written(topic: &Topic, requests: &[Request]) -> Vec<Write> {
     let mut look = Look::new(topic, Why::Event, Vec::new());
     let mut written = Vec::new();
     loop {
         match look.next() {
-            Step::Requests => look.saw_requests(requests.clone()),
+            Step::Requests => look.saw_requests(requests.to_vec()),
             Step::Comments { home, settled } => {
-                look.saw_comments(&home, Vec::new(), false, settled)
+                look.saw_comments(&home, Vec::new(), false, settled);
             }
             Step::Write(write) => {
                 look.wrote(&write, 100 + i64::try_from(written.len()).unwrap());
@@ -102,7 +102,7 @@ fn a_request_is_told_of_the_runs_of_its_branch_or_of_what_it_brought() {
     ]);
     let status = |number| (Home::Request(number), Kind::Status);
     let alert = |number| (Home::Request(number), Kind::Alert("bbbbbbbb".into()));
-    let all = |requests| homes(&written(&topic, requests));
+    let all = |requests: Vec<Request>| homes(&written(&topic, &requests));
     assert_eq!(all(vec![open(1)]), [status(1), alert(1)]);
     // Two merges in one version; one before it, and one that no version has yet.
     let merges = vec![
@@ -130,12 +130,12 @@ fn an_issue_is_told_what_no_request_is_and_of_no_alert() {
     topic.issue = Some(ResultsIssue::OfCommit);
     let issue = |key: &str| (Home::Issue(key.into()), Kind::Status);
     assert_eq!(
-        homes(&written(&topic, Vec::new())),
+        homes(&written(&topic, &[])),
         [issue("APP-1"), issue("APP-2")]
     );
     topic.issue = Some(ResultsIssue::Key("APP-9".into()));
-    assert_eq!(homes(&written(&topic, Vec::new())), [issue("APP-9")]);
-    let with_request = homes(&written(&topic, vec![open(1)]));
+    assert_eq!(homes(&written(&topic, &[])), [issue("APP-9")]);
+    let with_request = homes(&written(&topic, &[open(1)]));
     assert!(
         with_request
             .iter()
@@ -143,7 +143,7 @@ fn an_issue_is_told_what_no_request_is_and_of_no_alert() {
         "{with_request:?}"
     );
     topic.results = Results::Alert;
-    assert_eq!(homes(&written(&topic, Vec::new())), []);
+    assert_eq!(homes(&written(&topic, &[])), []);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn an_alert_is_one_for_a_red_run_and_says_how_it_goes_on() {
             match look.next() {
                 Step::Requests => look.saw_requests(vec![open(1)]),
                 Step::Comments { home, settled } => {
-                    look.saw_comments(&home, there.clone(), false, settled)
+                    look.saw_comments(&home, there.clone(), false, settled);
                 }
                 Step::Write(write) => {
                     look.wrote(&write, 1);

@@ -134,11 +134,12 @@ impl Words {
             Markup::Markdown => format!("```\n{words}\n```"),
         })
     }
+}
 
-    fn head(&self, topic: &Topic, state: &str) -> String {
-        let (pipeline, ref_name) = (name(&topic.pipeline), name(&topic.ref_name));
-        format!("CI {pipeline} ({ref_name}): {state}")
-    }
+/// The first line of a comment.
+fn head(topic: &Topic, state: &str) -> String {
+    let (pipeline, ref_name) = (name(&topic.pipeline), name(&topic.ref_name));
+    format!("CI {pipeline} ({ref_name}): {state}")
 }
 
 /// The status comment: the newest of these runs in its head, a line each.
@@ -146,7 +147,7 @@ pub(super) fn status(topic: &Topic, runs: &[usize]) -> String {
     let words = &topic.words;
     let runs: Vec<&Run> = runs.iter().map(|at| &topic.runs[*at]).collect();
     let state = runs.first().map_or("", |run| words.state(run.state));
-    let mut parts = vec![words.head(topic, state), String::new()];
+    let mut parts = vec![head(topic, state), String::new()];
     parts.extend(runs.iter().map(|run| words.run(run)));
     let failed = runs.first().filter(|run| run.state == State::Failed);
     parts.extend(failed.and_then(|run| words.details(run)));
@@ -167,7 +168,7 @@ pub(super) fn alert(topic: &Topic, at: usize, mended_by: Option<usize>) -> Strin
             words.say("失敗のあと停止", "failed, and was stopped")
         }
     };
-    let mut parts = vec![words.head(topic, state), String::new(), words.run(run)];
+    let mut parts = vec![head(topic, state), String::new(), words.run(run)];
     match mended_by {
         Some(green) if run.state == State::Failed => parts.push(words.run(&topic.runs[green])),
         _ if run.state == State::Failed => parts.extend(words.details(run)),

@@ -357,6 +357,7 @@ impl Reader<'_> {
     }
 
     /// A field that may be left out; `None` only after a fault.
+    #[expect(clippy::option_option, reason = "the outer one is a fault's")]
     fn optional<T: FromStr<Err: fmt::Display>>(
         &mut self,
         entry: &Entry,

@@ -286,7 +286,7 @@ object = "web/main.zip"
 pipeline = "web-main"
 "#;
 
-/// CodePipeline, CodeBuild and SNS, as far as they are asked.
+/// `CodePipeline`, `CodeBuild` and SNS, as far as they are asked.
 fn pipelines(aws: &AwsApi, runs: &Runs) {
     let of = |runs: &Runs, input: &str, name: &str| -> Option<Vec<Shown>> {
         let input: Value = serde_json::from_str(input).unwrap();
@@ -1073,7 +1073,7 @@ fn the_command_has_everything_looked_at() {
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("AWS_ENDPOINT_URL_SQS", sqs.endpoint())
             .envs(aws.vars());
-        let output = run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let output = run_within(&mut command, Duration::from_mins(1)).expect("it ends");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (
             output.status.code(),

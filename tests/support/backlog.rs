@@ -561,7 +561,7 @@ impl Space {
             (method, [number, rest @ ..]) => {
                 let Some(pull) = pulls
                     .iter()
-                    .find(|pull| pull["number"].to_string() == **number)
+                    .find(|pull| pull["number"] == number.parse::<i64>().unwrap_or_default())
                 else {
                     return fail(404, 6, "No pull request.");
                 };
@@ -636,7 +636,7 @@ impl Space {
                 let comments = self.comments.entry(place.to_owned()).or_default();
                 let found = comments
                     .iter_mut()
-                    .find(|(comment, _)| comment["id"].to_string() == **id);
+                    .find(|(comment, _)| comment["id"] == id.parse::<i64>().unwrap_or_default());
                 let Some((comment, _)) = found else {
                     return fail(404, 6, "No comment.");
                 };

@@ -213,7 +213,7 @@ impl World {
                 Seen::Green => RunState::Succeeded,
                 Seen::Red => RunState::Failed,
             };
-            let started = 1_000 * (1 + run as i64);
+            let started = 1_000 * (1 + i64::try_from(run).expect("few"));
             Some(Run {
                 id: id(run),
                 state,
@@ -281,7 +281,11 @@ impl World {
                 .map(|own| comment(STATUS, Kind::Status, own));
             let alerts = comments.alerts.iter().enumerate().filter_map(|(run, own)| {
                 let kind = Kind::Alert(id(run)[..8].to_owned());
-                Some(comment(ALERT + run as i64, kind, (*own)?))
+                Some(comment(
+                    ALERT + i64::try_from(run).expect("few"),
+                    kind,
+                    (*own)?,
+                ))
             });
             let all = status.into_iter().chain(alerts).collect();
             look.saw_comments(&Home::Request(REQUEST), all, false, settled);
@@ -300,7 +304,11 @@ impl World {
                     self.texts.push(write.text);
                     self.texts.len() - 1
                 });
-                Ask::Write(run, write.replaces.is_some(), number as u16)
+                Ask::Write(
+                    run,
+                    write.replaces.is_some(),
+                    u16::try_from(number).expect("few texts"),
+                )
             }
         };
         self.answers.insert(question, answer);
@@ -425,7 +433,7 @@ impl Model for World {
                         is_open: None,
                         listed: None,
                     });
-                    out.push((Move::Take(at as u8, event), Ok(after)));
+                    out.push((Move::Take(u8::try_from(at).expect("few"), event), Ok(after)));
                 }
             }
         }
@@ -465,7 +473,7 @@ impl Model for World {
             }
         }
         let red = current_red(state.runs);
-        if !red.is_empty() && !red.iter().any(|run| is_told(run)) {
+        if !red.is_empty() && !red.iter().any(is_told) {
             return Err(violation(
                 "R3",
                 format!("nobody was told of the red runs {red:?}"),
@@ -523,7 +531,7 @@ impl World {
             _ => pending | event.bit(),
         };
         for (run, outcome) in self.rules.outcomes.iter().enumerate() {
-            let number = run as u8;
+            let number = u8::try_from(run).expect("few");
             let was_retried = state.retried & 1 << run != 0;
             let mut next = |seen: Seen, what: Move, retried: bool| {
                 let mut after = *state;
@@ -590,7 +598,7 @@ impl World {
         worker: Worker,
         out: &mut Vec<(Move, Result<State, Violation>)>,
     ) {
-        let number = at as u8;
+        let number = u8::try_from(at).expect("few");
         let with = |worker: Option<Worker>| {
             let mut after = *state;
             after.workers[at] = worker;

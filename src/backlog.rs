@@ -21,8 +21,8 @@ use serde::{
 use self::error::Asked;
 pub use self::{
     answer::{
-        About, Activity, Allowance, Author, Comment, Content, Named, PUSHED, Project, PullRequest,
-        RateLimit, Repository, Revision, Status, User, Webhook,
+        About, Activity, Allowance, Author, Comment, Content, Named, OPENED, PUSHED, Project,
+        PullRequest, RateLimit, Repository, Revision, Status, User, Webhook,
     },
     error::{ApiError, Fault},
     requests::Place,

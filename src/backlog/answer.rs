@@ -11,6 +11,9 @@ const ADMINISTRATOR: i64 = 1;
 /// The number of the activity "Git pushed".
 pub const PUSHED: i64 = 12;
 
+/// The number of the activity "pull request added".
+pub const OPENED: i64 = 18;
+
 /// The user that a key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,6 +148,13 @@ impl Webhook {
     pub fn posts_pushes(&self) -> bool {
         let types = self.activity_type_ids.as_deref().unwrap_or_default();
         self.all_event == Some(true) || types.contains(&PUSHED)
+    }
+
+    /// Whether it posts pull requests that are opened.
+    #[must_use]
+    pub fn posts_opened(&self) -> bool {
+        let types = self.activity_type_ids.as_deref().unwrap_or_default();
+        self.all_event == Some(true) || types.contains(&OPENED)
     }
 }
 

@@ -273,6 +273,7 @@ impl Cli {
             | Command::Doctor(_)
             | Command::Logs(_)
             | Command::Redrive(_)
+            | Command::Results(_)
             | Command::Init(_)
             | Command::Connect(_)
             | Command::Routes(_)

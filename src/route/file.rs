@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt, str::FromStr};
 
-use toml::{Spanned, de::DeTable};
+use toml::de::DeTable;
 
 use super::{
     CredentialsSource, KeyTemplate, Lines, NewField, Origin, RefPattern, Route, RouteTable, Space,

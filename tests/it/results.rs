@@ -1223,7 +1223,9 @@ async fn the_role_allows_what_the_function_does_and_no_more() {
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
     ];
-    let may: BTreeSet<_> = allowed_in("results.yaml", "ResultsRole").into_keys().collect();
+    let may: BTreeSet<_> = allowed_in("results.yaml", "ResultsRole")
+        .into_keys()
+        .collect();
     made.extend(not_seen.map(str::to_owned));
     assert_eq!(may, made);
     for other in ["ReceiveRole", "DeliverRole"] {

@@ -1,4 +1,4 @@
-//! Backlog's API: who a key belongs to, what a space and its projects hold, and the webhooks of a project.
+//! Backlog's API: who a key belongs to, what a space and its projects hold, the webhooks of a project, and comments.
 //!
 //! The key goes into a header that is marked as sensitive, and nowhere else. Nobody is followed to another place.
 //!
@@ -6,6 +6,7 @@
 
 mod answer;
 mod error;
+mod requests;
 
 use std::time::Duration;
 
@@ -20,10 +21,11 @@ use serde::{
 use self::error::Asked;
 pub use self::{
     answer::{
-        About, Activity, Allowance, Content, Named, PUSHED, Project, RateLimit, Repository, User,
-        Webhook,
+        About, Activity, Allowance, Author, Comment, Content, Named, OPENED, PUSHED, Project,
+        PullRequest, RateLimit, Repository, Revision, Status, User, Webhook,
     },
     error::{ApiError, Fault},
+    requests::Place,
 };
 use crate::{network, secrets::Password, space::SpaceUrl};
 
@@ -69,6 +71,23 @@ pub struct WebhookChange<'a> {
     pub all_event: Option<bool>,
     /// The activities that it posts: all of them, not only new ones.
     pub activity_type_ids: Option<&'a [i64]>,
+}
+
+/// The body of a request that changes something.
+struct Form<'a> {
+    encoded: String,
+    /// What of it no message may repeat.
+    secrets: Vec<&'a str>,
+}
+
+impl Form<'_> {
+    /// A form that holds no secret.
+    fn of(encoded: String) -> Self {
+        Self {
+            encoded,
+            secrets: Vec::new(),
+        }
+    }
 }
 
 impl Backlog {
@@ -223,7 +242,7 @@ impl Backlog {
             Method::POST,
             &["projects", project, "webhooks"],
             &[],
-            Some(webhook),
+            Some(webhook.form()),
         )
         .await
     }
@@ -241,7 +260,7 @@ impl Backlog {
     ) -> Result<Webhook, ApiError> {
         let doing = format!("change the webhook {id} of {project}");
         let path = ["projects", project, "webhooks", &id.to_string()];
-        self.call(&doing, Method::PATCH, &path, &[], Some(change))
+        self.call(&doing, Method::PATCH, &path, &[], Some(change.form()))
             .await
     }
 
@@ -299,19 +318,15 @@ impl Backlog {
         method: Method,
         path: &[&str],
         query: &[(&str, String)],
-        form: Option<&WebhookChange<'_>>,
+        form: Option<Form<'_>>,
     ) -> Result<T, ApiError> {
-        let hook_url = form.and_then(|form| form.hook_url).map(Password::reveal);
-        let token = hook_url.and_then(|url| url.rsplit('/').next());
+        let mut secrets = vec![self.key.reveal()];
+        secrets.extend(form.iter().flat_map(|form| &form.secrets));
         let asked = Asked {
             doing,
             host: &self.host,
             base: self.base.as_str(),
-            secrets: &[
-                self.key.reveal(),
-                hook_url.unwrap_or_default(),
-                token.unwrap_or_default(),
-            ],
+            secrets: &secrets,
         };
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -329,9 +344,11 @@ impl Backlog {
         if !KEY_IN_QUERY {
             request = request.header("X-Api-Key", self.header.clone());
         }
-        if let Some(form) = form {
+        if let Some(form) = &form {
             let form_type = "application/x-www-form-urlencoded";
-            request = request.header(CONTENT_TYPE, form_type).body(form.encoded());
+            request = request
+                .header(CONTENT_TYPE, form_type)
+                .body(form.encoded.clone());
         }
         let mut answer = request.send().await.map_err(|err| asked.unanswered(&err))?;
         let mut body = Vec::new();
@@ -362,7 +379,16 @@ impl Backlog {
     }
 }
 
-impl WebhookChange<'_> {
+impl<'a> WebhookChange<'a> {
+    fn form(&self) -> Form<'a> {
+        let hook_url = self.hook_url.map(Password::reveal);
+        let token = hook_url.and_then(|url| url.rsplit('/').next());
+        Form {
+            encoded: self.encoded(),
+            secrets: [hook_url, token].into_iter().flatten().collect(),
+        }
+    }
+
     fn encoded(&self) -> String {
         let mut form = Serializer::new(String::new());
         let fields = [

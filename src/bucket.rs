@@ -212,6 +212,32 @@ impl S3 {
         Ok(head.metadata.unwrap_or_default().into_iter().collect())
     }
 
+    /// What a version holds, and when it was written, in seconds of Unix time; `None` if there is no such version any more, or we
+    /// did not write it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bucket`] if S3 cannot be asked.
+    pub async fn version(
+        &self,
+        at: Address<'_>,
+        version_id: &str,
+    ) -> Result<Option<(Holding, i64)>, Error> {
+        let request = self.client.head_object().bucket(at.bucket).key(at.key);
+        match request.version_id(version_id).send().await {
+            Ok(head) => {
+                let holds = head.metadata().and_then(Holding::from_metadata);
+                let written = head
+                    .last_modified()
+                    .map_or(0, aws_sdk_s3::primitives::DateTime::secs);
+                Ok(holds.map(|holds| (holds, written)))
+            }
+            // S3 says 400 of what is no version's id.
+            Err(err) if matches!(status(&err), Some(404 | 405 | 400)) => Ok(None),
+            Err(err) => Err(error("read a version of", at, &err)),
+        }
+    }
+
     /// Writes the object's current version to `file`.
     ///
     /// # Errors

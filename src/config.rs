@@ -41,6 +41,8 @@ pub struct ReceiveConfig {
     pub routes: Location,
     /// `QUEUE_URL`: where jobs are sent.
     pub queue_url: String,
+    /// `RESULTS_QUEUE_URL`: where looks at results are sent. Default: none, so that nobody hears of pull requests.
+    pub results_queue_url: Option<String>,
     /// `WEBHOOK_TOKEN`: `secret:` and the name or ARN of the secret whose current and previous versions are valid.
     pub webhook_token: Tokens,
     /// `ALLOWED_IPS`: the networks that may post, such as `192.0.2.0/24, 2001:db8::/32`. Default: none, so that all may.
@@ -62,6 +64,22 @@ pub struct DeliverConfig {
     pub deadline_margin: Duration,
     /// How large a repository may be.
     pub limits: Limits,
+    /// `LOG_LEVEL`, as in [`Config::log_level`].
+    pub log_level: Level,
+}
+
+/// What `results` reads from the environment.
+#[derive(Debug)]
+pub struct ResultsConfig {
+    /// `ROUTES`: where the routing table is, as `s3://bucket/key`.
+    pub routes: Location,
+    /// `RESULTS_QUEUE_URL`: where its messages come from.
+    pub queue_url: String,
+    /// `ALARM_TOPIC`: the topic that mails of failed runs go to. Default: none, so that there are none.
+    pub alarm_topic: Option<String>,
+    /// `COMMENT_LAG_MS`: for how long Backlog's list of comments may not show one that was written, in milliseconds. Default:
+    /// 6,000.
+    pub comment_lag: Duration,
     /// `LOG_LEVEL`, as in [`Config::log_level`].
     pub log_level: Level,
 }
@@ -153,6 +171,7 @@ impl ReceiveConfig {
         let mut vars = Vars::new(var);
         let routes = vars.required("ROUTES", str::parse);
         let queue_url = vars.required("QUEUE_URL", url);
+        let results_queue_url = vars.read("RESULTS_QUEUE_URL", url);
         let webhook_token = vars.required("WEBHOOK_TOKEN", |text| match text.split_once(':') {
             Some(("secret", _)) => tokens(text),
             // The value itself would stand in the function's configuration, for many to read.
@@ -167,6 +186,7 @@ impl ReceiveConfig {
                 .map(|((routes, queue_url), webhook_token)| Self {
                     routes,
                     queue_url,
+                    results_queue_url,
                     webhook_token,
                     allowed_ips,
                     log_level,
@@ -201,6 +221,30 @@ impl DeliverConfig {
                     limits,
                     log_level,
                 });
+        vars.finish(config)
+    }
+}
+
+impl ResultsConfig {
+    /// As [`Config::from_vars`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names every variable that is wrong or missing.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut vars = Vars::new(var);
+        let routes = vars.required("ROUTES", str::parse);
+        let queue_url = vars.required("RESULTS_QUEUE_URL", url);
+        let alarm_topic = vars.read("ALARM_TOPIC", |arn| Ok(arn.to_owned()));
+        let lag = vars.count("COMMENT_LAG_MS", 6_000, "milliseconds");
+        let log_level = vars.log_level();
+        let config = routes.zip(queue_url).map(|(routes, queue_url)| Self {
+            routes,
+            queue_url,
+            alarm_topic,
+            comment_lag: Duration::from_millis(lag),
+            log_level,
+        });
         vars.finish(config)
     }
 }
@@ -394,6 +438,12 @@ mod tests {
             ),
             ("ALLOWED_IPS", "192.0.2.0/24, 2001:db8::1"),
             ("DEADLINE_MARGIN_MS", "2000"),
+            (
+                "RESULTS_QUEUE_URL",
+                "https://sqs.example.com/1/bridge-results.fifo",
+            ),
+            ("ALARM_TOPIC", "arn:aws:sns:r:1:t"),
+            ("COMMENT_LAG_MS", "1"),
             ("MAX_ENTRIES", "1"),
             ("MAX_TREE_BYTES", "2"),
             ("MAX_BLOB_BYTES", "3"),
@@ -419,6 +469,17 @@ mod tests {
         let allowed: Vec<_> = config.allowed_ips.iter().map(IpNet::to_string).collect();
         assert_eq!(allowed, ["192.0.2.0/24", "2001:db8::1/128"]);
         assert_eq!(config.log_level, Level::DEBUG);
+
+        let results = "https://sqs.example.com/1/bridge-results.fifo";
+        assert_eq!(config.results_queue_url.as_deref(), Some(results));
+
+        let config = ResultsConfig::from_vars(vars(&set)).unwrap();
+        assert_eq!(
+            (&*config.queue_url, config.routes.key.as_str()),
+            (results, "config/routes.toml")
+        );
+        assert_eq!(config.alarm_topic.as_deref(), Some("arn:aws:sns:r:1:t"));
+        assert_eq!(config.comment_lag, Duration::from_millis(1));
 
         let config = DeliverConfig::from_vars(vars(&set)).unwrap();
         assert_eq!(config.source_bucket, "sources");

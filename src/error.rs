@@ -77,6 +77,14 @@ pub enum Error {
         /// What S3 or the parser says.
         source: Option<Source>,
     },
+    /// What became of a pipeline's runs cannot be told.
+    #[error("cannot tell results: {reason}")]
+    Results {
+        /// What is in the way, and what to do.
+        reason: String,
+        /// Whether trying again may help.
+        transient: bool,
+    },
     /// A route takes a ref whose name makes no object key.
     #[error(transparent)]
     ObjectKey(#[from] DestinationError),
@@ -336,6 +344,7 @@ impl Error {
             Self::Credentials { .. } => "credentials",
             Self::Token { .. } => "token",
             Self::Routes { .. } => "routes",
+            Self::Results { .. } => "results",
             Self::ObjectKey { .. } => "object_key",
             Self::Job { .. } => "job",
             Self::Queue { .. } => "queue",
@@ -384,6 +393,7 @@ impl Error {
             Self::Credentials { transient, .. }
             | Self::Token { transient, .. }
             | Self::Routes { transient, .. }
+            | Self::Results { transient, .. }
             | Self::Queue { transient, .. }
             | Self::Fetch { transient, .. }
             | Self::Bucket { transient, .. } => *transient,

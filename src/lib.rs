@@ -19,6 +19,8 @@ pub mod doctor;
 
 pub mod receive;
 
+pub mod results;
+
 pub mod worker;
 
 pub mod status;
@@ -52,6 +54,8 @@ pub mod registration;
 pub mod stack;
 
 pub mod pipeline;
+
+pub mod codebuild;
 
 pub mod backlog;
 

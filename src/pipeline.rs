@@ -60,6 +60,8 @@ pub struct Execution {
     pub versions: Vec<String>,
     /// When it began.
     pub started: Option<SystemTime>,
+    /// When it last changed.
+    pub updated: Option<SystemTime>,
     /// Whether it went back to an earlier one.
     pub is_rollback: bool,
 }
@@ -254,17 +256,86 @@ pub async fn executions(pipeline: &str, most: usize) -> Result<Vec<Execution>, C
     Ok(found)
 }
 
+/// An action of an execution, as far as it matters to what is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// The execution.
+    pub execution: String,
+    /// The stage.
+    pub stage: String,
+    /// The action.
+    pub name: String,
+    /// What became of it: `Succeeded`, `Failed`, `InProgress` and so on.
+    pub status: String,
+    /// What AWS says of it; empty if nothing.
+    pub words: String,
+    /// The bucket and the key that it read, if it is a source that says so.
+    pub object: Option<(String, String)>,
+}
+
+/// The newest actions of a pipeline, the newest first. `enough` is asked after each page.
+///
+/// # Errors
+///
+/// [`CallError`].
+pub async fn actions(
+    pipeline: &str,
+    enough: impl Fn(&[Action]) -> bool,
+) -> Result<Vec<Action>, CallError> {
+    let mut input = json!({"pipelineName": pipeline, "maxResults": EXECUTIONS});
+    let mut found = Vec::new();
+    for _ in 0..PAGES {
+        let operation = "ListActionExecutions";
+        let mut answer = aws::json(Service::CodePipeline, operation, &input).await?;
+        found.extend(items(&answer, "actionExecutionDetails").map(Action::of));
+        match answer["nextToken"].take() {
+            Value::Null => break,
+            _ if enough(&found) => break,
+            next => input["nextToken"] = next,
+        }
+    }
+    Ok(found)
+}
+
+impl Action {
+    fn of(detail: &Value) -> Self {
+        let (result, variables) = (
+            &detail["output"]["executionResult"],
+            &detail["output"]["outputVariables"],
+        );
+        let said = [
+            &result["errorDetails"]["message"],
+            &result["externalExecutionSummary"],
+        ];
+        let said = said.into_iter().find_map(Value::as_str);
+        let bucket = variables["BucketName"].as_str();
+        let object = bucket.zip(variables["ObjectKey"].as_str());
+        Self {
+            execution: text(&detail["pipelineExecutionId"]),
+            stage: text(&detail["stageName"]),
+            name: text(&detail["actionName"]),
+            status: text(&detail["status"]),
+            words: said.unwrap_or_default().to_owned(),
+            object: object.map(|(bucket, key)| (bucket.to_owned(), key.to_owned())),
+        }
+    }
+}
+
 impl Execution {
     fn of(summary: &Value) -> Self {
         let revisions = items(summary, "sourceRevisions");
-        let started = summary["startTime"].as_f64().filter(|time| *time > 0.0);
+        let time = |name: &str| {
+            let seconds = summary[name].as_f64().filter(|time| *time > 0.0);
+            seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds))
+        };
         Self {
             id: text(&summary["pipelineExecutionId"]),
             status: text(&summary["status"]),
             versions: revisions
                 .map(|revision| text(&revision["revisionId"]))
                 .collect(),
-            started: started.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds)),
+            started: time("startTime"),
+            updated: time("lastUpdateTime"),
             is_rollback: summary["executionType"] == "ROLLBACK",
         }
     }
@@ -299,6 +370,7 @@ mod tests {
             status: status.into(),
             versions: vec![version.into()],
             started: None,
+            updated: None,
             is_rollback: false,
         }
     }

@@ -5,12 +5,12 @@ use std::fmt;
 use crate::{
     error::Error,
     plain,
-    push::PushEvent,
+    push::{PushEvent, RepositoryName},
     queue::Job,
-    route::{Destination, Route, RouteTable},
+    route::{Destination, Results, Route, RouteTable},
     space::SpaceUrl,
     table::Reading,
-    webhook::Webhook,
+    webhook::{PULL_REQUEST_ADDED, Webhook},
 };
 
 /// How many spaces of a table are named to whoever posts from another one.
@@ -178,8 +178,37 @@ pub fn wanted(webhook: &Webhook) -> Result<&PushEvent, Ignored> {
         Webhook::Push(push) if push.is_deleted => Err(Ignored::Deletion),
         Webhook::Push(push) => Ok(push),
         Webhook::TestDelivery => Err(Ignored::TestDelivery),
+        // For whoever tells results.
+        Webhook::PullRequest { .. } => Err(Ignored::OtherType(PULL_REQUEST_ADDED)),
         Webhook::OtherType(number) => Err(Ignored::OtherType(*number)),
     }
+}
+
+/// The routes whose results pull requests of a repository are told.
+///
+/// # Errors
+///
+/// [`NoJobs`] if there are none, or nobody knows.
+pub fn telling(repository: &RepositoryName, reading: &Reading) -> Result<Vec<String>, NoJobs> {
+    let table = match reading {
+        Reading::Never => return Err(NoJobs::Ignored(Ignored::NoRoutingTable)),
+        Reading::Spoiled {
+            last: Some(table), ..
+        }
+        | Reading::Unread {
+            last: Some(table), ..
+        } => table,
+        reading => reading.newest().map_err(NoJobs::Unknown)?,
+    };
+    let routes = table.routes().iter().filter(|route| {
+        let is_told = table.results_of(route) != Results::None && route.pipelines().is_some();
+        route.repository() == repository && is_told
+    });
+    let names: Vec<_> = routes.map(|route| route.name().to_owned()).collect();
+    if names.is_empty() {
+        return Err(NoJobs::Ignored(Ignored::OtherType(PULL_REQUEST_ADDED)));
+    }
+    Ok(names)
 }
 
 impl fmt::Display for Ignored {

@@ -26,10 +26,11 @@ use crate::{
     deadline::within,
     error::{Error, chain},
     outcome::{Fault, failures},
-    plan::{Ignored, NoJobs, plan, wanted},
+    plan::{Ignored, NoJobs, plan, telling, wanted},
     progress::Stage,
-    push::PushEvent,
-    queue::Job,
+    push::{PushEvent, RepositoryName},
+    queue::{Job, Sqs},
+    results::{self, Message},
     secrets::Tokens,
     table::LiveTable,
     telemetry::{self, Counted, Metric},
@@ -48,6 +49,8 @@ pub struct Receiver {
     pub allowed_ips: Vec<IpNet>,
     /// What is delivered where.
     pub table: Arc<LiveTable>,
+    /// The queue of results; `None` where nobody tells them.
+    pub results: Option<Sqs>,
 }
 
 /// An HTTP request, as much of it as matters. It cannot be printed: path and header may hold the token.
@@ -79,6 +82,13 @@ pub enum Received {
     Accepted {
         /// The push.
         push: PushEvent,
+        /// The routes' names.
+        routes: Vec<String>,
+    },
+    /// The queue of results has a look for a pull request that was opened.
+    Opened {
+        /// The repository.
+        repository: RepositoryName,
         /// The routes' names.
         routes: Vec<String>,
     },
@@ -128,6 +138,12 @@ impl Receiver {
             Ok(webhook) => webhook,
             Err(err) => return Received::Malformed(err),
         };
+        if let (Webhook::PullRequest { repository, number }, Some(queue)) =
+            (&webhook, &self.results)
+        {
+            let opened = self.opened(repository, *number, queue, request_id, deadline);
+            return Box::pin(opened).await;
+        }
         let push = match wanted(&webhook) {
             Ok(push) => push.clone(),
             Err(why) => {
@@ -158,6 +174,41 @@ impl Receiver {
                 let push = Some(push);
                 Received::Failed { err, push }
             }
+        }
+    }
+
+    /// Has somebody look at a pull request that was opened.
+    async fn opened(
+        &self,
+        repository: &RepositoryName,
+        number: i64,
+        queue: &Sqs,
+        request_id: &str,
+        deadline: Option<Instant>,
+    ) -> Received {
+        let read = async { Ok(self.table.read().await) };
+        let reading = within(deadline, Stage::Routes, read).await;
+        let routes = reading
+            .map_err(NoJobs::Unknown)
+            .and_then(|reading| telling(repository, &reading));
+        let routes = match routes {
+            Ok(routes) => routes,
+            Err(NoJobs::Ignored(why)) => return Received::Ignored { why, push: None },
+            Err(NoJobs::Unknown(err)) => return Received::Failed { err, push: None },
+        };
+        let message = Message::Opened {
+            repository: repository.clone(),
+            number,
+            request_id: request_id.to_owned(),
+        };
+        let body = message.body();
+        let sent = queue.send_text(&body, results::GROUP);
+        match within(deadline, Stage::Queue, sent).await {
+            Ok(()) => Received::Opened {
+                repository: repository.clone(),
+                routes,
+            },
+            Err(err) => Received::Failed { err, push: None },
         }
     }
 
@@ -224,7 +275,9 @@ impl Received {
     #[must_use]
     pub fn answer(&self) -> Answer {
         let (status, body) = match self {
-            Self::Accepted { routes, .. } => (202, json!({ "accepted": routes })),
+            Self::Accepted { routes, .. } | Self::Opened { routes, .. } => {
+                (202, json!({ "accepted": routes }))
+            }
             Self::Ignored { why, .. } => (200, json!({ "ignored": why.to_string() })),
             Self::NotFound { .. } => (404, json!({ "error": "not found" })),
             Self::Malformed(err @ ParseError::TooLarge { .. }) => {
@@ -264,7 +317,7 @@ impl Received {
         match self {
             Self::Accepted { push, .. } => Some(push),
             Self::Ignored { push, .. } | Self::Failed { push, .. } => push.as_ref(),
-            Self::NotFound { .. } | Self::Malformed(_) => None,
+            Self::Opened { .. } | Self::NotFound { .. } | Self::Malformed(_) => None,
         }
     }
 }
@@ -277,6 +330,13 @@ impl std::fmt::Display for Received {
         }
         match self {
             Self::Accepted { routes, .. } => write!(f, "accepted for {}", routes.join(", ")),
+            Self::Opened { repository, routes } => {
+                write!(
+                    f,
+                    "a pull request of {repository} was opened, for {}",
+                    routes.join(", ")
+                )
+            }
             Self::Ignored { why, .. } => write!(f, "ignored: {why}"),
             Self::NotFound { why } => write!(f, "refused: {why}"),
             Self::Malformed(err) => write!(f, "malformed: {err}"),
@@ -318,7 +378,7 @@ struct RequestLine<'a> {
 impl<'a> RequestLine<'a> {
     fn new(received: &'a Received, request_id: &'a str, took: Duration) -> Self {
         let (outcome, reason, error) = match received {
-            Received::Accepted { .. } => (Answered::Accepted, None, None),
+            Received::Accepted { .. } | Received::Opened { .. } => (Answered::Accepted, None, None),
             Received::Ignored { why, .. } => (Answered::Ignored, Some(why.to_string()), None),
             Received::NotFound { why } => (Answered::NotFound, Some((*why).to_owned()), None),
             Received::Malformed(err) => (Answered::Malformed, Some(err.to_string()), None),
@@ -328,10 +388,13 @@ impl<'a> RequestLine<'a> {
             outcome,
             reason,
             status: received.answer().status,
-            repository: received.push().map(|push| push.repository.as_str()),
+            repository: match received {
+                Received::Opened { repository, .. } => Some(repository.as_str()),
+                received => received.push().map(|push| push.repository.as_str()),
+            },
             ref_name: received.push().map(|push| push.ref_name.as_str()),
             routes: match received {
-                Received::Accepted { routes, .. } => routes,
+                Received::Accepted { routes, .. } | Received::Opened { routes, .. } => routes,
                 _ => &[],
             },
             request_id,

@@ -14,7 +14,7 @@ pub use self::{
     run::{Registered, bring, set_by_hand},
 };
 use crate::{
-    backlog::{PUSHED, Webhook},
+    backlog::{OPENED, PUSHED, Webhook},
     secrets::{Password, Token, TokenPair},
 };
 
@@ -227,10 +227,10 @@ pub fn plan(bridge: &Bridge, webhooks: &[Webhook], aim: Aim) -> Vec<Step> {
                 Aim::Gone => Act::Remove,
                 Aim::Registered { prune: true } if !is_first => Act::Remove,
                 Aim::Registered { prune: false } if !is_first => Act::Leave,
-                Aim::Registered { .. } if is_current && webhook.posts_pushes() => Act::Keep,
+                Aim::Registered { .. } if is_current && with_all(webhook).is_none() => Act::Keep,
                 Aim::Registered { .. } => Act::Change {
                     url: !is_current,
-                    types: with_pushes(webhook),
+                    types: with_all(webhook),
                 },
                 Aim::Turned if is_current => Act::Keep,
                 Aim::Turned => Act::Change {
@@ -249,10 +249,15 @@ pub fn plan(bridge: &Bridge, webhooks: &[Webhook], aim: Aim) -> Vec<Step> {
     steps.collect()
 }
 
-/// What a webhook posts and pushes besides, if it does not post them.
-fn with_pushes(webhook: &Webhook) -> Option<Vec<i64>> {
+/// What a webhook posts, with pushes and with the pull requests that results are told in, if it does not post both.
+fn with_all(webhook: &Webhook) -> Option<Vec<i64>> {
+    let lacks = [
+        (!webhook.posts_pushes()).then_some(PUSHED),
+        (!webhook.posts_opened()).then_some(OPENED),
+    ];
+    let lacks: Vec<i64> = lacks.into_iter().flatten().collect();
     let types = webhook.activity_type_ids.iter().flatten().copied();
-    (!webhook.posts_pushes()).then(|| types.chain([PUSHED]).collect())
+    (!lacks.is_empty()).then(|| types.chain(lacks).collect())
 }
 
 #[cfg(test)]
@@ -395,8 +400,8 @@ mod tests {
         let url = |types| Act::Change { url: true, types };
         let add = Aim::Registered { prune: false };
         let prune = Aim::Registered { prune: true };
-        let good = webhook(5, &own(CURRENT), &[1, 12]);
-        let old = webhook(4, &own(PREVIOUS), &[12]);
+        let good = webhook(5, &own(CURRENT), &[1, 12, 18]);
+        let old = webhook(4, &own(PREVIOUS), &[12, 18]);
         let lost = webhook(9, &own("whatever"), &[1, 2]);
         let silent = webhook(6, &own(CURRENT), &[]);
         let mut all = webhook(7, &own(CURRENT), &[]);
@@ -415,7 +420,7 @@ mod tests {
                 "all wrong",
                 add,
                 vec![&lost],
-                vec![(Some(9), url(Some(vec![1, 2, 12])))],
+                vec![(Some(9), url(Some(vec![1, 2, 12, 18])))],
             ),
             (
                 "no pushes",
@@ -425,7 +430,7 @@ mod tests {
                     Some(6),
                     Act::Change {
                         url: false,
-                        types: Some(vec![12]),
+                        types: Some(vec![12, 18]),
                     },
                 )],
             ),

@@ -12,6 +12,7 @@ mod object;
 mod pattern;
 mod pausing;
 mod pipeline;
+mod results;
 mod schema;
 mod space;
 
@@ -28,6 +29,7 @@ pub use self::{
     pattern::RefPattern,
     pausing::{NotPaused, with_paused},
     pipeline::PipelineName,
+    results::{Results, ResultsIssue},
     schema::schema,
     space::{
         ApiKeySource, CredentialsSource, InvalidApiKeySource, InvalidCredentialsSource, Language,
@@ -102,6 +104,7 @@ pub struct Route {
     sweep: Sweep,
     is_paused: bool,
     pipeline: Option<PipelineName>,
+    results: Option<Results>,
     lines: Lines,
 }
 
@@ -262,6 +265,21 @@ impl RouteTable {
         takes.then(|| route.destination(self.space_of(route), ref_name))
     }
 
+    /// The routes whose object a pipeline of this name may watch.
+    pub fn of_pipeline<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Route> {
+        let routes = self.routes.iter();
+        routes.filter(move |route| {
+            let pipeline = route.pipeline.as_ref();
+            pipeline.is_some_and(|own| own.may_be(name))
+        })
+    }
+
+    /// What pull requests are told of a route's pipeline.
+    #[must_use]
+    pub fn results_of(&self, route: &Route) -> Results {
+        route.results.unwrap_or(self.space_of(route).results)
+    }
+
     /// Whether there is a space with this [`SpaceUrl::mark`](crate::space::SpaceUrl::mark).
     #[must_use]
     pub fn has_space(&self, mark: &str) -> bool {
@@ -384,6 +402,12 @@ impl Route {
     pub fn pipeline(&self, ref_name: &RefName) -> Option<String> {
         let pipeline = self.pipeline.as_ref()?;
         Some(pipeline.of(ref_name))
+    }
+
+    /// The pipelines that it names: none, one, or those that a template makes of refs.
+    #[must_use]
+    pub fn pipelines(&self) -> Option<&PipelineName> {
+        self.pipeline.as_ref()
     }
 
     /// Whether it may take more than one ref.

@@ -81,6 +81,14 @@ pub struct SecretError {
     source: Option<Source>,
 }
 
+impl SecretError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
+}
+
 impl Vault {
     /// Reads a secret's text; `None` if it has no such version.
     async fn read(&self, name: &str, version: Version) -> Result<Option<Password>, SecretError> {

@@ -47,6 +47,8 @@ pub struct Stack {
     pub git_secret: String,
     /// The topic that alarms go to.
     pub alarm_topic: String,
+    /// The URL of the queue of results, if the bridge has one.
+    pub results_queue: Option<String>,
     /// What state CloudFormation says that the stack is in.
     pub status: String,
     /// When it was deployed first, if CloudFormation says so.
@@ -245,6 +247,7 @@ impl Stack {
             token_secret,
             git_secret: output("GitSecret")?,
             alarm_topic: output("AlarmTopic")?,
+            results_queue: outputs.get("ResultsQueue").cloned(),
             status: status.to_owned(),
             created: None,
             parameters: BTreeMap::new(),
@@ -275,6 +278,12 @@ impl Stack {
     #[must_use]
     pub fn deliver(&self) -> String {
         format!("{}-deliver", self.name)
+    }
+
+    /// The name of the function that tells results.
+    #[must_use]
+    pub fn results(&self) -> String {
+        format!("{}-results", self.name)
     }
 
     /// Which fields of a routing table both functions know; `None` if that cannot be seen.

@@ -39,6 +39,8 @@ pub enum Counted {
     Requests,
     /// Jobs, and what became of them.
     Deliveries,
+    /// Looks at pipelines, and what became of them.
+    Results,
     /// What somebody has to mend, and what was given up.
     PermanentFailures,
     /// What comes again by itself.

@@ -28,6 +28,9 @@ const MAX_COMMITS: usize = 1_000;
 /// The activity type of a push.
 const GIT_PUSHED: u64 = 12;
 
+/// The activity type of a pull request that is opened.
+pub const PULL_REQUEST_ADDED: u64 = 18;
+
 /// What a webhook told us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Webhook {
@@ -35,6 +38,13 @@ pub enum Webhook {
     Push(PushEvent),
     /// Someone pressed the button that tests the webhook.
     TestDelivery,
+    /// A pull request was opened.
+    PullRequest {
+        /// The repository.
+        repository: RepositoryName,
+        /// Its number.
+        number: i64,
+    },
     /// An activity of another type, which has this number.
     OtherType(u64),
 }
@@ -81,7 +91,7 @@ impl Webhook {
     pub fn push(&self) -> Option<&PushEvent> {
         match self {
             Self::Push(push) => Some(push),
-            Self::TestDelivery | Self::OtherType(_) => None,
+            Self::TestDelivery | Self::PullRequest { .. } | Self::OtherType(_) => None,
         }
     }
 
@@ -199,6 +209,8 @@ struct Content {
     repository: Option<Repository>,
     #[serde(default, deserialize_with = "lenient")]
     revisions: Option<Vec<Lenient<Revision>>>,
+    #[serde(default, deserialize_with = "lenient")]
+    number: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -308,6 +320,15 @@ impl TryFrom<Activity> for Webhook {
         let id = activity.id.as_ref().and_then(Number::value);
         if id == Some(10) && project.as_deref() == Some("TEST") {
             return Ok(Self::TestDelivery);
+        }
+        if kind == PULL_REQUEST_ADDED {
+            let opened = activity.content.and_then(|content| {
+                let (project, name) = (project?, content.repository?.name?);
+                let repository = format!("{project}/{name}").parse().ok()?;
+                let number = content.number?.value()?.try_into().ok()?;
+                Some(Self::PullRequest { repository, number })
+            });
+            return Ok(opened.unwrap_or(Self::OtherType(kind)));
         }
         if kind != GIT_PUSHED {
             return Ok(Self::OtherType(kind));

@@ -28,7 +28,7 @@ import pack
 
 VENV = ROOT / "target" / "templates"
 NEEDS = ["cfn-lint", "aws-sam-cli"]
-TEMPLATES = ["template.yaml", "pipeline.yaml", "branches.yaml", "build.yaml"]
+TEMPLATES = ["template.yaml", "results.yaml", "pipeline.yaml", "branches.yaml", "build.yaml"]
 # The region and the partition with the longest names.
 PSEUDO = {
     "AWS::Partition": "aws-us-gov",
@@ -231,6 +231,19 @@ def longest_bridge(stack, buckets, secrets):
     )
 
 
+def longest_results(bridge):
+    return Template(
+        "results.yaml",
+        name(128),
+        BridgeStack=name(bridge),
+        SourceBucket=name(63),
+        AlarmTopicArn=f"arn:aws-us-gov:sns:ap-northeast-1:123456789012:{name(256)}",
+        ObjectKeys=name(1024),
+        BucketKmsKeyArn=f"arn:aws-us-gov:kms:ap-northeast-1:123456789012:key/{name(64)}",
+        ApiKeySecretName=name(200),
+    )
+
+
 def longest_pipeline(stack, deploy, **values):
     longest = {
         "SourceBucket": name(63),
@@ -284,6 +297,7 @@ def try_roles():
 
     roles_fit("template.yaml as it is", Template("template.yaml", "backlog-bridge"))
     roles_fit("template.yaml with the longest names", longest_bridge(stack, buckets, secrets))
+    roles_fit("results.yaml with the longest names", longest_results(stack))
     roles_fit("build.yaml", Template("build.yaml", name(128)))
     for deploy in ("none", "S3", "ECS"):
         roles_fit(f"pipeline.yaml with the longest names, Deploy={deploy}", longest_pipeline(pipeline, deploy))
@@ -362,6 +376,11 @@ def try_names():
         longest = told[row]
         check(not list(too_long(longest)), f"{file}: every name fits where the stack's has {longest} characters")
         check(list(too_long(longest + 1)), f"{file}: with one more they are too long: {list(too_long(longest + 1))}")
+
+    results = longest_results(told["Name of the bridge's stack"])
+    for kind, (field, limit) in most.items():
+        named = [results.resolve(properties[field]) for properties in results.of_type(kind).values() if field in properties]
+        check(all(len(each) <= limit for each in named), f"results.yaml: the names of {len(named)} {kind} fit")
 
 
 # -- Without Rust ---------------------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ impl Dialect {
         let (host, id, protocol) = match service {
             Service::CloudFormation => ("cloudformation", "CloudFormation", "2010-05-15"),
             Service::CloudWatch => ("monitoring", "CloudWatch", "2010-08-01"),
+            Service::CodeBuild => ("codebuild", "CodeBuild", "CodeBuild_20161006"),
             Service::CodePipeline => ("codepipeline", "CodePipeline", "CodePipeline_20150709"),
             Service::EventBridge => ("events", "EventBridge", "AWSEvents"),
             Service::Lambda => ("lambda", "Lambda", ""),

@@ -11,6 +11,9 @@ const ADMINISTRATOR: i64 = 1;
 /// The number of the activity "Git pushed".
 pub const PUSHED: i64 = 12;
 
+/// The number of the activity "pull request added".
+pub const OPENED: i64 = 18;
+
 /// The user that a key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -59,6 +62,8 @@ pub struct About {
     pub lang: Option<String>,
     /// `backlog` or `markdown`.
     pub text_formatting_rule: Option<String>,
+    /// Such as `Asia/Tokyo`.
+    pub timezone: Option<String>,
 }
 
 /// How many requests a user may send in this minute, by what they do.
@@ -144,6 +149,13 @@ impl Webhook {
         let types = self.activity_type_ids.as_deref().unwrap_or_default();
         self.all_event == Some(true) || types.contains(&PUSHED)
     }
+
+    /// Whether it posts pull requests that are opened.
+    #[must_use]
+    pub fn posts_opened(&self) -> bool {
+        let types = self.activity_type_ids.as_deref().unwrap_or_default();
+        self.all_event == Some(true) || types.contains(&OPENED)
+    }
 }
 
 /// Something that happened in a project.
@@ -155,6 +167,9 @@ pub struct Activity {
     pub created: Option<String>,
     /// What it was about.
     pub content: Option<Content>,
+    /// Who did it.
+    #[serde(rename = "createdUser")]
+    pub created_user: Option<Author>,
 }
 
 /// What a push was about.
@@ -165,6 +180,22 @@ pub struct Content {
     /// The ref in full.
     #[serde(rename = "ref")]
     pub ref_name: Option<String>,
+    /// Its commits.
+    pub revisions: Option<Vec<Revision>>,
+}
+
+/// A commit of a push.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Revision {
+    /// Its id.
+    pub rev: Option<String>,
+}
+
+/// Whoever did something.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Author {
+    /// The user's number.
+    pub id: i64,
 }
 
 /// Something with a name.
@@ -172,6 +203,60 @@ pub struct Content {
 pub struct Named {
     /// The name.
     pub name: Option<String>,
+}
+
+/// A pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullRequest {
+    /// Its number in the repository.
+    pub number: i64,
+    /// The branch that it goes to.
+    pub base: Option<String>,
+    /// The branch that it is about.
+    pub branch: Option<String>,
+    /// What became of it.
+    pub status: Option<Status>,
+    /// The commit that it came in with.
+    pub merge_commit: Option<String>,
+    /// When it was merged.
+    pub merge_at: Option<String>,
+    /// When it was closed.
+    pub close_at: Option<String>,
+    /// Who opened it.
+    pub created_user: Option<Author>,
+}
+
+/// What became of a pull request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Status {
+    /// The number of the status.
+    pub id: i64,
+}
+
+impl PullRequest {
+    /// The status of one that is open.
+    pub const OPEN: i64 = 1;
+
+    /// The status of one that was closed and not merged.
+    pub const CLOSED: i64 = 2;
+
+    /// The status of one that was merged.
+    pub const MERGED: i64 = 3;
+}
+
+/// A comment of a pull request or an issue.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comment {
+    /// Its number. A later comment has a higher one.
+    pub id: i64,
+    /// What it says.
+    pub content: Option<String>,
+    /// Who wrote it.
+    pub created_user: Option<Author>,
+    /// When it last changed.
+    pub updated: Option<String>,
 }
 
 fn secret<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Password>, D::Error> {

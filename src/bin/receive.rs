@@ -32,10 +32,15 @@ async fn main() -> ExitCode {
     // Which object a route writes is of no interest here, but that no two routes write the same one. The template keeps the
     // table in the source bucket.
     let default_bucket = config.routes.bucket.clone();
+    let results = match config.results_queue_url {
+        Some(url) => Some(Sqs::from_environment(url).await),
+        None => None,
+    };
     let receiver = &Receiver {
         tokens: Arc::new(config.webhook_token),
         allowed_ips: config.allowed_ips,
         table: Arc::new(LiveTable::in_s3(s3, config.routes, default_bucket)),
+        results,
     };
     let service = service_fn(async |event: LambdaEvent<Value>| {
         let LambdaEvent { payload, context } = event;

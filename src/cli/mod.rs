@@ -25,6 +25,7 @@ mod pause;
 mod prose;
 mod redrive;
 mod report;
+mod results;
 mod rollback;
 mod routes;
 mod serve;
@@ -277,6 +278,7 @@ impl Cli {
             | Command::Rollback(_)
             | Command::Pause(_)
             | Command::Resume(_)
+            | Command::Results(_)
             | Command::Init(_)
             | Command::Connect(_)
             | Command::Routes(_)
@@ -317,6 +319,7 @@ impl Cli {
             Command::Pause(options) | Command::Resume(options) => {
                 ((&options.deployed).into(), &["--stack"][..])
             }
+            Command::Results(options) => ((&options.deployed).into(), &["--stack"][..]),
             Command::Routes(command) => (command.given(), command.uses()),
             Command::Webhook(command) => (command.given(), command.uses()),
             Command::Completions(_) | Command::Man(_) => (Given::default(), &[][..]),
@@ -403,6 +406,8 @@ enum Command {
     Init(init::Options),
     /// Make a deployed bridge deliver: try and store the login, store the routing table, wait for the first objects.
     Connect(connect::Options),
+    /// Have a deployed bridge look again at what Backlog should show of pipelines.
+    Results(results::Options),
     /// Look at the routing table, and give it to a deployed bridge.
     #[command(subcommand)]
     Routes(routes::Command),
@@ -515,6 +520,7 @@ async fn dispatch(command: Command, common: &Common, config: &Config) -> Result<
         Command::Connect(options) => {
             ask::interruptible(connect::run(options, common, config)).await
         }
+        Command::Results(options) => results::run(options, common).await,
         Command::Routes(command) => routes::run(command, common, config).await,
         Command::Webhook(command) => Box::pin(webhook::run(command, common, config)).await,
         Command::Completions(options) => Ok(completions::run(&options)),

@@ -84,6 +84,8 @@ impl Running {
             tokens,
             allowed_ips: Vec::new(),
             table: Arc::clone(&worker.bridge.table),
+            // Nobody tells results here.
+            results: None,
         });
         Self {
             receiver,

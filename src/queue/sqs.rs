@@ -74,6 +74,16 @@ impl Sqs {
         self.send_to(&self.url, &job.body(), &job.group(), id).await
     }
 
+    /// Sends a message of any text, which is never taken for one that was sent before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`]; then the queue may have it nevertheless.
+    pub async fn send_text(&self, body: &str, group: &str) -> Result<(), Error> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        self.send_to(&self.url, body, group, id).await
+    }
+
     async fn send_to(&self, url: &str, body: &str, group: &str, id: String) -> Result<(), Error> {
         let request = self
             .client

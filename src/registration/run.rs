@@ -2,7 +2,7 @@
 
 use super::{Act, Aim, Bridge, Step, TokenState, plan};
 use crate::{
-    backlog::{ApiError, Backlog, PUSHED, Webhook, WebhookChange},
+    backlog::{ApiError, Backlog, OPENED, PUSHED, Webhook, WebhookChange},
     secrets::Password,
 };
 
@@ -146,7 +146,7 @@ async fn ask(
                 description: Some(DESCRIPTION),
                 hook_url,
                 all_event: Some(false),
-                activity_type_ids: Some(&[PUSHED]),
+                activity_type_ids: Some(&[PUSHED, OPENED]),
             };
             api.add_webhook(project, &webhook).await.map(Some)
         }

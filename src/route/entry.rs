@@ -10,6 +10,9 @@ use toml::{
 
 use super::faults::Faults;
 
+/// The fields that are no text, but true or false.
+const FLAGS: &[&str] = &["paused", "results_detail"];
+
 /// One `[[space]]` or `[[route]]`, with those of its fields that can be read.
 pub(super) struct Entry {
     span: Range<usize>,
@@ -68,9 +71,8 @@ impl Entry {
                 continue;
             };
             let span = value.span();
-            // The one field that is no text.
-            if let (&"paused", DeValue::Boolean(paused)) = (name, value.get_ref()) {
-                fields.push((*name, Spanned::new(span, paused.to_string())));
+            if let (true, DeValue::Boolean(flag)) = (FLAGS.contains(name), value.get_ref()) {
+                fields.push((*name, Spanned::new(span, flag.to_string())));
                 continue;
             }
             match String::deserialize(ValueDeserializer::from(value)) {

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt, str::FromStr};
 
-use toml::{Spanned, de::DeTable};
+use toml::de::DeTable;
 
 use super::{
     CredentialsSource, KeyTemplate, Lines, NewField, Origin, RefPattern, Route, RouteTable, Space,
@@ -19,7 +19,16 @@ use crate::{
 pub const MAX_TABLE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The fields of a `[[space]]`.
-pub(super) const SPACE: &[&str] = &["url", "credentials", "name", "api_key", "language"];
+pub(super) const SPACE: &[&str] = &[
+    "url",
+    "credentials",
+    "name",
+    "api_key",
+    "language",
+    "results",
+    "results_issue",
+    "results_detail",
+];
 
 /// Those that it needs.
 pub(super) const SPACE_NEEDS: &[&str] = &["url"];
@@ -35,6 +44,7 @@ pub(super) const ROUTE: &[&str] = &[
     "sweep",
     "paused",
     "pipeline",
+    "results",
 ];
 
 /// The fields that [`super::TABLE_FORMAT`] 1 does not have, and the first format that has them.
@@ -42,6 +52,9 @@ const NEWER: &[(&str, u32)] = &[
     ("api_key", 2),
     ("language", 2),
     ("paused", 2),
+    ("results", 2),
+    ("results_issue", 2),
+    ("results_detail", 2),
     ("pipeline", 2),
 ];
 
@@ -188,6 +201,9 @@ impl Reader<'_> {
         let api_key = entry.get("api_key").map(|key| self.faults.parsed(key));
         let language = entry.get("language");
         let language = language.map(|language| self.faults.parsed(language));
+        let results = self.optional(entry, "results");
+        let results_issue = self.optional(entry, "results_issue");
+        let results_detail = self.flag(entry, "results_detail");
         let text = entry.get("url")?;
         let url: SpaceUrl = self.faults.parsed(text)?;
         let has_credentials = ["credentials", "api_key"].map(|name| entry.get(name).is_some());
@@ -208,6 +224,9 @@ impl Reader<'_> {
                 Some(language) => Some(language?),
                 None => None,
             },
+            results: results?.unwrap_or_default(),
+            results_issue: results_issue?,
+            results_detail: results_detail?,
             line: self.faults.line(&text.span()),
         })
     }
@@ -227,8 +246,9 @@ impl Reader<'_> {
         let object: Option<KeyTemplate> = self.field(entry, "object");
         let bucket = self.bucket(entry, default_bucket);
         let sweep = entry.get("sweep").map(|sweep| self.faults.parsed(sweep));
-        let paused = entry.get("paused").map(|paused| self.paused(paused));
-        let pipeline = entry.get("pipeline").map(|name| self.faults.parsed(name));
+        let paused = self.flag(entry, "paused");
+        let pipeline = self.optional(entry, "pipeline");
+        let results = self.optional(entry, "results");
         if let Some(object) = &object {
             self.check_key(entry, repository.as_ref(), pattern.as_ref(), object);
         }
@@ -246,8 +266,9 @@ impl Reader<'_> {
                 None if pattern.exact().is_some() => Sweep::All,
                 None => Sweep::Existing,
             },
-            is_paused: paused.unwrap_or(Some(false))?,
-            pipeline: pipeline.map_or(Some(None), |name| name.map(Some))?,
+            is_paused: paused?,
+            pipeline: pipeline?,
+            results: results?,
             lines: Lines {
                 repository: line("repository"),
                 pattern: line("ref"),
@@ -257,15 +278,6 @@ impl Reader<'_> {
             pattern,
             object,
         })
-    }
-
-    fn paused(&mut self, text: &Spanned<String>) -> Option<bool> {
-        let paused = text.get_ref().parse().ok();
-        if paused.is_none() {
-            let fault = format!("expected true or false, found {:?}", text.get_ref());
-            self.faults.add(text.span(), fault);
-        }
-        paused
     }
 
     fn space_index(&mut self, entry: &Entry, spaces: &SpaceNames<'_>) -> Option<usize> {
@@ -342,6 +354,32 @@ impl Reader<'_> {
                 self.faults.add_on(line, fault);
             }
         }
+    }
+
+    /// A field that may be left out; `None` only after a fault.
+    #[expect(clippy::option_option, reason = "the outer one is a fault's")]
+    fn optional<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        entry: &Entry,
+        name: &str,
+    ) -> Option<Option<T>> {
+        match entry.get(name) {
+            Some(text) => self.faults.parsed(text).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// True or false, and false where it is left out; `None` only after a fault.
+    fn flag(&mut self, entry: &Entry, name: &str) -> Option<bool> {
+        let Some(text) = entry.get(name) else {
+            return Some(false);
+        };
+        let flag = text.get_ref().parse().ok();
+        if flag.is_none() {
+            let fault = format!("expected true or false, found {:?}", text.get_ref());
+            self.faults.add(text.span(), fault);
+        }
+        flag
     }
 
     fn field<T: FromStr<Err: fmt::Display>>(&mut self, entry: &Entry, name: &str) -> Option<T> {
@@ -448,6 +486,16 @@ mod tests {
                 "routes.toml:7: expected the name of a [[space]], found \"other\"",
             ),
             (
+                "a pipeline",
+                "pipeline = \"web/main\"",
+                "routes.toml:7: expected a pipeline's name of 1 to 100 letters, digits and .@-_, or {ref}, found \"web/main\"",
+            ),
+            (
+                "results",
+                "results = \"all\"",
+                "routes.toml:7: expected \"none\", \"alert\" or \"pull_request\", found \"all\"",
+            ),
+            (
                 "an empty name",
                 "name = \"\"",
                 "routes.toml:7: expected a name of visible characters, found \"\"",
@@ -460,7 +508,7 @@ mod tests {
             (
                 "an unknown field",
                 "branch = \"main\"",
-                "routes.toml:7: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`",
+                "routes.toml:7: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`, `results`",
             ),
             (
                 "a number",
@@ -531,10 +579,10 @@ mod tests {
              routes.toml:4: expected a repository as PROJECT/repository, found \"x\"\n\
              routes.toml:5: expected a full ref name as refs/heads/main, found \"main\"\n\
              routes.toml:6: expected an object key, found nothing\n\
-             routes.toml:7: unknown field `foo`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`\n\
+             routes.toml:7: unknown field `foo`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`, `results`\n\
              routes.toml:8: invalid type: integer `3`, expected a string\n\
              routes.toml:9: missing field `object`\n\
-             routes.toml:11: unknown field `objekt`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`\n\
+             routes.toml:11: unknown field `objekt`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`, `results`\n\
              routes.toml:13: expected \"all\" or \"existing\", found \"no\""
         );
         // Where it is no TOML, what is there is judged, and nothing is missed.
@@ -591,11 +639,11 @@ mod tests {
                 "two typos",
                 "[[space]]\nurll = \"\"\n[[route]]\nbranch = \"\"",
                 "routes.toml:1: missing field `url`\n\
-                 routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`, `api_key`, `language`\n\
+                 routes.toml:2: unknown field `urll`, expected one of `url`, `credentials`, `name`, `api_key`, `language`, `results`, `results_issue`, `results_detail`\n\
                  routes.toml:3: missing field `object`\n\
                  routes.toml:3: missing field `ref`\n\
                  routes.toml:3: missing field `repository`\n\
-                 routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`",
+                 routes.toml:4: unknown field `branch`, expected one of `name`, `space`, `repository`, `ref`, `object`, `bucket`, `sweep`, `paused`, `pipeline`, `results`",
             ),
             (
                 "a field twice",

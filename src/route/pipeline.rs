@@ -24,6 +24,26 @@ impl PipelineName {
         let short: String = short.map(|c| if is_allowed(c) { c } else { '-' }).collect();
         self.0.replace(REF, &short)
     }
+
+    /// Whether it may be the pipeline of some ref.
+    #[must_use]
+    pub fn may_be(&self, name: &str) -> bool {
+        match self.0.split_once(REF) {
+            Some((before, rest)) => {
+                let after = rest.rsplit(REF).next().unwrap_or_default();
+                name.len() > before.len() + after.len()
+                    && name.starts_with(before)
+                    && name.ends_with(after)
+            }
+            None => self.0 == name,
+        }
+    }
+
+    /// The one pipeline, if it is the same for all refs.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        (!self.0.contains(REF)).then_some(&self.0)
+    }
 }
 
 fn is_allowed(c: char) -> bool {
@@ -74,6 +94,8 @@ mod tests {
             let name = name.map(|name| name.of(&ref_name.parse().unwrap()));
             assert_eq!(name.as_deref(), expected, "{text}");
         }
+        let template: PipelineName = "web-{ref}".parse().unwrap();
+        assert!(template.may_be("web-x") && !template.may_be("web-") && !template.may_be("api-x"));
         assert!("p".repeat(101).parse::<PipelineName>().is_err());
     }
 }

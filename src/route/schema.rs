@@ -55,8 +55,25 @@ fn of_space(name: &str) -> Value {
             SOURCE,
         ),
         "language" => one_of("The language of texts that go to Backlog.", &["ja", "en"]),
+        "results" => results(),
+        "results_issue" => text(
+            "The issue that is told of a run which no pull request is about: commit, for the one that the commit names, or APP-123.",
+            "^(commit|[A-Z][A-Z0-9_]*-[1-9][0-9]*)$",
+        ),
+        // The reader takes the two words as texts, too.
+        "results_detail" => json!({
+            "description": "Whether what AWS says of a failure is told, too.",
+            "enum": [true, false, "true", "false"],
+        }),
         _ => json!({}),
     }
+}
+
+fn results() -> Value {
+    one_of(
+        "What pull requests are told of pipelines.",
+        &["none", "alert", "pull_request"],
+    )
 }
 
 /// Where a login or a key comes from.
@@ -95,6 +112,7 @@ fn of_route(name: &str) -> Value {
             "The CodePipeline that watches the object, or a template with {ref}. Left out, it is looked for.",
             r"^([A-Za-z0-9.@_-]|\{ref\})+$",
         ),
+        "results" => results(),
         _ => json!({}),
     }
 }

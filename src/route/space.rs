@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::{Results, ResultsIssue};
 use crate::{push::InvalidName, space::SpaceUrl};
 
 /// A Backlog space: where its repositories are and who may read them.
@@ -12,6 +13,9 @@ pub struct Space {
     pub(super) credentials: CredentialsSource,
     pub(super) api_key: Option<ApiKeySource>,
     pub(super) language: Option<Language>,
+    pub(super) results: Results,
+    pub(super) results_issue: Option<ResultsIssue>,
+    pub(super) results_detail: bool,
     /// Where its URL is in the file, from 1.
     pub(super) line: usize,
 }
@@ -121,6 +125,18 @@ impl Space {
     #[must_use]
     pub fn language(&self) -> Option<Language> {
         self.language
+    }
+
+    /// The issue that is told of a run which no pull request is about, if there is to be one.
+    #[must_use]
+    pub fn results_issue(&self) -> Option<&ResultsIssue> {
+        self.results_issue.as_ref()
+    }
+
+    /// Whether what AWS says of a failure is told, too.
+    #[must_use]
+    pub fn results_detail(&self) -> bool {
+        self.results_detail
     }
 }
 

@@ -4,6 +4,7 @@
 //! `EXPLORER=long` searches further, for minutes and with gigabytes.
 
 mod machine;
+mod results;
 mod rules;
 mod search;
 mod state;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    config::{DeliverConfig, ReceiveConfig},
+    config::{DeliverConfig, ReceiveConfig, ResultsConfig},
     limits::Limits,
     route::TABLE_FORMAT,
 };
@@ -25,7 +25,7 @@ use crate::support::{
 };
 
 /// A template as JSON, in which `!Ref X` is `{"!Ref": "X"}`.
-fn template(name: &str) -> Value {
+pub(crate) fn template(name: &str) -> Value {
     fn plain(yaml: Yaml) -> Value {
         match yaml {
             Yaml::Tagged(tagged) => json!({ tagged.tag.to_string(): plain(tagged.value) }),
@@ -63,12 +63,25 @@ fn asked(read: impl Fn(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<String> {
 
 #[test]
 fn each_function_has_the_variables_that_it_reads_and_no_other() {
-    let bridge = template("template.yaml");
-    for (function, asked) in [
-        ("Receive", asked(|var| drop(ReceiveConfig::from_vars(var)))),
-        ("Deliver", asked(|var| drop(DeliverConfig::from_vars(var)))),
+    let (bridge, results) = (template("template.yaml"), template("results.yaml"));
+    for (stack, function, asked) in [
+        (
+            &bridge,
+            "Receive",
+            asked(|var| drop(ReceiveConfig::from_vars(var))),
+        ),
+        (
+            &bridge,
+            "Deliver",
+            asked(|var| drop(DeliverConfig::from_vars(var))),
+        ),
+        (
+            &results,
+            "Results",
+            asked(|var| drop(ResultsConfig::from_vars(var))),
+        ),
     ] {
-        let properties = &bridge["Resources"][function]["Properties"];
+        let properties = &stack["Resources"][function]["Properties"];
         let given = &properties["Environment"]["Variables"];
         let format = TABLE_FORMAT.to_string();
         assert_eq!(given["TABLE_FORMAT"], format, "{function}");
@@ -81,7 +94,12 @@ fn each_function_has_the_variables_that_it_reads_and_no_other() {
 
 /// What a role is allowed, or whoever has a policy: each action, and where.
 pub(crate) fn allowed(role: &str) -> BTreeMap<String, Vec<Value>> {
-    let bridge = template("template.yaml");
+    allowed_in("template.yaml", role)
+}
+
+/// The same of a role of another template.
+pub(crate) fn allowed_in(stack: &str, role: &str) -> BTreeMap<String, Vec<Value>> {
+    let bridge = template(stack);
     let properties = &bridge["Resources"][role]["Properties"];
     let policies = match &properties["Policies"] {
         Value::Array(policies) => policies.clone(),
@@ -282,7 +300,7 @@ fn versions_are_listed_of_the_routing_table_alone() {
 }
 
 /// A metric as an alarm names it: its namespace, its name, and its dimensions.
-type Metric = (String, String, BTreeMap<String, String>);
+pub(crate) type Metric = (String, String, BTreeMap<String, String>);
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
@@ -293,7 +311,7 @@ fn text(value: &Value) -> String {
 }
 
 /// What CloudWatch makes of a function's log, without what counts nothing.
-fn counted(function: &Lambda) -> BTreeSet<Metric> {
+pub(crate) fn counted(function: &Lambda) -> BTreeSet<Metric> {
     let mut counted = BTreeSet::new();
     for line in lines(function) {
         for directive in list(&line["_aws"]["CloudWatchMetrics"]) {
@@ -443,7 +461,7 @@ fn the_sweep_is_a_message_that_the_function_reads() {
 }
 
 /// Whether an event matches a pattern of EventBridge: every field of it is there, with one of the values.
-fn matches(pattern: &Value, event: &Value) -> bool {
+pub(crate) fn matches(pattern: &Value, event: &Value) -> bool {
     match pattern {
         Value::Object(fields) => fields
             .iter()

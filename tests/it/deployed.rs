@@ -260,7 +260,7 @@ impl Bridge {
             .envs(ACCOUNT)
             .envs(of_sdk.cloned())
             .envs(self.aws.vars());
-        let run = move || run_within(&mut command, Duration::from_secs(60)).expect("it ends");
+        let run = move || run_within(&mut command, Duration::from_mins(1)).expect("it ends");
         let output: Output = tokio::task::spawn_blocking(run).await.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (
@@ -517,7 +517,7 @@ async fn a_table_that_the_functions_do_not_know_is_not_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_paused_and_goes_on_by_one_line_of_the_deployed_table() {
     let deployed = Deployed::new().await;
-    let table = format!("# Ours.\n{}name = \"web\"\n", TABLE);
+    let table = format!("# Ours.\n{TABLE}name = \"web\"\n");
     fs::write(deployed.folder.path().join("routes.toml"), &table).unwrap();
     let by_name = [("BACKLOG_BRIDGE_STACK", "bridge")];
     let (code, _, stderr) = deployed.run(&["routes", "push", "--yes"], &by_name).await;
@@ -556,6 +556,10 @@ async fn a_route_is_paused_and_goes_on_by_one_line_of_the_deployed_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one way from its beginning to its end"
+)]
 async fn a_pipeline_goes_back_to_the_version_of_a_commit() {
     let bridge = Bridge::with(&[(MAIN, "web/main.zip", "")]).await;
     let repository = &bridge.service.repository;

@@ -631,7 +631,7 @@ async fn a_bridge_that_is_broken_is_told_in_one_line() {
                 clinic.backlog.replace_hooks("APP", &token_of(&url), &[12]);
                 clinic.stack.outputs[4].1 = url + "/TOKEN";
             },
-            "? way_in http://127.0.0.1:9/hooks: not checked: it cannot be reached",
+            "? way_in http://127.0.0.1:9/hooks: not checked: cannot post to http://127.0.0.1:9/hooks/TOKEN; check the URL of the bridge and the network",
         ),
         (
             "a deployment that failed",
@@ -748,7 +748,7 @@ async fn a_table_that_is_missing_or_wrong_is_told() {
     ] {
         let clinic = Clinic::new().await;
         if let Some(text) = text {
-            clinic.store_table(text).await
+            clinic.store_table(text).await;
         } else {
             let deletion = clinic.s3.client().delete_object().bucket(BUCKET);
             deletion.key("config/routes.toml").send().await.unwrap();

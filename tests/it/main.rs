@@ -43,6 +43,7 @@ mod reference;
 mod remote;
 mod replicas;
 mod requests;
+mod results;
 mod routes;
 mod secrets;
 mod serve;

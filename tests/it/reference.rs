@@ -8,7 +8,7 @@ use std::{
 };
 
 use backlog_bridge::{
-    config::{Config, DeliverConfig, ReceiveConfig},
+    config::{Config, DeliverConfig, ReceiveConfig, ResultsConfig},
     doctor::Check,
     limits::Limits,
     route::{Origin, RouteTable},
@@ -138,6 +138,7 @@ fn each_variable_has_a_row_that_says_who_reads_it() {
         ('C', asked(|vars| drop(Config::from_vars(vars)))),
         ('R', asked(|vars| drop(ReceiveConfig::from_vars(vars)))),
         ('D', asked(|vars| drop(DeliverConfig::from_vars(vars)))),
+        ('P', asked(|vars| drop(ResultsConfig::from_vars(vars)))),
     ];
     // What other code reads: a route's login, the temporary folder, the SDK.
     let others = [

@@ -23,12 +23,15 @@ use crate::support::{
 };
 
 /// The fields of a table, and the first format that has them. A table needs the newest format of its fields.
-const FIELDS: [(&str, &str, u32); 14] = [
+const FIELDS: [(&str, &str, u32); 18] = [
     ("space", "url", 1),
     ("space", "credentials", 1),
     ("space", "name", 1),
     ("space", "api_key", 2),
     ("space", "language", 2),
+    ("space", "results", 2),
+    ("space", "results_issue", 2),
+    ("space", "results_detail", 2),
     ("route", "name", 1),
     ("route", "space", 1),
     ("route", "repository", 1),
@@ -38,6 +41,7 @@ const FIELDS: [(&str, &str, u32); 14] = [
     ("route", "sweep", 1),
     ("route", "paused", 2),
     ("route", "pipeline", 2),
+    ("route", "results", 2),
 ];
 
 const JOBS: [&str; 3] = [
@@ -154,7 +158,9 @@ fn each_field_of_a_table_has_a_format() {
     let valid = |field| match field {
         "api_key" => "\"secret:api\"",
         "language" => "\"ja\"",
-        "paused" => "true",
+        "paused" | "results_detail" => "true",
+        "results" => "\"alert\"",
+        "results_issue" => "\"commit\"",
         "pipeline" => "\"web-main\"",
         other => panic!("{other}: give it a value here"),
     };

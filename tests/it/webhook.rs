@@ -224,7 +224,7 @@ fn adding_twice_adds_one() {
         ("name", &["backlog-bridge"][..]),
         ("hookUrl", &[&*Admin::url(TOKEN)]),
         ("allEvent", &["false"]),
-        ("activityTypeIds[]", &["12"]),
+        ("activityTypeIds[]", &["12", "18"]),
     ] {
         assert_eq!(post.form(field), expected, "{field}");
     }
@@ -296,12 +296,12 @@ fn what_is_registered_wrongly_is_mended_and_what_is_of_others_stays() {
         .collect();
     assert!(patches.iter().all(|request| request.method == "PATCH"));
     // Each has what changes, and no more.
-    assert_eq!(patches[0].form("activityTypeIds[]"), ["1", "2", "12"]);
+    assert_eq!(patches[0].form("activityTypeIds[]"), ["1", "2", "12", "18"]);
     assert_eq!(patches[0].form("hookUrl"), [""; 0]);
     assert_eq!(patches[1].form("hookUrl"), [Admin::url(TOKEN)]);
-    assert_eq!(patches[1].form("activityTypeIds[]"), [""; 0]);
+    assert_eq!(patches[1].form("activityTypeIds[]"), ["3", "12", "18"]);
     let lib = &admin.space.hooks("LIB")[2];
-    assert_eq!(lib["activityTypeIds"], json!([3, 12]));
+    assert_eq!(lib["activityTypeIds"], json!([3, 12, 18]));
     assert_eq!(lib["name"], "somebody's", "a name is people's");
 
     let pruned = admin.run(&["add", "OLD", "--prune"]);

@@ -2,10 +2,11 @@
 //! what can go wrong on the way.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -79,6 +80,24 @@ struct Space {
     faults: Vec<(String, usize, Fault)>,
     projects: Vec<Project>,
     next: i64,
+    habits: Habits,
+    /// Of each pull request (`APP/web/1`) and issue (`APP-1`), with when each was written.
+    comments: BTreeMap<String, Vec<(Value, Instant)>>,
+    /// By project and repository.
+    pulls: BTreeMap<(String, String), Vec<Value>>,
+}
+
+/// How comments are kept, which Nulab does not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Habits {
+    /// For how long a list does not show a new comment.
+    pub lag: Duration,
+    /// Whether ends of lines are two characters, and blanks at the ends go.
+    pub crlf: bool,
+    /// Whether merged requests say which commit they came in with.
+    pub no_merge_commit: bool,
+    /// Whether users and the space say no language and no zone.
+    pub is_bare: bool,
 }
 
 struct Project {
@@ -208,6 +227,84 @@ impl TestBacklog {
         let repository = json!({"id": id, "projectId": 1, "name": name, "description": null, "hookUrl": hook_url,
             "httpUrl": format!("{url}/{project}/{name}.git"), "pushedAt": null, "createdUser": null});
         self.with(project, |project| project.repositories.push(repository));
+    }
+
+    /// How the space keeps comments from now on.
+    pub fn habits(&self, habits: Habits) {
+        self.lock().habits = habits;
+    }
+
+    /// A pull request of `APP/web`, by its number; opened by the user 7.
+    pub fn pull(&self, number: i64, branch: &str, base: &str) {
+        let pull = json!({"id": 1000 + number, "projectId": 1, "repositoryId": 5, "number": number, "summary": "#image(x)",
+            "base": base, "branch": branch, "status": {"id": 1, "name": "Open"}, "assignee": null, "issue": null,
+            "baseCommit": null, "branchCommit": null, "mergeCommit": null, "closeAt": null, "mergeAt": null,
+            "createdUser": {"id": 7, "userId": null, "name": "A"}, "created": null});
+        let at = ("APP".to_owned(), "web".to_owned());
+        self.lock().pulls.entry(at).or_default().push(pull);
+    }
+
+    /// Closes a pull request, or merges it with this commit.
+    pub fn end_pull(&self, number: i64, merge_commit: Option<&str>) {
+        let mut space = self.lock();
+        let hides = space.habits.no_merge_commit;
+        let pulls = space.pulls.values_mut().flatten();
+        let now = time::OffsetDateTime::now_utc();
+        let now = now
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap();
+        for pull in pulls.filter(|pull| pull["number"] == number) {
+            let (id, name, at) = match merge_commit {
+                Some(_) => (3, "Merged", "mergeAt"),
+                None => (2, "Closed", "closeAt"),
+            };
+            pull["status"] = json!({"id": id, "name": name});
+            pull[at] = now.clone().into();
+            pull["mergeCommit"] = merge_commit.filter(|_| !hides).into();
+        }
+    }
+
+    /// The comments of a pull request (`APP/web/1`) or an issue (`APP-1`), the first one first.
+    pub fn comments(&self, place: &str) -> Vec<Value> {
+        let space = self.lock();
+        let comments = space.comments.get(place).into_iter().flatten();
+        comments.map(|(comment, _)| comment.clone()).collect()
+    }
+
+    /// A comment by the user of this number. Returns its id.
+    pub fn comment(&self, place: &str, user: i64, content: &str) -> i64 {
+        self.lock().add_comment(place, user, content, &[])
+    }
+
+    /// Removes a comment by hand.
+    pub fn remove_comment(&self, place: &str, id: i64) {
+        let mut space = self.lock();
+        let comments = space.comments.get_mut(place).expect("there are some");
+        comments.retain(|(comment, _)| comment["id"] != id);
+    }
+
+    /// Gives a comment another text by hand, a minute from now on.
+    pub fn edit_comment(&self, place: &str, id: i64, content: &str) {
+        let mut space = self.lock();
+        let comments = space.comments.get_mut(place).expect("there are some");
+        for (comment, _) in comments
+            .iter_mut()
+            .filter(|(comment, _)| comment["id"] == id)
+        {
+            comment["content"] = content.into();
+            let later = time::OffsetDateTime::now_utc() + Duration::from_hours(1);
+            let later = later.format(&time::format_description::well_known::Rfc3339);
+            comment["updated"] = later.unwrap().into();
+        }
+    }
+
+    /// A push of one commit to `web` by the user of this number.
+    pub fn push_by(&self, project: &str, user: i64, ref_name: &str, commit: &str) {
+        let id = self.next();
+        let push = json!({"id": id, "type": 12, "project": {"id": 1, "projectKey": project},
+            "content": {"repository": {"id": 5, "name": "web"}, "ref": ref_name, "revisions": [{"rev": commit, "comment": "x"}]},
+            "createdUser": {"id": user, "userId": null}, "created": "2026-04-01T00:00:00Z"});
+        self.with(project, |project| project.activities.push(push));
     }
 
     /// So many pushes to `web`, one after the other.
@@ -385,14 +482,32 @@ impl Space {
         }
         let path = request.path.strip_prefix("/api/v2/").unwrap_or_default();
         let parts: Vec<_> = path.split('/').collect();
+        let me = 1 + i64::from(!is_administrator);
+        match &parts[..] {
+            [
+                "projects",
+                project,
+                "git",
+                "repositories",
+                name,
+                "pullRequests",
+                rest @ ..,
+            ] => {
+                return self.pull_requests(request, me, (project, name), rest);
+            }
+            ["issues", key, "comments", rest @ ..] => {
+                return self.talk(request, me, key, rest);
+            }
+            _ => {}
+        }
         let user = json!({"id": 1 + i64::from(!is_administrator), "userId": if is_administrator { json!("admin") } else { Value::Null },
             "name": "Robot", "roleType": if is_administrator { 1 } else { 2 }, "lang": null, "mailAddress": null, "nulabAccount": null});
         let limit = json!({"limit": 600, "remaining": 599, "reset": 1_774_000_000});
         match (request.method.as_str(), &parts[..]) {
             ("GET", ["users", "myself"]) => Ok(user),
             ("GET", ["space"]) => Ok(
-                json!({"spaceKey": "example", "name": "Example", "ownerId": 1, "lang": "ja",
-                "timezone": null, "reportSendTime": null, "textFormattingRule": "markdown", "created": null, "updated": null}),
+                json!({"spaceKey": "example", "name": "Example", "ownerId": 1, "lang": if self.habits.is_bare { Value::Null } else { "ja".into() },
+                "timezone": if self.habits.is_bare { Value::Null } else { "Asia/Tokyo".into() }, "reportSendTime": null, "textFormattingRule": "markdown", "created": null, "updated": null}),
             ),
             ("GET", ["rateLimit"]) => Ok(json!({"rateLimit": {"read": limit, "update": limit,
                 "search": null, "icon": null}})),
@@ -405,6 +520,134 @@ impl Space {
                     return fail(404, 6, "No project.");
                 };
                 project.carry_out(request, rest, is_administrator, id)
+            }
+            _ => fail(404, 6, "No such API."),
+        }
+    }
+}
+
+impl Space {
+    fn pull_requests(
+        &mut self,
+        request: &Request,
+        me: i64,
+        of: (&str, &str),
+        rest: &[&str],
+    ) -> Done {
+        let fail = |status, code, message: &str| Err((status, code, message.to_owned()));
+        let at = (of.0.to_owned(), of.1.to_owned());
+        if !self.projects.iter().any(|project| project.key == of.0) {
+            return fail(404, 6, "No project.");
+        }
+        let pulls = self.pulls.get(&at).map(Vec::as_slice).unwrap_or_default();
+        match (request.method.as_str(), rest) {
+            ("GET", []) => {
+                let statuses = values(&request.query, "statusId[]");
+                let number = |name: &str, default: usize| {
+                    let value = values(&request.query, name).into_iter().next();
+                    value.map_or(default, |value| value.parse().unwrap())
+                };
+                let mut found: Vec<_> = pulls
+                    .iter()
+                    .filter(|pull| {
+                        statuses.is_empty() || statuses.contains(&pull["status"]["id"].to_string())
+                    })
+                    .cloned()
+                    .collect();
+                found.sort_by_key(|pull| std::cmp::Reverse(pull["number"].as_i64()));
+                let found = found.into_iter().skip(number("offset", 0));
+                Ok(found.take(number("count", 20).clamp(1, 100)).collect())
+            }
+            (method, [number, rest @ ..]) => {
+                let Some(pull) = pulls
+                    .iter()
+                    .find(|pull| pull["number"] == number.parse::<i64>().unwrap_or_default())
+                else {
+                    return fail(404, 6, "No pull request.");
+                };
+                match (method, rest) {
+                    ("GET", []) => Ok(pull.clone()),
+                    (_, ["comments", rest @ ..]) => {
+                        let place = format!("{}/{}/{number}", of.0, of.1);
+                        self.talk(request, me, &place, rest)
+                    }
+                    _ => fail(404, 6, "No such API."),
+                }
+            }
+            _ => fail(404, 6, "No such API."),
+        }
+    }
+
+    fn add_comment(&mut self, place: &str, user: i64, content: &str, notified: &[String]) -> i64 {
+        self.next += 1;
+        let id = self.next;
+        let content = self.kept(content);
+        let now = time::OffsetDateTime::now_utc();
+        let now = now
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap();
+        let notified = notified
+            .iter()
+            .map(|user| json!({"user": {"id": user.parse::<i64>().unwrap()}}));
+        let comment = json!({"id": id, "content": content, "changeLog": null, "createdUser": {"id": user, "userId": null},
+            "created": now, "updated": now, "stars": [], "notifications": notified.collect::<Value>()});
+        let comments = self.comments.entry(place.to_owned()).or_default();
+        comments.push((comment, Instant::now()));
+        id
+    }
+
+    fn kept(&self, content: &str) -> String {
+        if self.habits.crlf {
+            content.trim().replace('\n', "\r\n")
+        } else {
+            content.to_owned()
+        }
+    }
+
+    /// Comments of a pull request or an issue.
+    fn talk(&mut self, request: &Request, me: i64, place: &str, rest: &[&str]) -> Done {
+        let fail = |status, code, message: &str| Err((status, code, message.to_owned()));
+        let content = request.form("content").pop().unwrap_or_default();
+        match (request.method.as_str(), rest) {
+            ("GET", []) => {
+                let number = |name: &str| {
+                    let value = values(&request.query, name).into_iter().next();
+                    value.and_then(|value| value.parse::<i64>().ok())
+                };
+                let most = usize::try_from(number("count").unwrap_or(20).clamp(1, 100)).unwrap();
+                let newest = number("maxId").unwrap_or(i64::MAX);
+                let comments = self.comments.get(place).into_iter().flatten().rev();
+                let shown = comments.filter(|(_, written)| written.elapsed() >= self.habits.lag);
+                let shown = shown.filter(|(comment, _)| comment["id"].as_i64().unwrap() <= newest);
+                Ok(shown
+                    .take(most)
+                    .map(|(comment, _)| comment.clone())
+                    .collect())
+            }
+            ("POST", []) if content.is_empty() => fail(400, 7, "content is required."),
+            ("POST", []) => {
+                let id = self.add_comment(place, me, &content, &request.form("notifiedUserId[]"));
+                let comments = self.comments[place].iter();
+                let mut own = comments.filter(|(comment, _)| comment["id"] == id);
+                Ok(own.next().unwrap().0.clone())
+            }
+            ("PATCH", [id]) => {
+                let content = self.kept(&content);
+                let comments = self.comments.entry(place.to_owned()).or_default();
+                let found = comments
+                    .iter_mut()
+                    .find(|(comment, _)| comment["id"] == id.parse::<i64>().unwrap_or_default());
+                let Some((comment, _)) = found else {
+                    return fail(404, 6, "No comment.");
+                };
+                if comment["createdUser"]["id"] != me {
+                    return fail(403, 5, "You can update only your own comment.");
+                }
+                comment["content"] = content.into();
+                let now = time::OffsetDateTime::now_utc();
+                let now = now.format(&time::format_description::well_known::Rfc3339);
+                comment["updated"] = now.unwrap().into();
+                Ok(comment.clone())
             }
             _ => fail(404, 6, "No such API."),
         }

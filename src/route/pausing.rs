@@ -97,8 +97,8 @@ mod tests {
     const SPACE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\n";
 
     fn change(text: &str, name: &str, paused: bool) -> Result<String, NotPaused> {
-        let table = RouteTable::parse("", text, Some("b"), Origin::Deployed).unwrap();
-        with_paused(text, &table, name, paused, "b")
+        let table = RouteTable::parse("", text, Some("sources"), Origin::Deployed).unwrap();
+        with_paused(text, &table, name, paused, "sources")
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
             "{SPACE}[[route]]\nname = \"one\"\nrepository = \"A/b\"\nref = \"refs/heads/m\"\nobject = \"\"\"\\\n[[route]]\\\n.zip\"\"\"\n\
              [[route]]\nname = \"two\"\nrepository = \"A/b\"\nref = \"refs/heads/n\"\nobject = \"n.zip\"\n"
         );
-        let table = RouteTable::parse("", &hidden, Some("b"), Origin::Deployed);
+        let table = RouteTable::parse("", &hidden, Some("sources"), Origin::Deployed);
         if table.is_ok() {
             assert_eq!(change(&hidden, "two", true), Err(NotPaused::ByHand));
         }

@@ -545,7 +545,7 @@ async fn a_route_is_paused_and_goes_on_by_one_line_of_the_deployed_table() {
     assert!(stderr.contains("web is paused already"), "{stderr}");
     let (code, _, stderr) = deployed.run(&["resume", "web", "--yes"], &by_name).await;
     assert_eq!((code, stored()), (Some(0), table.clone()), "{stderr}");
-    let (code, _, stderr) = deployed.run(&["resume", "wep", "--yes"], &by_name).await;
+    let (code, _, stderr) = deployed.run(&["resume", "webb", "--yes"], &by_name).await;
     assert_eq!(code, Some(2));
     assert!(stderr.contains("did you mean web?"), "{stderr}");
     // Functions that do not know the field would refuse the table.

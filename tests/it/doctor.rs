@@ -982,6 +982,7 @@ async fn who_operates_the_bridge_needs_no_more_than_the_two_policies() {
             "s3:ListBucketVersions",
             "secretsmanager:DescribeSecret",
             "secretsmanager:PutSecretValue",
+            "sqs:ChangeMessageVisibility",
         ]
     );
 }

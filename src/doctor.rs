@@ -1,6 +1,6 @@
 //! Every hop of a push is looked at, and what is wrong is told with what to do. Nothing is written anywhere.
 //!
-//! What is seen ([`git`], [`backlog`], [`bridge`], [`objects`], [`pipelines`]) is apart from what is said of it ([`verdict`]): each
+//! What is seen (`git`, `backlog`, `bridge`, `objects`, `pipelines`) is apart from what is said of it (`verdict`): each
 //! text is made of facts alone.
 
 mod backlog;

@@ -390,7 +390,7 @@ def documented(document, words):
     """The one line of a document's shell blocks that holds these words. One that goes on in the next is one with it."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
     blocks = (re.sub(r"\\\n *", "", block) for block in blocks)
-    (line,) = (line.strip() for block in blocks for line in block.splitlines() if words in line)
+    (line,) = {line.strip() for block in blocks for line in block.splitlines() if words in line}
     return line
 
 

@@ -310,7 +310,7 @@ async fn what_is_typed_at_a_terminal_leads_from_an_empty_stack_to_an_object() {
 
     let hooks = place.backlog.hooks("APP");
     assert_eq!(hooks.len(), 1);
-    assert_eq!(hooks[0]["activityTypeIds"], json!([12]));
+    assert_eq!(hooks[0]["activityTypeIds"], json!([12, 18]));
     let hook = hooks[0]["hookUrl"].as_str().unwrap();
     assert_eq!(hook, format!("{}/hooks/{TOKEN}", place.gateway.endpoint()));
 
@@ -694,7 +694,7 @@ async fn what_backlog_says_of_the_webhook_is_a_step() {
     assert_eq!(of(&hooks, second), of(&before, second));
     assert_eq!(
         of(&hooks, first).unwrap()["activityTypeIds"],
-        json!([1, 12])
+        json!([1, 12, 18])
     );
 
     // A bridge that refuses its own token.

@@ -93,6 +93,9 @@ pub struct Status {
     /// The pipeline that watches the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
+    /// What became of its newest execution, as CodePipeline says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline_status: Option<String>,
     /// Whether somebody has to look at it.
     #[serde(skip)]
     pub is_wrong: bool,
@@ -298,6 +301,7 @@ impl Status {
             object_key: None,
             version_id: None,
             pipeline: None,
+            pipeline_status: None,
             is_wrong: false,
             fault: None,
             replaces: None,

@@ -1,17 +1,31 @@
 //! `status`: whether each object holds what its ref points to.
 
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
 use backlog_bridge::{
     config::Config,
+    error::chain,
+    pipeline, plain,
+    queue::Sqs,
+    stack::Stack,
     status::{State, Status, Statuses},
 };
+use serde::Serialize;
 
 use super::{
     Common, Ended, Form, GivenObjects, Usage, out,
-    prose::{Cut, Table, Tone, minutes},
+    prose::{Cut, Line, Table, Tone, minutes},
     report::{close, closing, json, short},
     routes::chosen,
     setup::setup,
 };
+
+/// So far back it is looked for the last sweep: it comes every 15 minutes, unless the stack says otherwise.
+const SWEPT_WITHIN: Duration = Duration::from_hours(3);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "current          it holds the tip\n\
@@ -43,16 +57,113 @@ pub(super) async fn run(
 ) -> Result<Ended, Usage> {
     let setup = setup(common, config).await?;
     let routes = chosen(&setup.table, &options.names)?;
-    let statuses = Statuses::look(&setup.bridge_for_many(), &setup.table, &routes, None).await;
+    let mut statuses = Statuses::look(&setup.bridge_for_many(), &setup.table, &routes, None).await;
+    // On a laptop there is no pipeline to be asked of.
+    if common.aws || setup.stack.is_some() {
+        ask_pipelines(&mut statuses).await;
+    }
+    let bridge = match &setup.stack {
+        Some(stack) => Some(Deployed::look(stack, &mut statuses.warnings).await),
+        None => None,
+    };
     if out::manner().json {
         statuses.all.iter().for_each(json);
+        bridge.iter().for_each(json);
     } else {
         show(&statuses.all);
+        if let Some(bridge) = &bridge {
+            out::result(&Line::plain(bridge.to_string()));
+        }
     }
     for warning in &statuses.warnings {
         note!("warning: {warning}");
     }
     Ok(Ended::Well.and(statuses.is_wrong()))
+}
+
+/// What became of the newest execution of each pipeline that the table names.
+async fn ask_pipelines(statuses: &mut Statuses) {
+    let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for status in &mut statuses.all {
+        let Some(name) = &status.pipeline else {
+            continue;
+        };
+        if !known.contains_key(name) {
+            let newest = match pipeline::executions(name, 1).await {
+                Ok(executions) => executions.into_iter().next().map(|newest| newest.status),
+                Err(err) => {
+                    let why = format!("what became of {name} cannot be seen: {err}");
+                    statuses.warnings.push(why);
+                    None
+                }
+            };
+            known.insert(name.clone(), newest);
+        }
+        status.pipeline_status.clone_from(&known[name]);
+    }
+}
+
+/// How a deployed bridge is. What is not known is absent.
+#[derive(Debug, Serialize)]
+struct Deployed<'a> {
+    stack: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_sweep: Option<String>,
+}
+
+impl<'a> Deployed<'a> {
+    async fn look(stack: &'a Stack, warnings: &mut Vec<String>) -> Self {
+        let mut counted = async |url: &str| {
+            let queue = Sqs::from_environment(url.to_owned()).await;
+            let depth = queue.depth().await;
+            depth.map_err(|err| warnings.push(chain(&err))).ok()
+        };
+        let jobs = counted(&stack.queue).await;
+        let letters = counted(&stack.dead_letters).await;
+        let since = SystemTime::now() - SWEPT_WITHIN;
+        let swept = Some(r#"{ $.outcome = "swept" }"#);
+        let last_sweep = match stack.log(&stack.deliver(), since, swept).await {
+            Ok(lines) => lines.last().and_then(|line| {
+                let since = line.time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                plain::time(i64::try_from(since.as_secs()).ok()?)
+            }),
+            Err(err) => {
+                warnings.push(format!(
+                    "when it last looked at every object cannot be seen: {err}"
+                ));
+                None
+            }
+        };
+        Self {
+            stack: &stack.name,
+            waiting: jobs.map(|jobs| jobs.waiting),
+            in_flight: jobs.map(|jobs| jobs.in_flight),
+            dead_letters: letters.map(|letters| letters.waiting + letters.in_flight),
+            last_sweep,
+        }
+    }
+}
+
+impl fmt::Display for Deployed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count =
+            |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+        write!(
+            f,
+            "{}: {} jobs wait, {} are in work, {} dead letters, last sweep {}",
+            self.stack,
+            count(self.waiting),
+            count(self.in_flight),
+            count(self.dead_letters),
+            self.last_sweep.as_deref().unwrap_or("unknown")
+        )
+    }
 }
 
 fn show(all: &[Status]) {
@@ -117,6 +228,7 @@ fn details(status: &Status) -> Vec<String> {
         named("commit", &status.commit),
         named("tip", &status.tip),
         named("pipeline", &status.pipeline),
+        named("its newest execution", &status.pipeline_status),
     ]
     .into_iter()
     .flatten()

@@ -15,7 +15,7 @@ use crate::support::{
     aws_api::{AwsApi, xml_error},
     process::run_within,
     s3::{ACCESS_KEY, SECRET_KEY, TestS3},
-    service::{GIT_SECRET, Service, lines},
+    service::{GIT_SECRET, LOGIN, Service, lines},
 };
 
 const TABLE: &str = "[[space]]\nurl = \"https://example.backlog.com/git\"\n[[route]]\nrepository = \"APP/web\"\n\
@@ -214,7 +214,7 @@ impl Bridge {
             ("Bucket", BUCKET),
             ("RoutingTable", &table),
             ("Queue", &service.sqs.url()),
-            ("DeadLetters", "https://sqs.example/1/d.fifo"),
+            ("DeadLetters", &service.sqs.dead_letter_url()),
             ("WebhookUrl", "https://abc.execute-api.example/hooks/TOKEN"),
             ("TokenSecret", "bridge/token"),
             ("GitSecret", GIT_SECRET),
@@ -671,6 +671,83 @@ async fn a_pipeline_goes_back_to_the_version_of_a_commit() {
     assert_eq!(code, Some(2), "{stderr}");
     assert!(
         stderr.contains("no pipeline reads s3://sources/web/main.zip"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_of_pipelines_and_of_the_bridge_itself() {
+    let bridge = Bridge::with(&[(MAIN, "web/main.zip", "pipeline = \"web-main\"")]).await;
+    bridge
+        .service
+        .repository
+        .commit_on(MAIN, &[("a", "a".into())]);
+    bridge.service.sweep().await;
+    let (login, password) = LOGIN;
+    let status = async || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backlog-bridge"));
+        command
+            .args(["status", "--json", "--stack", "bridge"])
+            .current_dir(bridge.folder.path())
+            .envs(ACCOUNT)
+            .env("BACKLOG_USERNAME", login)
+            .env("BACKLOG_PASSWORD", password)
+            .envs(
+                bridge
+                    .service
+                    .vars
+                    .iter()
+                    .filter(|(name, _)| !name.contains("BUCKET"))
+                    .cloned(),
+            )
+            .envs(bridge.aws.vars());
+        let run = move || run_within(&mut command, Duration::from_mins(1)).expect("it ends");
+        let output: Output = tokio::task::spawn_blocking(run).await.unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        (
+            lines.collect::<Vec<_>>(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let executions =
+        json!({"pipelineExecutionSummaries": [{"pipelineExecutionId": "e1", "status": "Failed"}]});
+    bridge
+        .aws
+        .says("ListPipelineExecutions", &executions.to_string());
+    let swept = json!({"events": [{"timestamp": 1_700_000_000_000_u64, "message": r#"{"outcome":"swept"}"#}]});
+    bridge.aws.does("FilterLogEvents", move |call| {
+        assert!(call.input.contains("swept"));
+        (200, swept.to_string())
+    });
+    bridge.service.sqs.put(r#"{"sweep":true}"#, "sweep");
+    bridge.service.sqs.put_dead("a letter", "x");
+    let (lines, stderr) = status().await;
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert_eq!(
+        (&lines[0]["state"], &lines[0]["pipeline_status"]),
+        (&json!("current"), &json!("Failed"))
+    );
+    let of_bridge = json!({
+        "stack": "bridge", "waiting": 1, "in_flight": 0, "dead_letters": 1, "last_sweep": "2023-11-14T22:13:20Z"
+    });
+    assert_eq!(lines[1], of_bridge);
+
+    // What cannot be seen is absent, and said.
+    bridge
+        .aws
+        .denies("ListPipelineExecutions")
+        .denies("FilterLogEvents");
+    let (lines, stderr) = status().await;
+    assert_eq!(
+        (&lines[0]["pipeline_status"], &lines[1]["last_sweep"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(
+        stderr.contains("what became of web-main cannot be seen")
+            && stderr.contains("cannot be seen: logs:FilterLogEvents"),
         "{stderr}"
     );
 }

@@ -210,7 +210,7 @@ impl Swept {
 
     /// Tells failures in the order of the table, whoever was asked first.
     fn in_order_of(&mut self, table: &RouteTable) {
-        self.failures.sort_by_key(|failure| {
+        self.failures.sort_by_cached_key(|failure| {
             let is_own = |route: &Route| match (&failure.route, &failure.repository) {
                 (Some(name), _) => route.name() == name,
                 (None, Some(repository)) => route.repository().as_str() == repository,

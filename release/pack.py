@@ -24,7 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAME = "backlog-bridge"
 # What both the command line's archive and the functions' have.
 TEXTS = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "routes.example.toml"]
-FUNCTIONS = {"Receive": "receive", "Deliver": "deliver"}
+# The templates whose functions are built already: which program each is.
+FUNCTIONS = {"template.yaml": {"Receive": "receive", "Deliver": "deliver"}, "results.yaml": {"Results": "results"}}
 ARCHITECTURES = ["x86_64", "arm64"]
 
 
@@ -95,10 +96,10 @@ def command_line(programs, shared):
 # -- The functions --------------------------------------------------------------------------------------------------------
 
 
-def packaged_template(architecture):
-    """template.yaml for programs that are built: it says where they lie, and for which processor they are."""
-    text = (ROOT / "template.yaml").read_text()
-    for logical, name in FUNCTIONS.items():
+def packaged_template(template, architecture):
+    """A template for programs that are built: it says where they lie, and for which processor they are."""
+    text = (ROOT / template).read_text()
+    for logical, name in FUNCTIONS[template].items():
         # In the template's own words, so that its comments stay. Each replacement must fit exactly once.
         resource = re.compile(rf"(^  {logical}:\n(?:    .*\n|\n)*?)(    Metadata:\n(?:      .*\n)+)", re.MULTILINE)
         text, count = resource.subn(r"\1", text)
@@ -123,9 +124,10 @@ def settings(architecture):
 def functions(programs, shared, architecture):
     files = read(ROOT, *TEXTS, "pipeline.yaml", "branches.yaml") | read(shared, "THIRD-PARTY.txt")
     files |= {f"examples/{name}": each for name, each in below(ROOT / "examples").items()}
-    files["template.yaml"] = packaged_template(architecture).encode(), False
+    for template in FUNCTIONS:
+        files[template] = packaged_template(template, architecture).encode(), False
     files["samconfig.toml"] = settings(architecture).encode(), False
-    for name in FUNCTIONS.values():
+    for name in (name for names in FUNCTIONS.values() for name in names.values()):
         files[f"{name}.zip"] = zipped({"bootstrap": ((programs / name).read_bytes(), True)}), False
     return files
 

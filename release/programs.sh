@@ -4,7 +4,7 @@
 #     bash release/programs.sh SYSTEM FOLDER
 #
 # SYSTEM is linux-x86_64, linux-arm64, macos-x86_64 or macos-arm64. The programs are put into FOLDER: backlog-bridge, and for
-# Linux the functions receive and deliver. Linux is built for on any Linux, by zig's linker, against glibc 2.17: what runs
+# Linux the functions receive, deliver and results. Linux is built for on any Linux, by zig's linker, against glibc 2.17: what runs
 # there runs on every Linux with a newer one. macOS is built for on macOS.
 set -euo pipefail
 system=$1 folder=$2
@@ -43,8 +43,8 @@ if [[ $system == linux-* ]]; then
         touch "$tools/ready"
     fi
     PATH="$PWD/$tools/bin:$PATH"
-    cargo zigbuild --locked --release --target "$target.$glibc" --bin backlog-bridge --bin receive --bin deliver
-    cp "$built"/{backlog-bridge,receive,deliver} "$folder"
+    cargo zigbuild --locked --release --target "$target.$glibc" --bin backlog-bridge --bin receive --bin deliver --bin results
+    cp "$built"/{backlog-bridge,receive,deliver,results} "$folder"
 else
     # Both kinds of Mac can run it from here on.
     MACOSX_DEPLOYMENT_TARGET=11.0 cargo build --locked --release --target "$target" --bin backlog-bridge

@@ -61,7 +61,8 @@ impl Build {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let time = |name: &str| {
             let seconds = answer[name].as_f64().filter(|time| *time > 0.0);
-            seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds))
+            let since = Duration::try_from_secs_f64(seconds?).ok()?;
+            UNIX_EPOCH.checked_add(since)
         };
         let variables = answer["environment"]["environmentVariables"].as_array();
         let variable = |name: &str| {

@@ -326,7 +326,8 @@ impl Execution {
         let revisions = items(summary, "sourceRevisions");
         let time = |name: &str| {
             let seconds = summary[name].as_f64().filter(|time| *time > 0.0);
-            seconds.map(|seconds| UNIX_EPOCH + Duration::from_secs_f64(seconds))
+            let since = Duration::try_from_secs_f64(seconds?).ok()?;
+            UNIX_EPOCH.checked_add(since)
         };
         Self {
             id: text(&summary["pipelineExecutionId"]),

@@ -43,7 +43,7 @@ def made_of(program, folder):
     programs = folder / "programs"
     for system in SYSTEMS:
         (programs / system).mkdir(parents=True)
-        for name in ["backlog-bridge"] + ["receive", "deliver"] * system.startswith("linux"):
+        for name in ["backlog-bridge"] + ["receive", "deliver", "results"] * system.startswith("linux"):
             (programs / system / name).write_text(f"stands in for {name} on {system}\n")
     shutil.copy(program, programs / here() / "backlog-bridge")
     # As it comes from another machine.
@@ -124,10 +124,11 @@ def try_command_line(archive, version, folder):
 
 def try_functions(archive):
     architecture = re.search(r"-functions-(\w+)\.zip", archive.name)[1]
-    archive.has({"template.yaml", "pipeline.yaml", "branches.yaml", "samconfig.toml", "routes.example.toml", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt"})
+    archive.has({"template.yaml", "pipeline.yaml", "branches.yaml", "results.yaml", "samconfig.toml", "routes.example.toml", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt"})
     template = archive.files["template.yaml"].decode()
+    template += archive.files["results.yaml"].decode()
     code = re.findall(r"^      CodeUri: (\S+)$", template, re.MULTILINE)
-    check(code == ["receive.zip", "deliver.zip"], f"{archive.name}: its functions are {code}")
+    check(code == ["receive.zip", "deliver.zip", "results.zip"], f"{archive.name}: its functions are {code}")
     for name in code:
         function = Archive(name, archive.files[name])
         check(function.programs == function.files.keys() == {"bootstrap"}, f"{archive.name}: {name} has a bootstrap that can be run")

@@ -435,7 +435,7 @@ def try_without_rust():
     with tempfile.TemporaryDirectory(prefix="backlog-bridge-templates-") as temporary:
         programs, here = pathlib.Path(temporary) / "programs", pathlib.Path(temporary) / "functions"
         programs.mkdir()
-        for name in ("receive", "deliver", "THIRD-PARTY.txt"):
+        for name in ("receive", "deliver", "results", "THIRD-PARTY.txt"):
             (programs / name).write_text("")
         with zipfile.ZipFile(io.BytesIO(pack.zipped(pack.functions(programs, programs, "arm64")))) as archive:
             archive.extractall(here)

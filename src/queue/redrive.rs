@@ -124,14 +124,15 @@ impl<'a> Redrive<'a> {
     /// [`Error::Queue`]; then those that were held come back by themselves.
     pub async fn hold(&self, is_wanted: impl Fn(&str) -> bool) -> Result<Round, Error> {
         let mut round = Round::default();
-        let (mut empty, mut held) = (0, 0);
+        let (mut empty, mut held) = (0, 0_usize);
         while empty < EMPTY_LOOKS && held < HELD {
             let letters = self.letters.receive(HIDDEN).await?;
             empty = if letters.is_empty() { empty + 1 } else { 0 };
-            held += letters.len();
             for letter in letters {
                 self.sort(letter, &is_wanted, &mut round);
             }
+            // What nobody asked for does not stand in the way of what somebody did.
+            held = round.jobs.values().map(Vec::len).sum();
         }
         Ok(round)
     }

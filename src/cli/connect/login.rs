@@ -90,9 +90,7 @@ impl Connection<'_> {
                     steps.tell("login", Became::Well, &message);
                     return Ok(Some(login));
                 }
-                Err(err @ Error::AuthFailed { .. })
-                    if self.asks || login_of_environment().is_some() =>
-                {
+                Err(err @ Error::AuthFailed { .. }) if self.asks || self.given().is_some() => {
                     let advice = refused_login_advice(space.url(), &login);
                     note!("the login that {secret} has: {}{advice}", chain(&err));
                 }
@@ -122,6 +120,12 @@ impl Connection<'_> {
         Ok(Some(login))
     }
 
+    /// The login of the environment. A login is of one space, and no other one may see it.
+    fn given(&self) -> Option<Login> {
+        let spaces = self.table.spaces();
+        (spaces.len() == 1).then(login_of_environment).flatten()
+    }
+
     /// Another login, once it works.
     async fn new_login(
         &self,
@@ -130,7 +134,7 @@ impl Connection<'_> {
         repositories: &[RepositoryName],
         steps: &mut Steps,
     ) -> Result<Option<Login>, Usage> {
-        let mut given = login_of_environment();
+        let mut given = self.given();
         if given.is_none() && !self.asks {
             return Err(Usage(format!(
                 "{secret} has no login that works, and this is no terminal to ask at: set BACKLOG_USERNAME and BACKLOG_PASSWORD"

@@ -116,12 +116,18 @@ enum Taken {
 }
 
 impl All<'_> {
-    /// Gives every webhook of the bridge the current token. Only a failure of all is told: others are told of at the end.
+    /// Gives every webhook of the bridge the current token. Failures that end it are told; others are told of at the end.
     async fn take_along(&self, bridge: &Bridge) -> Taken {
-        let mut failed = Vec::new();
+        let (mut failed, mut is_cut_off) = (Vec::new(), false);
         for project in &self.scope.projects {
             let done = registration::bring(&self.api, project, bridge, Aim::Turned, false).await;
             let done = done.unwrap_or_else(|err| vec![Registered::failed(err)]);
+            // A webhook that brings the previous token would be refused after the turn; what may succeed later is tried first.
+            is_cut_off |= done.iter().any(|one| {
+                let would_be =
+                    |err: &ApiError| err.is_transient() || one.token == Some(TokenState::Previous);
+                one.failed.as_ref().is_some_and(would_be)
+            });
             let errors = done.into_iter().filter_map(|one| one.failed);
             let errors: Vec<_> = errors.collect();
             let is_over = errors.iter().any(ApiError::is_of_the_space);
@@ -133,7 +139,7 @@ impl All<'_> {
             }
         }
         let is_over = failed.iter().any(|(_, err)| err.is_of_the_space());
-        if is_over || failed.len() == self.scope.projects.len() {
+        if is_over || is_cut_off || failed.len() == self.scope.projects.len() {
             for (project, err) in &failed {
                 note!("{project}: failed: {}", chain(err));
             }

@@ -96,6 +96,13 @@ pub async fn batch(
         if is_covered(&message, &event.records[at + 1..]) {
             continue;
         }
+        // It was not begun, so this was no try of it: it comes again.
+        if Instant::now() >= deadline {
+            let mut failure = BatchItemFailure::default();
+            failure.item_identifier = id.into();
+            response.batch_item_failures.push(failure);
+            continue;
+        }
         let told = teller.tell(&message, place, tries, began);
         let looked = tokio::time::timeout_at(deadline.into(), told).await;
         let looked = looked.unwrap_or_else(|_| vec![late(&message, tries)]);
@@ -139,7 +146,9 @@ fn late(message: &Message, tries: u32) -> Looked {
         Message::Pipeline { name, .. } => name,
         Message::Opened { .. } | Message::All { .. } => "",
     };
-    Looked::of(pipeline, Err(err), tries >= TRIES)
+    // The schedule's own look is repeated by the schedule.
+    let is_repeated = matches!(message, Message::All { .. }) && message.request_id().is_empty();
+    Looked::of(pipeline, Err(err), is_repeated || tries >= TRIES)
 }
 
 fn log(looked: &Looked, request_id: &str, invocation_id: &str, message_id: &str, tries: u32) {

@@ -540,6 +540,7 @@ def try_other_parameters(client, shell):
         "SweepMinutes": "60",
     }
     deploy = documented("docs/deploy.md", "aws cloudformation deploy --stack-name backlog-bridge --template-file packaged.yaml")
+    deploy = deploy.replace("YOUR_BUCKET", "code")
     deploy = deploy.replace("--stack-name backlog-bridge", "--stack-name second")
     shell.run(f"{deploy} {' '.join(f'{name}={value}' for name, value in values.items())}")
     _, resources = stack(client("cloudformation"), "second")

@@ -126,14 +126,14 @@ def try_functions(archive):
     architecture = re.search(r"-functions-(\w+)\.zip", archive.name)[1]
     archive.has({"template.yaml", "pipeline.yaml", "branches.yaml", "results.yaml", "samconfig.toml", "routes.example.toml", "LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY.txt"})
     template = archive.files["template.yaml"].decode()
-    template += archive.files["results.yaml"].decode()
-    code = re.findall(r"^      CodeUri: (\S+)$", template, re.MULTILINE)
+    both = template + archive.files["results.yaml"].decode()
+    code = re.findall(r"^      CodeUri: (\S+)$", both, re.MULTILINE)
     check(code == ["receive.zip", "deliver.zip", "results.zip"], f"{archive.name}: its functions are {code}")
     for name in code:
         function = Archive(name, archive.files[name])
         check(function.programs == function.files.keys() == {"bootstrap"}, f"{archive.name}: {name} has a bootstrap that can be run")
     # With it, SAM would want to build, and find no source.
-    check("BuildMethod" not in template, f"{archive.name}: there is nothing to build")
+    check("BuildMethod" not in both, f"{archive.name}: there is nothing to build")
     only = f"    Default: {architecture}\n    AllowedValues: [{architecture}]\n"
     settings = archive.files["samconfig.toml"].decode()
     chosen = set(re.findall(r"Architecture=(\w+)", settings))

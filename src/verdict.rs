@@ -16,7 +16,7 @@ use crate::{
     progress::{Progress, Stage},
     push::{CommitId, RepositoryName},
     route::{Destination, RouteTable, Space},
-    snapshot::Entry,
+    snapshot::{Entry, Snapshot},
 };
 
 /// How many entries are named that differ.
@@ -226,7 +226,7 @@ impl Read {
         } = verified;
         let mut missing = None;
         for (space, repository) in sources {
-            let snapshot = bridge.snapshot(space, repository, commit, progress);
+            let snapshot = asked(bridge, space, repository, commit, progress);
             match Box::pin(snapshot).await {
                 Ok(snapshot) if snapshot.tree == tree => {
                     verdict.is_in_git = true;
@@ -270,6 +270,28 @@ pub fn sources(table: &RouteTable) -> Sources<'_> {
 }
 
 /// What an archive has otherwise than its commit. Both have the order of Git.
+/// How often a server is asked for a commit, at most.
+const ASKED: usize = 5;
+
+/// What a repository has of a commit. A server that does not have it may be gone before its refusal was read; so one that hangs
+/// up is asked again.
+async fn asked(
+    bridge: &Deliverer,
+    space: &Space,
+    repository: &RepositoryName,
+    commit: CommitId,
+    progress: &Arc<Progress>,
+) -> Result<Snapshot, Error> {
+    let mut tries = 1;
+    loop {
+        let snapshot = bridge.snapshot(space, repository, commit, progress);
+        match Box::pin(snapshot).await {
+            Err(Error::Fetch { .. } | Error::Unreachable { .. }) if tries < ASKED => tries += 1,
+            other => return other,
+        }
+    }
+}
+
 fn difference(commit: CommitId, tree: ObjectId, commits: &[Entry], archives: &[Entry]) -> String {
     let known: HashMap<_, _> = archives.iter().map(|entry| (&entry.path, entry)).collect();
     let theirs: HashMap<_, _> = commits.iter().map(|entry| (&entry.path, entry)).collect();

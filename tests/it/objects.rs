@@ -572,7 +572,8 @@ fn verify_asks_the_git_server_for_what_a_well_made_zip_does_not_tell() {
     let asked = place.run(&["verify", "x.zip", "--against-git"], &[]);
     assert_eq!(
         (asked.code, &asked.only_line()["verdict"]),
-        (Some(1), &json!("differs"))
+        (Some(1), &json!("differs")),
+        "{asked:?}"
     );
     let problem = asked.only_line()["problem"].as_str().unwrap();
     assert!(

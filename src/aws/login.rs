@@ -122,7 +122,7 @@ impl Login {
     fn trouble_with_region(&self) -> Option<Trouble> {
         match &self.region {
             None => Some(Trouble::new(
-                "name the region of the bucket, such as AWS_REGION=ap-northeast-1, or with aws configure set region ap-northeast-1",
+                "name the region, such as AWS_REGION=ap-northeast-1, or with aws configure set region ap-northeast-1",
                 "no region is named",
             )),
             Some(region) if self.endpoint.is_none() && !is_region(region) => Some(Trouble::new(

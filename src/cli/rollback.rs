@@ -23,7 +23,8 @@ const EXECUTIONS: usize = 500;
     after_help = "Where an execution of that version succeeded, the last stage goes back to it without a build. Otherwise the whole\n\
     pipeline runs with that version. The object stays as it is: the next push is delivered and built as ever.\n\n\
     Examples:\n  backlog-bridge rollback web-main --commit 51c72b74 --stack backlog-bridge --dry-run\n  \
-    backlog-bridge rollback web-main --version-id 61f8f752 --stack backlog-bridge"
+    backlog-bridge rollback web-main --version-id 61f8f752 --stack backlog-bridge",
+    group(clap::ArgGroup::new("version").required(true).args(["version_id", "commit"]))
 )]
 pub(super) struct Options {
     /// The name of a route.
@@ -33,10 +34,10 @@ pub(super) struct Options {
     #[arg(long = "ref", value_name = "REF")]
     ref_name: Option<String>,
     /// The version to go back to.
-    #[arg(long, value_name = "ID", required_unless_present = "commit")]
+    #[arg(long, value_name = "ID")]
     version_id: Option<String>,
     /// The newest version that holds this commit: its id, or the first digits of it.
-    #[arg(long, value_name = "ID", conflicts_with = "version_id", value_parser = history::commit)]
+    #[arg(long, value_name = "ID", value_parser = history::commit)]
     commit: Option<String>,
     #[command(flatten)]
     pub(super) deployed: GivenStack,

@@ -7,6 +7,7 @@
 mod batch;
 mod mail;
 mod marker;
+mod memory;
 mod message;
 mod run;
 mod source;

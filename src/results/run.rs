@@ -1,7 +1,7 @@
 //! Does what looks decide: reads AWS and Backlog, and writes comments. One at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -10,9 +10,9 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::{
-    HEALED_FOR, Holds, Home, Kind, Known, Look, Marker, Message, Run, State, Step, TRIES, Topic,
-    Why, Write,
+    HEALED_FOR, Holds, Kind, Look, Marker, Message, Run, State, Step, TRIES, Topic, Why, Write,
     mail::Mail,
+    memory::Memory,
     message::Changed,
     source::{Objects, Source, Sources, Taken},
     space::Space,
@@ -25,9 +25,6 @@ use crate::{
     route::{self, Destination, Results, Route, RouteTable},
     table::LiveTable,
 };
-
-/// For how long a list may not show what this process wrote.
-const FRESH: Duration = Duration::from_mins(1);
 
 /// How many versions are kept in memory.
 const KEPT: usize = 10_000;
@@ -44,9 +41,6 @@ pub struct Place {
 /// A version of an object: the bucket, the key, and the version's id.
 type Version = (String, String, String);
 
-/// A comment of ours: what the status comment of its topic ends with, where it is, and what it is.
-type Own = (String, Home, Kind);
-
 /// What tells results.
 #[derive(Debug)]
 pub struct Teller {
@@ -59,7 +53,7 @@ pub struct Teller {
     sources: Sources,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     holds: Mutex<HashMap<Version, Option<Holds>>>,
-    known: Mutex<BTreeMap<Own, (Known, Option<Instant>)>>,
+    memory: Memory,
 }
 
 /// What became of a look at one pipeline.
@@ -146,7 +140,7 @@ impl Teller {
             sources: Sources::default(),
             spaces: Mutex::default(),
             holds: Mutex::default(),
-            known: Mutex::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -492,7 +486,7 @@ impl Teller {
         topic: &Topic,
         why: Why,
     ) -> Result<(), Error> {
-        let known = self.known_of(topic).await;
+        let known = self.memory.of(topic).await;
         let mut look = Look::new(topic, why, known);
         let repository = &to.repository;
         let outcome = loop {
@@ -527,7 +521,7 @@ impl Teller {
                     Ok(Some(id)) => {
                         visit.comments += 1;
                         look.wrote(&write, id);
-                        self.keep(topic, &write, id).await;
+                        self.memory.keep(topic, &write, id).await;
                     }
                     Ok(None) => look.saw_gone(&write.home, write.replaces.unwrap_or_default()),
                     Err(err) => break Err(err),
@@ -540,7 +534,7 @@ impl Teller {
                 "{home:?} has more comments than are read, so that none is added"
             ));
         }
-        self.learn(topic, &look).await;
+        self.memory.learn(topic, &look).await;
         outcome
     }
 
@@ -564,78 +558,6 @@ impl Teller {
             .add(repository, &write.home, &write.text, &notified)
             .await;
         added.map(Some)
-    }
-
-    /// What this process knows of a topic's comments.
-    async fn known_of(&self, topic: &Topic) -> Vec<(Home, Known)> {
-        let known = self.known.lock().await;
-        let marker = topic.marker.line(&Kind::Status);
-        let own = known.iter().filter(|((of, ..), _)| *of == marker);
-        own.map(|((_, home, _), (known, wrote))| {
-            let is_fresh = wrote.is_some_and(|wrote| wrote.elapsed() < FRESH);
-            let known = Known {
-                is_fresh,
-                ..known.clone()
-            };
-            (home.clone(), known)
-        })
-        .collect()
-    }
-
-    async fn keep(&self, topic: &Topic, write: &Write, id: i64) {
-        let comment = super::Comment {
-            id,
-            kind: write.kind.clone(),
-            text: write.text.clone(),
-            updated: None,
-        };
-        self.know(
-            topic,
-            &write.home,
-            comment,
-            write.replaces.is_none().then(Instant::now),
-        )
-        .await;
-    }
-
-    /// Notes what is there, so that it is known what somebody removes.
-    async fn learn(&self, topic: &Topic, look: &Look<'_>) {
-        for (home, comment) in look.there() {
-            self.know(topic, home, comment.clone(), None).await;
-        }
-    }
-
-    async fn know(
-        &self,
-        topic: &Topic,
-        home: &Home,
-        comment: super::Comment,
-        wrote: Option<Instant>,
-    ) {
-        let mut all = self.known.lock().await;
-        if all.len() > KEPT {
-            all.clear();
-        }
-        let at = (
-            topic.marker.line(&Kind::Status),
-            home.clone(),
-            comment.kind.clone(),
-        );
-        let wrote = wrote.or_else(|| {
-            all.get(&at)
-                .filter(|(known, _)| known.comment.id == comment.id)?
-                .1
-        });
-        let run = topic
-            .runs
-            .first()
-            .map_or_else(String::new, |run| run.id.clone());
-        let known = Known {
-            comment,
-            run,
-            is_fresh: false,
-        };
-        all.insert(at, (known, wrote));
     }
 
     /// The API of a space, once it is known who we are there.

@@ -1002,7 +1002,9 @@ fn a_test_is_posted_as_backlog_posts() {
 #[cfg(target_os = "linux")]
 fn at_terminal(admin: &Admin, question: &str, typed: &str) -> (Option<i32>, String) {
     let program = env!("CARGO_BIN_EXE_backlog-bridge");
-    let line = format!("{program} webhook add --url {HOOKS}; code=$?; stty -a; exit $code");
+    // ^C goes to the shell, too, which must live to tell the program's status.
+    let line =
+        format!("trap : INT; {program} webhook add --url {HOOKS}; code=$?; stty -a; exit $code");
     let mut command = Command::new("script");
     let mut child = command
         .args(["-qec", &line, "/dev/null"])

@@ -11,6 +11,9 @@ use crate::{
     secrets::{Password, Token, Tokens},
 };
 
+/// How many repositories of a host a sweep asks at once, unless `SWEEP_AT_ONCE` says so.
+const SWEEP_AT_ONCE: usize = 6;
+
 /// What the command line reads from the environment.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +26,8 @@ pub struct Config {
     pub stack: Option<String>,
     /// How large a repository may be.
     pub limits: Limits,
+    /// `SWEEP_AT_ONCE`: how many repositories of a host a sweep asks at once. Default: 6.
+    pub sweep_at_once: usize,
     /// `DELIVERY_SECONDS`: how long a whole delivery of `sync` and `invoke` may take, in seconds. Default: 3,600.
     pub delivery_time: Duration,
     /// `BACKLOG_USERNAME` with `BACKLOG_PASSWORD`, and `BACKLOG_API_KEY`: whether they count in place of secrets.
@@ -64,6 +69,8 @@ pub struct DeliverConfig {
     pub deadline_margin: Duration,
     /// How large a repository may be.
     pub limits: Limits,
+    /// `SWEEP_AT_ONCE`: how many repositories of a host a sweep asks at once. Default: 6.
+    pub sweep_at_once: usize,
     /// `LOG_LEVEL`, as in [`Config::log_level`].
     pub log_level: Level,
 }
@@ -145,6 +152,7 @@ impl Config {
             webhook_token: vars.read("WEBHOOK_TOKEN", tokens).map(Arc::new),
             stack: vars.read("BACKLOG_BRIDGE_STACK", stack_name),
             limits: vars.limits(),
+            sweep_at_once: vars.sweep_at_once(),
             delivery_time: Duration::from_secs(
                 vars.count::<u32>("DELIVERY_SECONDS", 3_600, "seconds")
                     .into(),
@@ -208,6 +216,7 @@ impl DeliverConfig {
         let queue_url = vars.required("QUEUE_URL", url);
         let margin = vars.count("DEADLINE_MARGIN_MS", 5_000, "milliseconds");
         let limits = vars.limits();
+        let sweep_at_once = vars.sweep_at_once();
         let log_level = vars.log_level();
         let config =
             source_bucket
@@ -219,6 +228,7 @@ impl DeliverConfig {
                     queue_url,
                     deadline_margin: Duration::from_millis(margin),
                     limits,
+                    sweep_at_once,
                     log_level,
                 });
         vars.finish(config)
@@ -295,6 +305,10 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
                 .read("LOW_SPEED_SECONDS", whole_number)
                 .unwrap_or(default.low_speed_seconds),
         }
+    }
+
+    fn sweep_at_once(&mut self) -> usize {
+        self.count("SWEEP_AT_ONCE", SWEEP_AT_ONCE, "repositories")
     }
 
     /// Whether it is set, to something.

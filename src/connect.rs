@@ -10,7 +10,7 @@ use crate::{
     bucket::{Current, S3},
     error::Error,
     push::{CommitId, RefName, RepositoryName},
-    remote::{Heard, Remote, Tip, Wanted},
+    remote::{Connections, Heard, Remote, Tip, Wanted},
     route::{CredentialsSource, Destination, RouteTable, Space},
     secrets::Login,
     space::SpaceUrl,
@@ -63,6 +63,7 @@ pub async fn look(
         login: login.cloned(),
         deadline: Some(Instant::now() + LOOK_WITHIN),
         heard: Heard::default(),
+        connections: Connections::default(),
     };
     let look = move || {
         let mut connection = remote.connect_for(&wanted)?;

@@ -33,7 +33,7 @@ use crate::{
     progress::{Progress, Stage},
     push::{CommitId, RefName, RepositoryName},
     queue::StepBack,
-    remote::{Tip, Wanted},
+    remote::{Connections, Tip, Wanted},
     route::{Destination, DestinationError, Route, RouteTable, Space},
     secrets::Logins,
     snapshot::Snapshot,
@@ -199,7 +199,8 @@ impl Deliverer {
             return Ok(vec![route.destination(space, exact)]);
         }
         let wanted = wanted([route]);
-        let refs = self.refs(space, route.repository(), wanted, None, true);
+        let own = Connections::default();
+        let refs = self.refs(space, route.repository(), wanted, None, true, own);
         let refs = refs.await?;
         if refs.is_cut {
             return Err(too_many(route.repository()));
@@ -240,7 +241,8 @@ impl Deliverer {
         within(deadline, Stage::Fetch, Box::pin(snapshot)).await
     }
 
-    /// The refs of a repository that are wanted, and where they point. Who is not patient leaves alone who takes long.
+    /// The refs of a repository that are wanted, and where they point, over connections to its host that are kept. Who is not
+    /// patient leaves alone who takes long.
     pub(crate) async fn refs(
         &self,
         space: &Space,
@@ -248,6 +250,7 @@ impl Deliverer {
         wanted: Wanted,
         deadline: Option<Instant>,
         is_patient: bool,
+        connections: Connections,
     ) -> Result<Refs, Error> {
         let url = repository.url_in(space.url());
         let git = Git::open(
@@ -258,7 +261,7 @@ impl Deliverer {
             deadline,
             is_patient,
         );
-        let mut git = Box::pin(git).await?;
+        let mut git = Box::pin(git).await?.among_many(connections);
         let refs = git.refs(wanted).await?;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
         Ok(Refs {

@@ -160,6 +160,16 @@ pub enum Error {
         /// What `gix` or the pack reader says.
         source: Source,
     },
+    /// The Git server asks for patience.
+    #[error("cannot fetch {repository}")]
+    Busy {
+        /// The repository.
+        repository: RepositoryName,
+        /// How long it asks to wait, if it says so.
+        wait: Option<Duration>,
+        /// What it answers.
+        source: Source,
+    },
     /// The Git server has shown a commit, and does not give it.
     #[error(
         "{repository} does not give a commit that it has just shown; one of its machines may be behind"
@@ -353,7 +363,7 @@ impl Error {
             Self::AuthFailed { .. } => "auth_failed",
             Self::RepositoryNotFound { .. } => "repository_not_found",
             Self::RefNotFound { .. } => "ref_not_found",
-            Self::Fetch { .. } | Self::NotGiven { .. } => "fetch",
+            Self::Fetch { .. } | Self::Busy { .. } | Self::NotGiven { .. } => "fetch",
             Self::TooLarge { .. } => "too_large",
             Self::UnsafeTree { .. } => "unsafe_tree",
             Self::Snapshot { .. } => "snapshot",
@@ -400,7 +410,8 @@ impl Error {
             Self::AuthFailed { refused, .. } => *refused == Refused::NotAsked,
             // A person has to name another login.
             Self::Unreachable { silent, .. } => *silent != Silent::Proxy,
-            Self::NotGiven { .. }
+            Self::Busy { .. }
+            | Self::NotGiven { .. }
             | Self::Disk { .. }
             | Self::NoRoom { .. }
             | Self::Contention { .. }

@@ -24,8 +24,46 @@ use crate::{
 pub enum Message {
     /// Bring one ref's object to the ref's tip.
     Deliver(Box<Job>),
-    /// Look at every object, and make jobs for those that are not what their refs are.
-    Sweep,
+    /// Look at every object, or at those of a part, and make jobs for those that are not what their refs are.
+    Sweep(Option<Part>),
+}
+
+/// A part of a sweep. Which repositories are in it is their own: whoever edits the table meanwhile moves none to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which, from 0.
+    nth: u32,
+    /// Of how many.
+    of: u32,
+}
+
+/// How many parts of a sweep are at work at once, so that pushes keep their workers.
+const PARTS_AT_ONCE: u32 = 2;
+
+impl Part {
+    /// All parts, of so many.
+    pub fn all(of: u32) -> impl Iterator<Item = Self> {
+        (0..of).map(move |nth| Self { nth, of })
+    }
+
+    /// Whether the repository at `url` is in it.
+    #[must_use]
+    pub fn has(self, url: &str) -> bool {
+        crc32fast::hash(url.as_bytes()) % self.of == self.nth
+    }
+
+    /// The message's body. A bridge that knows no parts makes a whole sweep of it.
+    #[must_use]
+    pub fn body(self) -> String {
+        let Self { nth, of } = self;
+        format!(r#"{{"sweep":true,"part":{nth},"of":{of}}}"#)
+    }
+
+    /// The message group: of one group, one is at work at a time.
+    #[must_use]
+    pub fn group(self) -> String {
+        format!("sweep-{}", self.nth % PARTS_AT_ONCE)
+    }
 }
 
 /// One ref to be delivered by one route. A hint, like the event it comes from: what is fetched and where it goes is up to
@@ -134,6 +172,20 @@ struct Wire {
 #[derive(Deserialize)]
 struct SweepWire {
     sweep: bool,
+    part: Option<u32>,
+    of: Option<u32>,
+}
+
+impl SweepWire {
+    fn part(&self) -> Result<Option<Part>, Error> {
+        match (self.part, self.of) {
+            (None, None) => Ok(None),
+            (Some(nth), Some(of)) if nth < of => Ok(Some(Part { nth, of })),
+            _ => Err(Error::Job {
+                reason: "a part of a sweep is one of 0 to `of` - 1".into(),
+            }),
+        }
+    }
 }
 
 impl Job {
@@ -146,6 +198,32 @@ impl Job {
             before: push.before,
             ..Self::unhinted(route, repository, ref_name, request_id)
         }
+    }
+
+    /// Whether one delivery is enough for this and `later`, which came after it.
+    #[must_use]
+    pub fn unites_with(&self, later: &Self) -> bool {
+        let is_plain = |job: &Self| job.recheck.is_none() && job.rests.is_none() && !job.again;
+        let names = |job: &Self| {
+            (
+                job.route.clone(),
+                job.repository.clone(),
+                job.ref_name.clone(),
+            )
+        };
+        is_plain(self) && is_plain(later) && names(self) == names(later)
+    }
+
+    /// One job for this and `later`, which came after it.
+    pub fn unite(&mut self, later: &Self) {
+        let known = |commit: &&CommitId| !self.hints.contains(commit);
+        let new: Vec<_> = later.hints.iter().filter(known).copied().collect();
+        self.hints.extend(new);
+        // A tip that was left is one that the server shows no more.
+        self.before = later.before;
+        self.request_id.clone_from(&later.request_id);
+        self.swept &= later.swept;
+        self.by_glob |= later.by_glob;
     }
 
     /// A job of which nothing is known but what to look at.
@@ -323,8 +401,10 @@ impl Message {
     ///
     /// [`Error::Job`] if it is neither a job nor `{"sweep":true}`.
     pub fn parse(body: &str) -> Result<Self, Error> {
-        if serde_json::from_str(body).is_ok_and(|wire: SweepWire| wire.sweep) {
-            return Ok(Self::Sweep);
+        if let Ok(sweep) = serde_json::from_str::<SweepWire>(body)
+            && sweep.sweep
+        {
+            return sweep.part().map(Self::Sweep);
         }
         let wrong = |reason: String| Error::Job { reason };
         let wire: Wire = serde_json::from_str(body).map_err(|err| wrong(err.to_string()))?;
@@ -494,7 +574,7 @@ mod tests {
             ),
         ] {
             let found = Message::parse(&body).map(|message| match message {
-                Message::Sweep => "sweep",
+                Message::Sweep(_) => "sweep",
                 Message::Deliver(_) => "job",
             });
             match (found, expected) {
@@ -506,6 +586,57 @@ mod tests {
                 }
                 (found, _) => panic!("{case}: {found:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn of_jobs_that_unite_the_later_one_says_what_was_before() {
+        let commit = |digit: &str| digit.repeat(40).parse().unwrap();
+        let later = Job {
+            hints: vec![commit("1"), commit("4")],
+            before: Some(commit("1")),
+            request_id: "the-later-request".into(),
+            ..job()
+        };
+        let swept = Job {
+            swept: true,
+            ..job()
+        };
+        let mut united = swept.clone();
+        assert!(united.unites_with(&later));
+        united.unite(&later);
+        let expected = Job {
+            hints: vec![commit("1"), commit("4")],
+            ..later.clone()
+        };
+        assert_eq!(united, expected);
+        united.unite(&swept);
+        assert!(!united.swept, "somebody pushed");
+        assert_eq!(united.before, job().before);
+        let step_back = StepBack {
+            held: "d".into(),
+            tip: commit("3"),
+        };
+        for other in [
+            job().parked(step_back),
+            job().resting("https://a.example"),
+            Job {
+                again: true,
+                ..job()
+            },
+            Job {
+                route: "all".into(),
+                ..job()
+            },
+            Job {
+                ref_name: "refs/heads/dev".parse().unwrap(),
+                ..job()
+            },
+        ] {
+            assert!(
+                !job().unites_with(&other) && !other.unites_with(&job()),
+                "{other:?}"
+            );
         }
     }
 

@@ -6,11 +6,12 @@ mod capped;
 mod connection;
 mod front;
 mod greet;
+mod http;
 mod wanted;
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -23,13 +24,18 @@ use gix::{
         Protocol, Service,
         client::{
             Account,
-            blocking_io::{Transport, connect, http},
+            blocking_io::{Transport, connect, http::Transport as OverHttp},
         },
     },
 };
 
-use self::capped::{About, Allowance, Capped};
-pub use self::{connection::Connection, greet::LfsAnswer, wanted::Wanted};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use self::{
+    capped::{About, Allowance},
+    http::Conversation,
+};
+pub use self::{connection::Connection, greet::LfsAnswer, http::Connections, wanted::Wanted};
 use crate::{
     error::{CHECK_NETWORK, Error, Refused, Silent, Source, chain, host},
     network::{self, AGENT, Distrust},
@@ -59,6 +65,8 @@ pub struct Remote {
     pub deadline: Option<Instant>,
     /// How many bytes of answers came.
     pub heard: Heard,
+    /// Connections to the host, which others may share.
+    pub connections: Connections,
 }
 
 /// How many bytes came of a server's answers, for whoever waits for one.
@@ -115,8 +123,8 @@ impl Remote {
                 source: err.into(),
             })?;
         }
-        let allowance = Allowance::new(self.heard.clone());
-        let mut transport = self.transport(&allowance).map_err(fail)?;
+        let (allowance, time_limit) = (Allowance::new(self.heard.clone()), TimeLimit::default());
+        let mut transport = self.transport(&time_limit, &allowance).map_err(fail)?;
         if let Some(login) = &self.login {
             // At once, not after a refusal: a request saved, and nobody is asked for a password.
             let account = Account {
@@ -128,14 +136,6 @@ impl Remote {
                 .set_identity(account)
                 .map_err(|err| self.error(&gix::Error::from_error(err)))?;
         }
-        let time_limit = TimeLimit::default();
-        let options = http::Options {
-            // A redirect would carry the password to whoever the server names.
-            follow_redirects: http::options::FollowRedirects::None,
-            backend: Some(time_limit.backend(&self.url)),
-            ..http::Options::default()
-        };
-        transport.configure(&options).map_err(fail)?;
         time_limit.set(Some(self.time_for_refs()));
         allowance.renew_for(wanted, true);
         let handshake = gix::protocol::handshake(
@@ -180,13 +180,18 @@ impl Remote {
         })
     }
 
-    fn transport(&self, allowance: &Allowance) -> Result<Box<dyn Transport + Send>, gix::Error> {
+    fn transport(
+        &self,
+        time_limit: &TimeLimit,
+        allowance: &Allowance,
+    ) -> Result<Box<dyn Transport + Send>, gix::Error> {
         let version = Protocol::V2;
         if self.url.starts_with("http") {
             let url = gix::url::parse(self.url.as_str())?;
-            let http = Capped::new(allowance.clone());
-            let transport = http::Transport::new_http(http, url, version, false);
-            return Ok(Box::new(transport));
+            let (time_limit, allowance) = (time_limit.clone(), allowance.clone());
+            let http = Conversation::with(&self.url, &self.connections, time_limit, allowance);
+            let http = http.map_err(gix::Error::from_error)?;
+            return Ok(Box::new(OverHttp::new_http(http, url, version, false)));
         }
         let options = connect::Options {
             version,
@@ -222,6 +227,15 @@ impl Remote {
                 repository,
                 transient: true,
                 source,
+            },
+            Error::Fetch {
+                repository,
+                source: words,
+                ..
+            } if has_too_much_to_do(source) => Error::Busy {
+                repository,
+                wait: allowance.about().retry_after.and_then(|after| wait(&after)),
+                source: words,
             },
             err => err,
         }
@@ -406,6 +420,28 @@ pub(crate) async fn answers(url: &str) -> bool {
     !asked.is_err_and(|err| err.is_connect())
 }
 
+/// Whether the server asks for patience, whoever asks.
+fn has_too_much_to_do(source: &gix::Error) -> bool {
+    use reqwest::StatusCode as Of;
+    matches!(
+        status_of(source),
+        Some(Of::TOO_MANY_REQUESTS | Of::SERVICE_UNAVAILABLE)
+    )
+}
+
+/// How long a `Retry-After` asks to wait: seconds, or until an instant.
+fn wait(after: &str) -> Option<Duration> {
+    if let Ok(seconds) = after.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = OffsetDateTime::parse(after.trim(), &Rfc2822).ok()?;
+    Some(
+        (until - OffsetDateTime::now_utc())
+            .try_into()
+            .unwrap_or_default(),
+    )
+}
+
 /// The status of the answer, where that was an error.
 fn status_of(err: &gix::Error) -> Option<reqwest::StatusCode> {
     err.downcast_any_ref::<reqwest::Error>()?.status()
@@ -449,24 +485,9 @@ impl TimeLimit {
         self.0.store(millis, Relaxed);
     }
 
-    fn backend(&self, url: &str) -> Arc<Mutex<http::reqwest::Options>> {
-        let limit = self.clone();
-        let authorities = network::authorities_for_git(url);
-        Arc::new(Mutex::new(http::reqwest::Options {
-            configure_client: Some(Box::new(move |client| {
-                let client = client.tls_certs_merge(authorities.clone());
-                Ok(if network::is_proxy_off() {
-                    client.no_proxy()
-                } else {
-                    client
-                })
-            })),
-            configure_request: Some(Box::new(move |request| {
-                let millis = limit.0.load(Relaxed);
-                *request.timeout_mut() = (millis > 0).then(|| Duration::from_millis(millis));
-                Ok(())
-            })),
-        }))
+    fn get(&self) -> Option<Duration> {
+        let millis = self.0.load(Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     outcome::Fault,
     plain,
     push::{CommitId, RefName, RepositoryName},
+    remote::Connections,
     route::{Route, RouteTable, Space},
 };
 
@@ -203,7 +204,9 @@ async fn refs(bridge: &Deliverer, table: &RouteTable, routes: &[&Route]) -> Hash
     }
     let all = stream::iter(groups).map(async |(url, (space, repository, routes))| {
         let wanted = wanted(routes);
-        let refs = Box::pin(bridge.refs(space, repository, wanted, None, true)).await;
+        let own = Connections::default();
+        let refs = bridge.refs(space, repository, wanted, None, true, own);
+        let refs = Box::pin(refs).await;
         let refs = refs.and_then(|refs| {
             let found = refs.found.into_iter();
             let found = found.map(|(name, tip)| (name, tip.commit)).collect();

@@ -72,6 +72,8 @@ const MOVES: usize = 3;
 pub struct Worker {
     /// What delivers.
     pub bridge: Deliverer,
+    /// How many repositories of a host a sweep asks at once.
+    pub at_once: usize,
 }
 
 /// What becomes of a job.

@@ -58,6 +58,7 @@ fn connect(url: &str) -> (Connection, Tip) {
         login: None,
         deadline: None,
         heard: backlog_bridge::remote::Heard::default(),
+        connections: backlog_bridge::remote::Connections::default(),
     };
     let mut connection = remote.connect().unwrap();
     let tip = connection.tip(&REF.parse().unwrap()).unwrap();

@@ -50,6 +50,7 @@ async fn main() -> ExitCode {
             listings: Arc::default(),
             silences: Arc::default(),
         },
+        at_once: config.sweep_at_once,
     };
     let margin = config.deadline_margin;
     let service = service_fn(async |event: LambdaEvent<Value>| {

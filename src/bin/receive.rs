@@ -46,12 +46,7 @@ async fn main() -> ExitCode {
         let LambdaEvent { payload, context } = event;
         let left = context.deadline().duration_since(SystemTime::now());
         let deadline = Instant::now() + left.unwrap_or_default().saturating_sub(MARGIN);
-        let enqueue = async |jobs: Vec<Job>| {
-            for job in &jobs {
-                queue.send(job).await?;
-            }
-            Ok(())
-        };
+        let enqueue = async |jobs: Vec<Job>| queue.send_all(&jobs).await;
         Ok::<_, Error>(handle(receiver, payload, &context.request_id, deadline, enqueue).await)
     });
     telemetry::ended(lambda_runtime::run(service).await)

@@ -8,7 +8,7 @@ use backlog_bridge::{
     plain,
     plan::{NoJobs, plan},
     progress::Progress,
-    queue::{Job, Message},
+    queue::{Job, Message, Part},
     receive::Envelope,
     table::Reading,
     webhook::Webhook,
@@ -68,7 +68,9 @@ pub(super) async fn run(
             for message in messages {
                 match message {
                     Message::Deliver(job) => jobs.push(*job),
-                    Message::Sweep => jobs.extend(Box::pin(sweep(&worker, &mut tally)).await),
+                    Message::Sweep(part) => {
+                        jobs.extend(Box::pin(sweep(&worker, part, &mut tally)).await);
+                    }
                 }
             }
             jobs
@@ -134,13 +136,13 @@ fn jobs(reading: &Reading, webhook: &Webhook, tally: &mut Tally) -> Result<Vec<J
     }
 }
 
-async fn sweep(worker: &Worker, tally: &mut Tally) -> Vec<Job> {
+async fn sweep(worker: &Worker, part: Option<Part>, tally: &mut Tally) -> Vec<Job> {
     let jobs = std::cell::RefCell::default();
     let enqueue = async |job: Job| {
         Vec::push(&mut *jobs.borrow_mut(), job);
         Ok(())
     };
-    let swept = Box::pin(worker.sweep("invoke", None, enqueue)).await;
+    let swept = Box::pin(worker.sweep("invoke", part, None, enqueue)).await;
     for failure in &swept.failures {
         tally.print(failure);
     }

@@ -61,7 +61,7 @@ const SIGXFSZ: i32 = 25;
     stdout: of sync, invoke, serve, status, history and verify, prose on a terminal and one JSON line for each result \
     elsewhere (--json and --text force one); of the others, text. stderr: progress, warnings and failures for people.\n\
     Environment: SOURCE_BUCKET (default bucket), WEBHOOK_TOKEN (serve, webhook), BACKLOG_ADMIN_API_KEY (webhook), \
-    MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, DELIVERY_SECONDS \
+    MAX_ENTRIES, MAX_TREE_BYTES, MAX_BLOB_BYTES, MAX_PACK_BYTES, LOW_SPEED_BYTES, LOW_SPEED_SECONDS, SWEEP_AT_ONCE, DELIVERY_SECONDS \
     (sync, invoke), BACKLOG_BRIDGE_STACK (--stack), LOG_LEVEL."
 )]
 struct Cli {

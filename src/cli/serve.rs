@@ -286,7 +286,7 @@ async fn sweep(worker: &Worker, queue: &LocalQueue, every: Duration) {
     loop {
         timer.tick().await;
         let enqueue = async |job: Job| queue.send(vec![job]);
-        let swept = Box::pin(worker.sweep(SWEEP, None, enqueue)).await;
+        let swept = Box::pin(worker.sweep(SWEEP, None, None, enqueue)).await;
         for failure in &swept.failures {
             report::print(failure);
         }

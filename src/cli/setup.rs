@@ -36,6 +36,7 @@ pub(super) struct Setup {
     source: Source,
     preferred: Preferred,
     limits: Limits,
+    sweep_at_once: usize,
     replaces_unrouted: bool,
     embedded: Option<EmbeddedS3>,
 }
@@ -96,8 +97,10 @@ impl Setup {
 
     /// For jobs.
     pub(super) fn worker(&self) -> Worker {
-        let bridge = self.bridge();
-        Worker { bridge }
+        Worker {
+            bridge: self.bridge(),
+            at_once: self.sweep_at_once,
+        }
     }
 }
 
@@ -170,6 +173,7 @@ async fn deployed(stack: Stack, config: &Config) -> Result<Setup, Usage> {
         source: Source::Deployed(table),
         preferred: config.preferred,
         limits: config.limits,
+        sweep_at_once: config.sweep_at_once,
         replaces_unrouted: false,
         embedded: None,
     })
@@ -209,6 +213,7 @@ pub(super) async fn setup(common: &Common, config: &Config) -> Result<Setup, Usa
         },
         preferred: config.preferred,
         limits: config.limits,
+        sweep_at_once: config.sweep_at_once,
         // A bucket on AWS may be another bridge's, too.
         replaces_unrouted: !common.aws || common.replace,
         embedded,

@@ -7,7 +7,7 @@ use crate::{
     error::{CHECK_NETWORK, Error, Silent},
     plain,
     push::{RefName, RepositoryName},
-    remote::{self, Connection, Heard, Remote, Tip, Wanted},
+    remote::{self, Connection, Connections, Heard, Remote, Tip, Wanted},
     route::CredentialsSource,
     secrets::Logins,
 };
@@ -26,6 +26,7 @@ pub(super) struct Git<'a> {
     silences: &'a Arc<Silences>,
     /// Whether nobody waits for the turn.
     is_patient: bool,
+    is_one_of_many: bool,
     pub(super) remote: Remote,
     connection: Option<Connection>,
 }
@@ -47,15 +48,24 @@ impl<'a> Git<'a> {
             credentials,
             silences,
             is_patient,
+            is_one_of_many: false,
             remote: Remote {
                 url: url.to_owned(),
                 repository: repository.clone(),
                 login,
                 deadline,
                 heard: Heard::default(),
+                connections: Connections::default(),
             },
             connection: None,
         })
+    }
+
+    /// The same, among many that ask at the same time, over connections that all of them use.
+    pub(super) fn among_many(mut self, connections: Connections) -> Self {
+        self.is_one_of_many = true;
+        self.remote.connections = connections;
+        self
     }
 
     /// Where the ref points.
@@ -100,6 +110,7 @@ impl<'a> Git<'a> {
     /// Forgets the connection: what may be left of an answer is of no interest.
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
+        self.remote.connections = Connections::default();
     }
 
     /// Takes note that a pack took long, or that it was not waited for any longer.
@@ -116,15 +127,19 @@ impl<'a> Git<'a> {
     }
 
     /// A request that changes nothing and is cheap, so that an answer begins soon. A server may close a connection that was
-    /// quiet during the upload, so one that was used before is replaced once.
+    /// quiet during the upload, or between two repositories, so one that was used before is replaced once.
     async fn ask<T: Send + 'static>(
         &mut self,
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
         let reused = self.connection.is_some();
+        let shared = self.remote.connections.are_kept();
         match self.run_within(true, wanted, work.clone()).await {
             Err(err) if reused && err.is_transient() => self.run_within(true, wanted, work).await,
+            Err(Error::Fetch {
+                transient: true, ..
+            }) if shared => self.run_within(true, wanted, work).await,
             result => result,
         }
     }
@@ -145,7 +160,10 @@ impl<'a> Git<'a> {
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
-        let turn = self.logins.turn(self.credentials).await;
+        let turn = self
+            .logins
+            .turn(self.credentials, self.is_one_of_many)
+            .await;
         if turn.is_some() {
             // Somebody may have learned meanwhile that it is a wrong one.
             let Remote {
@@ -238,7 +256,7 @@ impl<'a> Git<'a> {
                 silence
             }
         };
-        let (connection, result) = done?;
+        let (connection, result) = done.inspect_err(|_| self.disconnect())?;
         self.connection = Some(connection);
         Ok(result)
     }

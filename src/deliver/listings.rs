@@ -11,7 +11,7 @@ use super::{Deliverer, Refs};
 use crate::{
     error::Error,
     push::{RefName, RepositoryName},
-    remote::Wanted,
+    remote::{Connections, Wanted},
     route::Space,
 };
 
@@ -95,7 +95,9 @@ impl Deliverer {
             return Ok(known);
         }
         let began = Instant::now();
-        let listing = self.refs(space, repository, wanted.clone(), deadline, true);
+        let kept = Connections::default();
+        let over = kept.clone();
+        let listing = self.refs(space, repository, wanted.clone(), deadline, true, over);
         let Refs { found, is_cut } = Box::pin(listing).await?;
         let mut refs: HashSet<_> = found.into_iter().map(|(name, _)| name).collect();
         if is_cut {
@@ -104,7 +106,8 @@ impl Deliverer {
                 names: names.iter().map(ToString::to_string).collect(),
                 ..Wanted::default()
             };
-            let asked = Box::pin(self.refs(space, repository, wanted, deadline, true)).await?;
+            let asked = self.refs(space, repository, wanted, deadline, true, kept);
+            let asked = Box::pin(asked).await?;
             refs = asked.found.into_iter().map(|(name, _)| name).collect();
         }
         let there = names.iter().map(|name| refs.contains(name)).collect();

@@ -15,7 +15,7 @@ use crate::{
     deliver,
     error::{Error, Refused, host},
     push::RepositoryName,
-    remote::{Heard, LfsAnswer, Remote, Wanted as Refs},
+    remote::{Connections, Heard, LfsAnswer, Remote, Wanted as Refs},
     route::{CredentialsSource, Route, RouteTable},
     secrets::{Held, Login, Logins},
     space::{Scheme, SpaceUrl},
@@ -179,6 +179,7 @@ impl Visit<'_> {
             login: self.login.clone(),
             deadline: Some(self.time.deadline()),
             heard: Heard::default(),
+            connections: Connections::default(),
         }
     }
 

@@ -140,7 +140,7 @@ impl<'a> Redrive<'a> {
     fn sort(&self, letter: Letter, is_wanted: impl Fn(&str) -> bool, round: &mut Round) {
         let job = match Message::parse(&letter.body) {
             Ok(Message::Deliver(job)) => *job,
-            Ok(Message::Sweep) => {
+            Ok(Message::Sweep(_)) => {
                 let why = "it is a sweep; the next one makes up for it";
                 return round.left.push((letter, None, why));
             }

@@ -8,7 +8,7 @@ use std::{
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{MessageSystemAttributeName, QueueAttributeName},
+    types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
 use serde::Deserialize;
 use tokio::sync::OnceCell;
@@ -18,6 +18,12 @@ use crate::{
     aws::{self, CallError, Failure, Service},
     error::Error,
 };
+
+/// How many messages SQS takes in one request.
+const BATCH: usize = 10;
+
+/// How large they may be together, in bytes: less than SQS ever took.
+const BATCH_BYTES: usize = 200_000;
 
 /// An SQS FIFO queue.
 #[derive(Debug)]
@@ -72,6 +78,52 @@ impl Sqs {
     pub async fn send(&self, job: &Job) -> Result<(), Error> {
         let id = job.deduplication_id(SystemTime::now());
         self.send_to(&self.url, &job.body(), &job.group(), id).await
+    }
+
+    /// Sends jobs, as many at a time as SQS takes. When this returns, the queue has all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Queue`]; then the queue may have some of them nevertheless.
+    pub async fn send_all(&self, jobs: &[Job]) -> Result<(), Error> {
+        // Of one push, all are of the same size, about.
+        let largest = jobs.iter().map(|job| job.body().len()).max();
+        let fit = largest.map_or(1, |largest| BATCH_BYTES / largest.max(1));
+        for some in jobs.chunks(fit.clamp(1, BATCH)) {
+            match some {
+                [job] => self.send(job).await?,
+                _ => self.send_batch(some).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_batch(&self, jobs: &[Job]) -> Result<(), Error> {
+        let action = || format!("send messages to {}", self.url);
+        let now = SystemTime::now();
+        let entries = jobs.iter().enumerate().map(|(nth, job)| {
+            SendMessageBatchRequestEntry::builder()
+                .id(nth.to_string())
+                .message_body(job.body())
+                .message_group_id(job.group())
+                .message_deduplication_id(job.deduplication_id(now))
+                .build()
+                .expect("it has an id and a body")
+        });
+        let request = self.client.send_message_batch().queue_url(&self.url);
+        let request = request.set_entries(Some(entries.collect()));
+        let sent = request.send().await;
+        let sent = sent.map_err(|err| failed(action(), &err))?;
+        let Some(refused) = sent.failed().first() else {
+            return Ok(());
+        };
+        let message = refused.message().unwrap_or_default();
+        Err(Error::Queue {
+            action: action(),
+            advice: "".into(),
+            transient: !refused.sender_fault(),
+            source: format!("{}: {message}", refused.code()).into(),
+        })
     }
 
     /// Sends a message of any text, which is never taken for one that was sent before.

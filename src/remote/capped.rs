@@ -1,7 +1,6 @@
-//! The HTTP client with an end to what it takes in: a server that never stops talking fills neither the memory nor the time.
+//! Answers with an end to what is taken in of them: a server that never stops talking fills neither the memory nor the time.
 
 use std::{
-    any::Any,
     io::{self, BufRead, BufReader, Read},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -10,13 +9,11 @@ use std::{
 };
 
 use flate2::bufread::{GzDecoder, ZlibDecoder};
-use gix::protocol::transport::client::blocking_io::http::{
-    GetResponse, Http, PostBodyDataKind, PostResponse, reqwest,
-};
 
 use super::{
     Heard,
     front::Front,
+    http::Answer,
     wanted::{Filter, Said, Wanted},
 };
 use crate::{plain, progress::Progress};
@@ -52,7 +49,9 @@ pub(super) struct About {
     /// What it is, such as `text/html`.
     pub(super) content_type: Option<String>,
     /// How its body is compressed.
-    encoding: Option<String>,
+    pub(super) encoding: Option<String>,
+    /// How long whoever asks should wait, in the words of HTTP.
+    pub(super) retry_after: Option<String>,
 }
 
 impl Allowance {
@@ -108,6 +107,11 @@ impl Allowance {
 
     fn noted(&self) -> MutexGuard<'_, About> {
         self.about.lock().expect("nothing panics while it is held")
+    }
+
+    /// Takes note of what the headers of an answer say of it.
+    pub(super) fn is_about(&self, about: About) {
+        *self.noted() = about;
     }
 
     /// What the headers of the last answer say of it.
@@ -174,158 +178,29 @@ impl<R: Read> Read for Pack<'_, R> {
     }
 }
 
-/// The HTTP client of `gix`, whose answers end when the allowance does.
-pub(super) struct Capped {
-    client: reqwest::Remote,
-    allowance: Allowance,
-}
-
-impl Capped {
-    pub(super) fn new(allowance: Allowance) -> Self {
-        Self {
-            client: reqwest::Remote::default(),
-            allowance,
-        }
-    }
-
-    fn headers(&self, headers: AnswerHeaders) -> Headers {
-        *self.allowance.noted() = About::default();
-        Headers {
-            plain: headers,
-            line: Vec::new(),
-            allowance: self.allowance.clone(),
-        }
-    }
-
-    fn body(&self, body: Answer) -> Body {
-        let allowance = self.allowance.clone();
-        let lines = match allowance.wanted().take() {
-            Some((wanted, is_hello)) => Lines::Refs(Filter::new(wanted, is_hello)),
-            None => Lines::Pack(Front::default()),
-        };
-        Body {
-            wire: Plain::New(Some(Wire {
-                body,
-                allowance: allowance.clone(),
-            })),
-            lines,
-            allowance,
-        }
-    }
-}
-
-type Answer = <reqwest::Remote as Http>::ResponseBody;
-type AnswerHeaders = <reqwest::Remote as Http>::Headers;
-
-impl Http for Capped {
-    type Headers = Headers;
-    type ResponseBody = Body;
-    type PostBody = <reqwest::Remote as Http>::PostBody;
-
-    fn get(
-        &mut self,
-        url: &str,
-        base_url: &str,
-        headers: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<GetResponse<Self::Headers, Body>, gix::Error> {
-        let GetResponse { headers, body } = self.client.get(url, base_url, headers)?;
-        let (headers, body) = (self.headers(headers), self.body(body));
-        Ok(GetResponse { headers, body })
-    }
-
-    fn post(
-        &mut self,
-        url: &str,
-        base_url: &str,
-        headers: impl IntoIterator<Item = impl AsRef<str>>,
-        kind: PostBodyDataKind,
-    ) -> Result<PostResponse<Self::Headers, Body, Self::PostBody>, gix::Error> {
-        let PostResponse {
-            post_body,
-            headers,
-            body,
-        } = self.client.post(url, base_url, headers, kind)?;
-        let (headers, body) = (self.headers(headers), self.body(body));
-        Ok(PostResponse {
-            post_body,
-            headers,
-            body,
-        })
-    }
-
-    fn configure(&mut self, config: &dyn Any) -> Result<(), gix::Error> {
-        self.client.configure(config)
-    }
-
-    fn redirected_base_url(&self) -> Option<String> {
-        self.client.redirected_base_url()
-    }
-}
-
-/// How much of a header's line is looked at, in bytes.
-const HEADER_BYTES: usize = 4 << 10;
-
-/// An answer's headers, of which is noted what they say of the answer.
-pub(super) struct Headers {
-    plain: AnswerHeaders,
-    line: Vec<u8>,
-    allowance: Allowance,
-}
-
-impl Headers {
-    fn note(&mut self, byte: u8) {
-        if byte != b'\n' {
-            if self.line.len() < HEADER_BYTES {
-                self.line.push(byte);
-            }
-            return;
-        }
-        let line = String::from_utf8_lossy(&self.line);
-        if let Some((name, value)) = line.split_once(':') {
-            let mut about = self.allowance.noted();
-            let noted = match name.to_ascii_lowercase().as_str() {
-                "location" => Some(&mut about.redirect),
-                "content-type" => Some(&mut about.content_type),
-                "content-encoding" => Some(&mut about.encoding),
-                _ => None,
-            };
-            if let Some(noted) = noted {
-                *noted = Some(value.trim().to_owned());
-            }
-        }
-        self.line.clear();
-    }
-}
-
-impl Read for Headers {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.fill_buf()?.read(buffer)?;
-        self.consume(n);
-        Ok(n)
-    }
-}
-
-impl BufRead for Headers {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.plain.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        // What is there already cannot fail.
-        let bytes = self.plain.fill_buf().unwrap_or_default();
-        let bytes = bytes[..n.min(bytes.len())].to_vec();
-        for byte in bytes {
-            self.note(byte);
-        }
-        self.plain.consume(n);
-    }
-}
-
 /// An answer's body.
 pub(super) struct Body {
     wire: Plain,
     lines: Lines,
     allowance: Allowance,
+}
+
+impl Body {
+    /// `answer`, which is a list of refs where one was announced, and a pack otherwise.
+    pub(super) fn new(answer: Answer, allowance: &Allowance) -> Self {
+        let lines = match allowance.wanted().take() {
+            Some((wanted, is_hello)) => Lines::Refs(Filter::new(wanted, is_hello)),
+            None => Lines::Pack(Front::default()),
+        };
+        Self {
+            wire: Plain::New(Some(Wire {
+                body: answer,
+                allowance: allowance.clone(),
+            })),
+            lines,
+            allowance: allowance.clone(),
+        }
+    }
 }
 
 /// What the packet lines of an answer are for.

@@ -132,10 +132,21 @@ impl Logins {
         }
     }
 
-    /// Waits for the turn to try a login with which no server was content yet; `None` if it takes none.
-    pub(crate) async fn turn(&self, source: &CredentialsSource) -> Option<OwnedMutexGuard<()>> {
+    /// Forgets which logins servers were content with: before many ask at the same time.
+    pub(crate) fn prove_again(&self) {
+        self.state().proven.clear();
+    }
+
+    /// Waits for the turn to try a login with which no server was content yet; `None` if it takes none. `is_one_of_many` says
+    /// that others ask at the same time.
+    pub(crate) async fn turn(
+        &self,
+        source: &CredentialsSource,
+        is_one_of_many: bool,
+    ) -> Option<OwnedMutexGuard<()>> {
         let is_open = || self.state().proven.contains(source);
-        if !self.is_careful || *source == CredentialsSource::Anonymous || is_open() {
+        let is_careful = self.is_careful || is_one_of_many;
+        if !is_careful || *source == CredentialsSource::Anonymous || is_open() {
             return None;
         }
         let turn = {
@@ -190,7 +201,7 @@ impl Logins {
     pub fn accepted(&self, source: &CredentialsSource) {
         let mut state = self.state();
         state.doubted.remove(source);
-        if self.is_careful && !state.proven.contains(source) {
+        if !state.proven.contains(source) {
             state.proven.insert(source.clone());
         }
     }

@@ -13,17 +13,21 @@ use serde::Serialize;
 use super::{
     Attempt, End, Parked, Worker, backoff,
     look::{Sight, overdue},
+    sweep::REPOSITORIES_A_PART,
 };
 use crate::{
     deadline::within,
     error::{Error, chain},
     outcome::{Fault, Report, Subject},
     progress::Stage,
-    queue::{Job, Message, Recheck, Sqs, next_look},
+    queue::{Job, Message, Part, Recheck, Sqs, next_look},
 };
 
 /// How long a request to the queue may take once a message is handled. Two of them fit into the margin before the end.
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a part of a sweep may wait for its turn.
+const PART_WITHIN: Duration = Duration::from_mins(12);
 
 /// The part of a message that this needs; what is not there is empty.
 struct Record<'a> {
@@ -145,11 +149,9 @@ impl Worker {
         };
         let job: Job;
         let (report, mut end, more) = match Message::parse(record.body) {
-            Ok(Message::Sweep) => {
-                let enqueue = async |job: Job| queue.send(&job).await;
-                let swept = self.sweep(invocation_id, Some(deadline), enqueue);
-                Box::pin(swept).await.log(&context);
-                return Kept::Acknowledged;
+            Ok(Message::Sweep(part)) => {
+                let kept = self.sweep_or_cut(part, queue, record, &context, deadline);
+                return Box::pin(kept).await;
             }
             Ok(Message::Deliver(parsed)) => {
                 job = *parsed;
@@ -191,6 +193,31 @@ impl Worker {
 }
 
 impl Worker {
+    /// Sweeps, or cuts a sweep into parts that is too large for one message.
+    async fn sweep_or_cut(
+        &self,
+        part: Option<Part>,
+        queue: &Sqs,
+        record: &Record<'_>,
+        context: &Context<'_>,
+        deadline: Instant,
+    ) -> Kept {
+        if part.is_none() {
+            let parts = self.parts(deadline).await;
+            if parts > 1 {
+                return cut(parts, queue, record).await;
+            }
+        } else if record.attempt.age >= PART_WITHIN {
+            // Otherwise, they would become more with each sweep.
+            tracing::warn!("a part of a sweep waited too long, and is left to the next one");
+            return Kept::Acknowledged;
+        }
+        let enqueue = async |job: Job| queue.send(&job).await;
+        let swept = self.sweep(context.invocation_id, part, Some(deadline), enqueue);
+        Box::pin(swept).await.log(context);
+        Kept::Acknowledged
+    }
+
     /// Looks for a ref that is awaited. What becomes of its job; or where that is by now, if nothing is to be said of it.
     async fn look_for(
         &self,
@@ -234,6 +261,24 @@ impl Worker {
     }
 }
 
+/// Sends the parts of a sweep. Which come first is another matter each time, should the last have to wait too long.
+async fn cut(parts: u32, queue: &Sqs, record: &Record<'_>) -> Kept {
+    let mut all: Vec<_> = Part::all(parts).collect();
+    fastrand::shuffle(&mut all);
+    for part in all {
+        let (body, group) = (part.body(), part.group());
+        let sent = queue.send_text(&body, &group);
+        if let Err(err) = in_margin(Box::pin(sent)).await {
+            // Some are asked twice then, which does no harm.
+            tracing::warn!(message_id = record.id, "{}", chain(&err));
+            postpone(queue, record, backoff(record.attempt.tries)).await;
+            return Kept::BackInQueue;
+        }
+    }
+    tracing::info!("a sweep of more than {REPOSITORIES_A_PART} repositories: {parts} parts");
+    Kept::Acknowledged
+}
+
 /// Has a parked job wait on, or its second look be taken.
 async fn wait(parked: Parked, queue: &Sqs, record: &Record<'_>) -> Kept {
     let rest = match parked {
@@ -252,10 +297,7 @@ async fn wait(parked: Parked, queue: &Sqs, record: &Record<'_>) -> Kept {
 
 /// Puts further jobs on the queue.
 async fn send(jobs: &[Job], queue: &Sqs) -> Result<(), Error> {
-    for job in jobs {
-        in_margin(Box::pin(queue.send(job))).await?;
-    }
-    Ok(())
+    in_margin(Box::pin(queue.send_all(jobs))).await
 }
 
 /// Puts a message where it belongs.

@@ -456,7 +456,7 @@ fn the_sweep_is_a_message_that_the_function_reads() {
     let target = &bridge["Resources"]["Sweep"]["Properties"]["Target"];
     let body = target["Input"].as_str().unwrap();
     let message = backlog_bridge::queue::Message::parse(body).unwrap();
-    assert_eq!(message, backlog_bridge::queue::Message::Sweep);
+    assert_eq!(message, backlog_bridge::queue::Message::Sweep(None));
     assert_eq!(target["SqsParameters"]["MessageGroupId"], "sweep");
 }
 

@@ -894,6 +894,7 @@ fn a_password_is_in_no_error() {
             }),
             deadline: None,
             heard: backlog_bridge::remote::Heard::default(),
+            connections: backlog_bridge::remote::Connections::default(),
         };
         assert!(remote("the right one").connect().is_ok());
         let wrong = remote("marker:p@ss/word");
@@ -916,6 +917,7 @@ fn an_address_where_nobody_listens_is_unreachable() {
         login: None,
         deadline: None,
         heard: backlog_bridge::remote::Heard::default(),
+        connections: backlog_bridge::remote::Connections::default(),
     };
     let err = remote.connect().err().expect("nobody is there");
     assert_eq!(

@@ -56,6 +56,7 @@ mod supply;
 #[expect(unreachable_pub, reason = "`pub` is what it offers the tests")]
 mod support;
 mod support_works;
+mod sweeps;
 mod tables;
 mod times;
 mod trees;

@@ -105,7 +105,7 @@ impl Machines {
         let mut bridge = self.world.bridge.clone();
         // The minute that is over here was none to the process: this is another one, which has seen nothing.
         bridge.tips = Arc::default();
-        let worker = Worker { bridge };
+        let worker = Worker { bridge, at_once: 6 };
         let due = self.parked(delivery).due(SECOND_LOOK);
         worker.deliver(&due, Attempt::ONLY, &Arc::default()).await
     }
@@ -219,6 +219,7 @@ fn what_another_delivery_of_the_process_saw_between_two_looks_counts() {
             "R".clone_into(&mut machines.looks.lock().unwrap());
             let worker = Worker {
                 bridge: machines.world.bridge.clone(),
+                at_once: 6,
             };
             let due = machines.parked(&first).due(SECOND_LOOK);
             let handled = worker.deliver(&due, Attempt::ONLY, &Arc::default()).await;

@@ -200,7 +200,7 @@ async fn a_job_is_delivered() {
 #[test]
 fn a_sweep_is_one() {
     let message = Message::parse(text("sweep.json").trim()).unwrap();
-    assert_eq!(message, Message::Sweep);
+    assert_eq!(message, Message::Sweep(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

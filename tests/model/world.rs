@@ -106,6 +106,7 @@ impl World {
         let client = S3::at(s3.endpoint(), ACCESS_KEY, SECRET_KEY);
         let mut world = Self {
             worker: Worker {
+                at_once: 6,
                 bridge: Deliverer {
                     s3: client,
                     table: Arc::new(LiveTable::in_file(table_file.clone(), Some(BUCKET.into()))),
@@ -387,7 +388,7 @@ impl World {
             jobs.lock().unwrap().push(job);
             Ok(())
         };
-        Box::pin(self.worker.sweep("model", None, enqueue)).await;
+        Box::pin(self.worker.sweep("model", None, None, enqueue)).await;
         let jobs = jobs.into_inner().unwrap();
         self.count.swept += jobs.len();
         jobs

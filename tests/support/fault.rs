@@ -24,6 +24,8 @@ type Alter = Arc<dyn Fn(Vec<u8>) -> Vec<u8> + Send + Sync>;
 pub enum Fault {
     /// This status, and nothing of git.
     Status(u16),
+    /// A status of 429, and how long to wait, in the words of HTTP.
+    Busy(&'static str),
     /// A redirect to the same path and query below another `https://host:port`.
     Redirect(String),
     /// No answer, ever.
@@ -80,6 +82,7 @@ impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "Status({status})"),
+            Self::Busy(after) => write!(f, "Busy({after})"),
             Self::Redirect(base) => write!(f, "Redirect({base})"),
             Self::Hang => write!(f, "Hang"),
             Self::Delay(time) => write!(f, "Delay({time:?})"),

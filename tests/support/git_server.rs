@@ -84,6 +84,7 @@ impl GitServer {
             v0_only: AtomicBool::new(false),
             api: Mutex::default(),
             date: Mutex::default(),
+            at_once: Mutex::default(),
         });
         let tls = TlsAcceptor::from(ca.server_config());
         runtime.spawn(accept(listener, tls, Arc::clone(&state)));
@@ -131,8 +132,14 @@ impl GitServer {
         self.requests().iter().map(Request::op).collect()
     }
 
+    /// How many requests were being answered at once, at most, until the first byte of each answer's body.
+    pub fn most_at_once(&self) -> usize {
+        lock(&self.state.at_once).1
+    }
+
     /// Forgets the requests up to now.
     pub fn clear_requests(&self) {
+        lock(&self.state.at_once).1 = 0;
         lock(&self.state.log).clear();
     }
 
@@ -229,6 +236,8 @@ struct State {
     /// What answers below `/api/`, if anything does.
     api: Mutex<Option<Api>>,
     date: Mutex<Option<String>>,
+    /// How many requests are being answered, and were at most.
+    at_once: Mutex<(usize, usize)>,
 }
 
 /// Another machine of the server, which may be behind.
@@ -274,7 +283,16 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Arc<State>, connectio
             let api = lock(&state.api).clone();
             let api = api.filter(|_| request.uri().path().starts_with("/api/"));
             let mut answer = match api {
-                None => state.answer(request, connection).await,
+                None => {
+                    {
+                        let mut at_once = lock(&state.at_once);
+                        at_once.0 += 1;
+                        at_once.1 = at_once.1.max(at_once.0);
+                    }
+                    let answer = state.answer(request, connection).await;
+                    lock(&state.at_once).0 -= 1;
+                    answer
+                }
                 Some(api) => {
                     let (head, body) = request.into_parts();
                     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -362,6 +380,12 @@ impl State {
         let fault = self.plans.take_fault(op, head.uri.path());
         match &fault {
             Some(Fault::Status(status)) => return Ok(plain(*status, "a fault of the test")),
+            Some(Fault::Busy(after)) => {
+                let mut answer = plain(429, "a fault of the test");
+                let after = HeaderValue::from_static(after);
+                answer.headers_mut().insert(header::RETRY_AFTER, after);
+                return Ok(answer);
+            }
             Some(Fault::Redirect(base)) => {
                 let mut answer = plain(302, "elsewhere");
                 let to = HeaderValue::try_from(format!("{base}{}", head.uri)).unwrap();

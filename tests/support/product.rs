@@ -55,6 +55,7 @@ pub fn remote(url: &str, login: Option<(&str, &str)>) -> Remote {
         }),
         deadline: None,
         heard: backlog_bridge::remote::Heard::default(),
+        connections: backlog_bridge::remote::Connections::default(),
     }
 }
 

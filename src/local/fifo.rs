@@ -127,6 +127,24 @@ impl<B: Clone> Fifo<B> {
         (received, given_up)
     }
 
+    /// Hands out with a message those that wait behind it in its group, up to the first that is not `alike` or was not received
+    /// as often.
+    pub fn receive_behind(
+        &mut self,
+        first: &Lease<B>,
+        now: Instant,
+        alike: impl Fn(&B) -> bool,
+    ) -> Vec<Lease<B>> {
+        let (of_group, until) = (&first.group, now + self.visibility);
+        let behind = self.messages.iter_mut();
+        let behind = behind
+            .filter(|stored| stored.group == *of_group && stored.number > first.receipt.message);
+        let wanted = behind.take_while(|stored| {
+            !stored.is_held(now) && stored.receives + 1 == first.receives && alike(&stored.body)
+        });
+        wanted.map(|stored| stored.hand_out(until, now)).collect()
+    }
+
     /// Forgets a message. One that is gone already is gone.
     ///
     /// # Errors
@@ -276,6 +294,44 @@ mod tests {
         );
         let later = now + HELD;
         assert_eq!(bodies(&queue.receive(10, None, later)), ["a2", "b1", "a3"]);
+    }
+
+    #[test]
+    fn what_is_alike_comes_along_in_order_up_to_the_first_that_is_not() {
+        let (mut queue, now) = (Fifo::new(HELD, Some(3)), Instant::now());
+        for (body, group) in [
+            ("a1", "a"),
+            ("b1", "b"),
+            ("a2", "a"),
+            ("a3", "a"),
+            ("x", "a"),
+            ("a4", "a"),
+        ] {
+            queue.send(body, group.into(), now);
+        }
+        let alike = |body: &&str| body.starts_with('a');
+        let behind = |queue: &mut Fifo<&'static str>, first: &Lease<_>, now| {
+            let behind = queue.receive_behind(first, now, alike).into_iter();
+            behind.map(|lease| lease.body).collect::<Vec<_>>()
+        };
+        let first = queue.receive(1, None, now).0.remove(0);
+        assert_eq!(behind(&mut queue, &first, now), ["a2", "a3"]);
+        let other = queue.receive(10, None, now);
+        assert_eq!(bodies(&other), ["b1"], "all of them are held");
+        queue.delete(other.0[0].receipt, now).unwrap();
+        // They come again together; what came meanwhile has been tried less often.
+        queue.send("a5", "a".into(), now);
+        let later = now + HELD;
+        let first = queue.receive(1, None, later).0.remove(0);
+        assert_eq!((first.body, first.receives), ("a1", 2));
+        assert_eq!(behind(&mut queue, &first, later), ["a2", "a3"]);
+        queue.delete(first.receipt, later).unwrap();
+        let last = later + HELD;
+        let first = queue.receive(1, None, last).0.remove(0);
+        assert_eq!(
+            (first.body, behind(&mut queue, &first, last)),
+            ("a2", vec!["a3"])
+        );
     }
 
     #[test]

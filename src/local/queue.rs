@@ -246,12 +246,15 @@ impl Shared {
             let Some(received) = received.into_iter().next() else {
                 break;
             };
+            // What was told of meanwhile is the same delivery: it looks at the ref once for all.
+            let alike = |job: &Job| received.body.unites_with(job);
+            let behind = queue.fifo.receive_behind(&received, now, alike);
             let progress = Arc::new(received.body.progress(now + JOB_TIME));
             let group = received.group.clone();
             let (job, known) = (&received.body, Arc::clone(&progress));
             queue.turns.begin(group.clone(), job, &open, known);
             let turn = Handling::begin(Arc::clone(self), group);
-            tokio::spawn(turn.handle(received, progress));
+            tokio::spawn(turn.handle(received, behind, progress));
         }
         queue.hurry(now);
         let next_return = queue.fifo.next_return(now).into_iter();
@@ -317,38 +320,64 @@ impl Handling {
         Self { shared, group }
     }
 
-    async fn handle(self, received: Lease<Job>, progress: Arc<Progress>) {
-        if let Some(parked) = Parked::of(&received.body, received.sent.elapsed()) {
-            return self.wait(parked, received.receipt);
+    /// Handles a job, and those `behind` it that want the same.
+    async fn handle(self, first: Lease<Job>, behind: Vec<Lease<Job>>, progress: Arc<Progress>) {
+        if let Some(parked) = Parked::of(&first.body, first.sent.elapsed()) {
+            return self.wait(parked, first.receipt);
         }
+        let mut job = first.body.clone();
+        for lease in &behind {
+            job.unite(&lease.body);
+        }
+        let newest = behind.last().map_or(first.sent, |lease| lease.sent);
         let attempt = Attempt {
-            tries: received.receives,
-            is_last: received.receives >= TRIES,
-            age: received.sent.elapsed(),
+            tries: first.receives,
+            is_last: first.receives >= TRIES,
+            age: newest.elapsed(),
         };
-        let worker = &self.shared.worker;
-        let request_id = received.body.request_id.clone();
-        let handled = worker.deliver(&received.body, attempt, &progress).await;
+        let handled = self.shared.worker.deliver(&job, attempt, &progress).await;
         let queue = LocalQueue(Arc::clone(&self.shared));
         let is_lost = !handled.more.is_empty() && queue.send(handled.more).is_err();
-        let rest = backoff(received.receives).unwrap_or(VISIBILITY);
+        let rest = backoff(first.receives).unwrap_or(VISIBILITY);
         let (mut queue, now) = (self.shared.jobs(), Instant::now());
-        let kept = match handled.end {
-            End::UntilThereIsRoom => queue.fifo.retry(received.receipt, rest, now),
-            End::Again => queue.fifo.change_visibility(received.receipt, rest, now),
-            _ if is_lost => queue.fifo.change_visibility(received.receipt, rest, now),
-            End::Done | End::DeadLetter => queue.fifo.delete(received.receipt, now),
-        };
-        drop(queue);
-        if kept.is_err() {
-            tracing::warn!("a delivery took longer than a job may; it is tried again");
+        let receipts = behind.iter().map(|lease| lease.receipt);
+        for receipt in receipts.chain([first.receipt]) {
+            let kept = match handled.end {
+                End::UntilThereIsRoom => queue.fifo.retry(receipt, rest, now),
+                End::Again => queue.fifo.change_visibility(receipt, rest, now),
+                _ if is_lost => queue.fifo.change_visibility(receipt, rest, now),
+                End::Done | End::DeadLetter => queue.fifo.delete(receipt, now),
+            };
+            if kept.is_err() {
+                tracing::warn!("a delivery took longer than a job may; it is tried again");
+            }
         }
+        drop(queue);
         let report = handled.report;
         let again = (report.again || is_lost).then_some(rest);
+        // Each event has a line, by which its request is found.
+        let mut requests = vec![first.body.request_id];
+        requests.extend(behind.into_iter().map(|lease| lease.body.request_id));
+        requests.pop();
+        for request_id in requests {
+            let why = format!(
+                "one delivery with a later push of the ref, request {}",
+                job.request_id
+            );
+            let report = Report::ignored(&job, why);
+            self.shared
+                .told
+                .send(JobEnded {
+                    report,
+                    again: None,
+                    request_id,
+                })
+                .ok();
+        }
         let ended = JobEnded {
             report,
             again,
-            request_id,
+            request_id: job.request_id,
         };
         // With nobody listening there is nothing to tell.
         self.shared.told.send(ended).ok();

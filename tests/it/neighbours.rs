@@ -267,3 +267,61 @@ fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
         assert_eq!(found, (&json!("published"), &json!(commit)), "{case}");
     }
 }
+
+#[test]
+fn a_burst_of_one_branch_is_few_deliveries() {
+    const EVENTS: usize = 300;
+    let place = Place::new();
+    let first = place.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let server = GitServer::start(place.upstream.root(), None);
+    let ca = server.ca_file();
+    let text = format!(
+        "[[space]]\nurl = \"{}\"\n[[route]]\nname = \"main\"\nrepository = \"APP/web\"\nref = \"{MAIN}\"\nobject = \"m.zip\"\n",
+        server.space_url()
+    );
+    fs::write(place.folder.path().join("routes.toml"), text).unwrap();
+    let vars = [("SSL_CERT_FILE", ca.to_str().unwrap())];
+    let serving = place.serve(&["--sweep-seconds", "3600"], &vars);
+    assert_eq!(serving.line()["outcome"], "published");
+    server.clear_requests();
+    // The first one takes so long that all others wait for it.
+    server.fault_once(Op::Handshake, Fault::Delay(Duration::from_millis(1_500)));
+    let mut last = first;
+    for n in 0..EVENTS {
+        if n % 100 == 0 {
+            last = place
+                .repository
+                .commit_on(MAIN, &[("a", format!("{n}").as_str().into())]);
+        }
+        assert_eq!(push(&serving, "update", MAIN, &[&last]), 202);
+    }
+    let lines: Vec<_> = (0..EVENTS).map(|_| line_of(&serving, MAIN)).collect();
+    let newest = lines
+        .iter()
+        .rfind(|line| line["commit"].is_string())
+        .unwrap();
+    assert_eq!(newest["commit"], json!(last));
+    let ids: std::collections::BTreeSet<_> = lines
+        .iter()
+        .map(|line| line["request_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.len(), EVENTS, "each event has its line");
+    let united = |line: &&Value| {
+        line["reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("one delivery with a later push"))
+    };
+    let deliveries = EVENTS - lines.iter().filter(united).count();
+    let hellos = server
+        .ops()
+        .iter()
+        .filter(|op| **op == Op::Handshake)
+        .count();
+    println!(
+        "{EVENTS} events: {deliveries} deliveries, {hellos} conversations with the Git server"
+    );
+    assert!(
+        deliveries <= EVENTS / 10 && hellos <= EVENTS / 10,
+        "{deliveries}, {hellos}"
+    );
+}

@@ -13,6 +13,7 @@ mod budget;
 mod delta;
 mod digest;
 mod inflate;
+mod keep;
 mod receive;
 mod resolve;
 mod spool;

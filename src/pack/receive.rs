@@ -1,10 +1,6 @@
-//! The pack as it comes: written to a file, hashed and inflated while it is read.
+//! The pack as it comes: kept in a file, and inflated and verified while it is read.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{Read, Write},
-};
+use std::{collections::HashMap, fs::File, io::Read};
 
 use gix::{
     ObjectId,
@@ -18,15 +14,13 @@ use super::{
     delta::{self, HEADER_LEN as DELTA_HEADER_LEN},
     digest::Digest,
     inflate::{DeflatedBytes, Framing, Inflater, Uninflatable},
+    keep::{Keep, TRAILER_LEN},
     stream::{Place, Stream},
 };
 use crate::{limits::within, progress::Progress};
 
 /// `PACK`, a version and a number of objects, four bytes each.
 const HEADER_LEN: usize = 12;
-
-/// The SHA-1 of everything before it.
-const TRAILER_LEN: usize = 20;
 
 /// More than the longest header of an entry: a size of 64 bits, and an object id or a distance of 64 bits.
 const ENTRY_HEADER_LEN: usize = 40;
@@ -71,13 +65,7 @@ pub(super) fn receive(
     within("the number of objects", objects.into(), "MAX_ENTRIES", most)?;
     progress.expect(0, objects.into());
 
-    let mut received = IncomingPack {
-        pack: input.file.try_clone().map_err(PackError::Disk)?,
-        pack_bytes: 0,
-        index: HashMap::new(),
-        whole: Vec::new(),
-        deltas: Vec::new(),
-    };
+    let (mut index, mut whole, mut deltas) = (HashMap::new(), Vec::new(), Vec::new());
     let mut inflater = Inflater::new(Framing::Zlib);
     for _ in 0..objects {
         let entry = input.entry_header()?;
@@ -92,8 +80,8 @@ pub(super) fn receive(
                     digest.update(bytes);
                 })?;
                 let (id, blob) = digest.finish(stream)?;
-                received.whole.push((offset, id));
-                received.index.insert(id, Object::Blob(blob));
+                whole.push((offset, id));
+                index.insert(id, Object::Blob(blob));
                 continue;
             }
             Header::Commit | Header::Tree | Header::Tag => {
@@ -108,8 +96,8 @@ pub(super) fn receive(
                 let mut digest = Digest::new(kind, size);
                 digest.update(&bytes);
                 let (id, _) = digest.finish(stream)?;
-                received.whole.push((offset, id));
-                received.index.insert(id, Object::Plain(kind, bytes.into()));
+                whole.push((offset, id));
+                index.insert(id, Object::Plain(kind, bytes.into()));
                 continue;
             }
             Header::OfsDelta { base_distance } => DeltaBase::Offset(
@@ -126,7 +114,7 @@ pub(super) fn receive(
         })?;
         let (_, result_size, _) = delta::sizes(&head)?;
         budget.inflate(result_size)?;
-        received.deltas.push(Delta {
+        deltas.push(Delta {
             offset,
             base,
             stream,
@@ -134,21 +122,27 @@ pub(super) fn receive(
             result_size,
         });
     }
-    received.pack_bytes = input.trailer()?;
+    let (pack, pack_bytes) = input.trailer()?;
     progress.received();
-    Ok(received)
+    Ok(IncomingPack {
+        pack,
+        pack_bytes,
+        index,
+        whole,
+        deltas,
+    })
 }
 
-/// The wire, buffered. What is read is written to the pack's file, what is consumed is hashed.
+/// The wire, buffered. What is read is kept.
 struct Input<'a> {
     wire: &'a mut dyn Read,
-    file: File,
+    /// `None` after a failure.
+    keep: Option<Keep>,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
     /// Offset of `start` in the pack.
     offset: u64,
-    checksum: gix::hash::Hasher,
     max_bytes: u64,
     progress: &'a Progress,
 }
@@ -161,12 +155,11 @@ impl<'a> Input<'a> {
     ) -> Result<Self, PackError> {
         Ok(Self {
             wire,
-            file: tempfile::tempfile().map_err(PackError::Disk)?,
+            keep: Some(Keep::new()?),
             buffer: vec![0; CHUNK].into(),
             start: 0,
             end: 0,
             offset: 0,
-            checksum: gix::hash::hasher(gix::hash::Kind::Sha1),
             max_bytes,
             progress,
         })
@@ -187,9 +180,9 @@ impl<'a> Input<'a> {
                 Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(err) => return Err(PackError::Read(err)),
             };
-            self.file
-                .write_all(&self.buffer[self.end..self.end + n])
-                .map_err(PackError::Disk)?;
+            let is_first = self.offset == 0 && self.end == 0;
+            let keep = self.keep.take().expect("nobody reads on after a failure");
+            self.keep = Some(keep.take(&self.buffer[self.end..self.end + n], is_first)?);
             self.end += n;
             self.progress.add_bytes(n as u64);
             let received = self.offset + self.end as u64;
@@ -204,8 +197,6 @@ impl<'a> Input<'a> {
     }
 
     fn consume(&mut self, n: usize) {
-        self.checksum
-            .update(&self.buffer[self.start..self.start + n]);
         self.start += n;
         self.offset += n as u64;
     }
@@ -242,8 +233,8 @@ impl<'a> Input<'a> {
         Ok(entry)
     }
 
-    /// Compares the pack's checksum, and makes sure that nothing follows. Returns the size of the pack in bytes.
-    fn trailer(mut self) -> Result<u64, PackError> {
+    /// Compares the pack's checksum, and makes sure that nothing follows. Returns the pack's file, and its size in bytes.
+    fn trailer(mut self) -> Result<(File, u64), PackError> {
         let rest = self.peek(TRAILER_LEN + 1)?;
         if rest.len() < TRAILER_LEN {
             return Err(PackError::Truncated);
@@ -251,12 +242,12 @@ impl<'a> Input<'a> {
         if rest.len() > TRAILER_LEN {
             return Err(PackError::damaged("more objects than announced"));
         }
-        let expected = ObjectId::from_bytes_or_panic(rest);
-        let found = self.checksum.try_finalize().map_err(PackError::damaged)?;
-        if found != expected {
+        let keep = self.keep.take().expect("nothing failed");
+        let (file, is_right) = keep.finish()?;
+        if !is_right {
             return Err(PackError::damaged("its checksum does not match"));
         }
-        Ok(self.offset + TRAILER_LEN as u64)
+        Ok((file, self.offset + TRAILER_LEN as u64))
     }
 }
 

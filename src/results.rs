@@ -9,10 +9,13 @@ mod mail;
 mod marker;
 mod memory;
 mod message;
+mod refs;
 mod run;
 mod source;
 mod space;
 mod text;
+mod visit;
+mod write;
 
 use std::collections::BTreeMap;
 
@@ -20,8 +23,9 @@ pub use self::{
     batch::batch,
     marker::{Kind, Marker},
     message::{GROUP, Message},
-    run::{Looked, Place, Teller, Told},
+    run::{Looked, Teller, Told},
     text::{Markup, Words},
+    visit::{Place, Times},
 };
 use crate::{
     push::CommitId,
@@ -402,6 +406,12 @@ impl<'a> Look<'a> {
     /// A comment that should have been replaced is no more. The home is looked at again.
     pub fn saw_gone(&mut self, home: &Home, id: i64) {
         self.gone.push(id);
+        self.listed.remove(home);
+    }
+
+    /// Nothing can be read or written there. The other places are told all the same.
+    pub fn saw_refused(&mut self, home: &Home) {
+        self.roles.retain(|(own, _)| own != home);
         self.listed.remove(home);
     }
 

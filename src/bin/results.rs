@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use backlog_bridge::{
@@ -10,16 +10,13 @@ use backlog_bridge::{
     config::ResultsConfig,
     error::{Error, chain},
     queue::Sqs,
-    results::{Place, Teller, batch},
+    results::{Place, Teller, Times, batch},
     table::LiveTable,
     telemetry,
     worker::batch::parse,
 };
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
-
-/// How long before the invocation's deadline the last look ends.
-const MARGIN: Duration = Duration::from_secs(5);
 
 fn refuse(err: &Error) -> Diagnostic {
     tracing::error!("{}", chain(err));
@@ -47,7 +44,7 @@ async fn main() -> ExitCode {
         let LambdaEvent { payload, context } = event;
         let event = parse(payload).map_err(|err| refuse(&err))?;
         let left = context.deadline().duration_since(SystemTime::now());
-        let deadline = began + left.unwrap_or_default().saturating_sub(MARGIN);
+        let times = Times::new(began, left.unwrap_or_default());
         // arn:aws:lambda:region:account:function:name
         let mut parts = context.invoked_function_arn.split(':').skip(3);
         let mut part = || parts.next().unwrap_or_default().to_owned();
@@ -55,15 +52,7 @@ async fn main() -> ExitCode {
             region: part(),
             account: part(),
         };
-        let batch = batch(
-            teller,
-            &event,
-            queue,
-            &place,
-            &context.request_id,
-            began,
-            deadline,
-        );
+        let batch = batch(teller, &event, queue, &place, &context.request_id, times);
         Ok::<_, Diagnostic>(Box::pin(batch).await)
     });
     telemetry::ended(lambda_runtime::run(service).await)

@@ -6,9 +6,13 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use serde::Serialize;
 use tracing::Level;
 
-use super::{Looked, Message, Place, TRIES, Teller, Told};
+use super::{
+    Looked, Message, Place, Teller, Told,
+    message::{GROUP, Rest},
+    visit::Times,
+};
 use crate::{
-    error::{Error, chain},
+    error::chain,
     outcome::{Fault, failures},
     queue::Sqs,
     telemetry::{self, Counted, Metric},
@@ -69,15 +73,14 @@ fn is_covered(message: &Message, later: &[SqsMessage]) -> bool {
     })
 }
 
-/// Handles a batch until `deadline`, logs what became of each look, and names the messages that have to come again.
+/// Handles a batch in its time, logs what became of each look, and names the messages that have to come again.
 pub async fn batch(
     teller: &Teller,
     event: &SqsEvent,
     queue: &Sqs,
     place: &Place,
     invocation_id: &str,
-    began: Instant,
-    deadline: Instant,
+    times: Times,
 ) -> SqsBatchResponse {
     let mut response = SqsBatchResponse::default();
     for (at, record) in event.records.iter().enumerate() {
@@ -96,17 +99,15 @@ pub async fn batch(
         if is_covered(&message, &event.records[at + 1..]) {
             continue;
         }
+        let receipt = record.receipt_handle.as_deref().unwrap_or_default();
         // It was not begun, so this was no try of it: it comes again.
-        if Instant::now() >= deadline {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id.into();
-            response.batch_item_failures.push(failure);
+        if Instant::now() >= times.until {
+            comes_again(queue, receipt, Duration::ZERO).await;
+            response.batch_item_failures.push(failure(id));
             continue;
         }
-        let told = teller.tell(&message, place, tries, began);
-        let looked = tokio::time::timeout_at(deadline.into(), told).await;
-        let looked = looked.unwrap_or_else(|_| vec![late(&message, tries)]);
-        let comes_again = looked.iter().any(|looked| looked.told == Told::Again);
+        let told = teller.tell(&message, Rest::of(body), place, tries, times);
+        let (looked, rest) = Box::pin(told).await;
         for looked in &looked {
             log(looked, message.request_id(), invocation_id, id, tries);
         }
@@ -114,17 +115,14 @@ pub async fn batch(
             // A key that was refused may be another one by now.
             teller.forget_keys().await;
         }
-        if comes_again {
-            let rest = REST * tries.min(6);
-            let receipt = record.receipt_handle.as_deref().unwrap_or_default();
-            let postponed = queue.postpone(receipt, rest);
-            if let Ok(Err(err)) = tokio::time::timeout(QUEUE_WITHIN, postponed).await {
-                tracing::warn!("it comes later than it should: {}", chain(&err));
-            }
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id.into();
-            response.batch_item_failures.push(failure);
-        } else if !message.request_id().is_empty() {
+        let (goes_on, is_left) = match rest {
+            Some(rest) => (true, !sent(queue, &message, rest).await),
+            None => (false, false),
+        };
+        if is_left || looked.iter().any(|looked| looked.told == Told::Again) {
+            comes_again(queue, receipt, REST * tries.min(6)).await;
+            response.batch_item_failures.push(failure(id));
+        } else if !goes_on && !message.request_id().is_empty() {
             let over = Over {
                 looked: looked.len(),
                 request_id: message.request_id(),
@@ -136,19 +134,32 @@ pub async fn batch(
     response
 }
 
-/// The time was over. What was written until then is found by the next look.
-fn late(message: &Message, tries: u32) -> Looked {
-    let err = Error::Results {
-        reason: "the time was over".into(),
-        transient: true,
-    };
-    let pipeline = match message {
-        Message::Pipeline { name, .. } => name,
-        Message::Opened { .. } | Message::All { .. } => "",
-    };
-    // The schedule's own look is repeated by the schedule.
-    let is_repeated = matches!(message, Message::All { .. }) && message.request_id().is_empty();
-    Looked::of(pipeline, Err(err), is_repeated || tries >= TRIES)
+fn failure(id: &str) -> BatchItemFailure {
+    let mut failure = BatchItemFailure::default();
+    failure.item_identifier = id.into();
+    failure
+}
+
+/// Has a message come again then, and not only when the queue's own time is over.
+async fn comes_again(queue: &Sqs, receipt: &str, rest: Duration) {
+    let postponed = queue.postpone(receipt, rest);
+    if let Ok(Err(err)) = tokio::time::timeout(QUEUE_WITHIN, postponed).await {
+        tracing::warn!("it comes later than it should: {}", chain(&err));
+    }
+}
+
+/// Has the look go on with a message of its own, behind those that wait. Says whether that was sent.
+async fn sent(queue: &Sqs, message: &Message, rest: Rest) -> bool {
+    let body = message.body_of_rest(rest);
+    let sent = tokio::time::timeout(QUEUE_WITHIN, queue.send_text(&body, GROUP)).await;
+    match sent {
+        Ok(Ok(())) => true,
+        Ok(Err(err)) => {
+            tracing::warn!("the look does not go on, and is repeated: {}", chain(&err));
+            false
+        }
+        Err(_) => false,
+    }
 }
 
 fn log(looked: &Looked, request_id: &str, invocation_id: &str, message_id: &str, tries: u32) {

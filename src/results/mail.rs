@@ -17,8 +17,8 @@ const SUBJECT_BYTES: usize = 100;
 pub(super) struct Mail<'a> {
     pub(super) pipeline: &'a str,
     pub(super) run: &'a Run,
-    /// What the route makes of the ref, if it is known.
-    pub(super) to: Option<&'a Destination>,
+    /// What the route makes of the ref.
+    pub(super) to: &'a Destination,
 }
 
 impl Mail<'_> {
@@ -55,13 +55,12 @@ impl Mail<'_> {
                 lines.push(format!("{name}: {}", plain::foreign(value)));
             }
         };
-        if let Some(to) = self.to {
-            line("route", &to.route);
-            line("ref", &format!("{} of {}", to.ref_name, to.repository));
-        }
+        line("route", &self.to.route);
+        let ref_name = &self.to.ref_name;
+        line("ref", &format!("{ref_name} of {}", self.to.repository));
         match &self.run.holds {
             Some(holds) => {
-                let url = self.to.and_then(|to| to.commit_url(holds.commit));
+                let url = self.to.commit_url(holds.commit);
                 line(
                     "commit",
                     &format!("{} {}", holds.commit, url.unwrap_or_default()),

@@ -49,6 +49,16 @@ pub struct Changed {
     pub is_red: bool,
 }
 
+/// Where a look goes on that the time did not reach the end of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Rest {
+    /// The first pipeline that is left. They are looked at in the order of their names.
+    pub(super) pipeline: String,
+    /// The last of its refs that was looked at, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<String>,
+}
+
 /// The message as it is spelled on the wire. The template's rules write `state` and `time`, too: SQS drops a message whose text
 /// it had within five minutes, and a run that begins and ends within them has two.
 #[derive(Default, Serialize, Deserialize)]
@@ -70,6 +80,8 @@ struct Wire {
     pull_request: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     look: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<Rest>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     request_id: String,
 }
@@ -160,6 +172,22 @@ impl Message {
     /// Never: a message is plain data.
     #[must_use]
     pub fn body(&self) -> String {
+        serde_json::to_string(&self.wire()).expect("plain data")
+    }
+
+    /// The body of the message with which a look goes on.
+    pub(super) fn body_of_rest(&self, rest: Rest) -> String {
+        let wire = Wire {
+            // What is to be done about a run that changed was done by then.
+            execution: None,
+            build: None,
+            rest: Some(rest),
+            ..self.wire()
+        };
+        serde_json::to_string(&wire).expect("plain data")
+    }
+
+    fn wire(&self) -> Wire {
         let mut wire = Wire {
             request_id: self.request_id().to_owned(),
             ..Wire::default()
@@ -183,7 +211,14 @@ impl Message {
             }
             Self::All { .. } => wire.look = true,
         }
-        serde_json::to_string(&wire).expect("plain data")
+        wire
+    }
+}
+
+impl Rest {
+    /// Where a message says that a look goes on.
+    pub(super) fn of(body: &str) -> Option<Self> {
+        serde_json::from_str::<Wire>(body).ok()?.rest
     }
 }
 
@@ -255,6 +290,14 @@ mod tests {
             },
         ] {
             assert_eq!(Message::parse(&message.body()).unwrap(), message);
+            assert_eq!(Rest::of(&message.body()), None);
+            let rest = Rest {
+                pipeline: "web".into(),
+                after: Some("web refs/heads/x".into()),
+            };
+            let body = message.body_of_rest(rest.clone());
+            assert_eq!(Message::parse(&body).unwrap(), message);
+            assert_eq!(Rest::of(&body), Some(rest));
         }
     }
 }

@@ -1,42 +1,33 @@
-//! Does what looks decide: reads AWS and Backlog, and writes comments. One at a time.
+//! Which pipelines are looked at, one after the other and for how long, and what became of each look. What goes wrong with one
+//! pipeline, object, repository or space stops that one alone.
 
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::{
-    HEALED_FOR, Holds, Kind, Look, Marker, Message, Run, State, Step, TRIES, Topic, Why, Write,
+    Holds, Message, Run, TRIES, Why,
     mail::Mail,
     memory::Memory,
-    message::Changed,
-    source::{Objects, Source, Sources, Taken},
+    message::Rest,
+    refs::{OfRef, Refs},
+    source::{self, Sources},
     space::Space,
+    visit::{Asked, Place, Times, Visit, joined},
 };
 use crate::{
-    bucket::{Address, S3},
+    bucket::S3,
     error::{Error, chain},
     pipeline,
     push::{RefName, RepositoryName},
-    route::{self, Destination, Results, Route, RouteTable},
+    route::{self, Destination, Results, Route},
     table::LiveTable,
 };
-
-/// How many versions are kept in memory.
-const KEPT: usize = 10_000;
-
-/// Where this bridge runs.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// The account's number.
-    pub account: String,
-    /// The region.
-    pub region: String,
-}
 
 /// A version of an object: the bucket, the key, and the version's id.
 type Version = (String, String, String);
@@ -44,16 +35,16 @@ type Version = (String, String, String);
 /// What tells results.
 #[derive(Debug)]
 pub struct Teller {
-    s3: S3,
+    pub(super) s3: S3,
     table: Arc<LiveTable>,
     /// The topic that mails go to.
     mails: Option<String>,
     /// For how long a list of comments may lag behind what was written.
-    lag: Duration,
-    sources: Sources,
+    pub(super) lag: Duration,
+    pub(super) sources: Sources,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
-    holds: Mutex<HashMap<Version, Option<Holds>>>,
-    memory: Memory,
+    pub(super) holds: Mutex<HashMap<Version, Option<Holds>>>,
+    pub(super) memory: Memory,
 }
 
 /// What became of a look at one pipeline.
@@ -119,14 +110,8 @@ impl Looked {
     }
 }
 
-/// One invocation: when it began, and what it asked already.
-struct Visit<'a> {
-    place: &'a Place,
-    began: Instant,
-    requests: HashMap<(String, RepositoryName), Vec<super::Request>>,
-    comments: usize,
-    warnings: Vec<String>,
-}
+/// The pipelines that a message is about, and what kept others from being found.
+type Found = Result<(Vec<String>, Vec<Error>), Error>;
 
 impl Teller {
     /// What reads the table, and versions of objects.
@@ -144,70 +129,97 @@ impl Teller {
         }
     }
 
-    /// Does what a message asks for: one line for each pipeline that it is about. `tries` counts how often the message came;
-    /// `began` is when the invocation did.
-    pub async fn tell(
+    /// Does what a message asks for, from where it says on: one line for each pipeline that it is about. Where the time does not
+    /// reach, it says from where on something is left. `tries` counts how often the message came.
+    pub(super) async fn tell(
         &self,
         message: &Message,
+        from: Option<Rest>,
         place: &Place,
         tries: u32,
-        began: Instant,
-    ) -> Vec<Looked> {
-        let mut visit = Visit {
-            place,
-            began,
-            requests: HashMap::new(),
-            comments: 0,
-            warnings: Vec::new(),
-        };
+        times: Times,
+    ) -> (Vec<Looked>, Option<Rest>) {
+        let mut visit = Visit::new(place, times, from);
         let is_last = tries >= TRIES;
-        match message {
+        let looked = match message {
             Message::Pipeline {
                 name, builds, run, ..
             } => {
-                let looked =
-                    self.look(&mut visit, name, *builds, run.as_ref(), Why::Event, is_last);
-                vec![Box::pin(looked).await]
+                let asked = Asked {
+                    name,
+                    builds: *builds,
+                    changed: run.as_ref(),
+                    why: Why::Event,
+                    is_last,
+                };
+                vec![Box::pin(self.look(&mut visit, asked)).await]
             }
             Message::Opened {
                 repository, number, ..
-            } => match Box::pin(self.pipelines_of(repository, *number)).await {
-                Ok(names) => Box::pin(self.look_at(visit, names, Why::Event, is_last)).await,
-                Err(err) => vec![Looked::of("", Err(err), is_last)],
-            },
+            } => {
+                let found = Box::pin(self.pipelines_of(&visit, repository, *number)).await;
+                Box::pin(self.look_at(&mut visit, found, Why::Event, is_last)).await
+            }
             Message::All { request_id } => {
                 let why = if request_id.is_empty() {
                     Why::Schedule { now: now() }
                 } else {
                     Why::Event
                 };
-                match Box::pin(self.pipelines()).await {
-                    Ok(names) => Box::pin(self.look_at(visit, names, why, is_last)).await,
-                    Err(err) => vec![Looked::of("", Err(err), is_last)],
-                }
+                let found = visit.times.within(self.pipelines());
+                let found = Box::pin(found).await;
+                Box::pin(self.look_at(&mut visit, found, why, is_last)).await
             }
-        }
+        };
+        // What comes again comes as a whole.
+        let comes_again = looked.iter().any(|looked| looked.told == Told::Again);
+        (looked, visit.rest.filter(|_| !comes_again))
     }
 
     async fn look_at(
         &self,
-        mut visit: Visit<'_>,
-        names: Vec<String>,
+        visit: &mut Visit<'_>,
+        found: Found,
         why: Why,
         is_last: bool,
     ) -> Vec<Looked> {
+        let (names, faults) = found.unwrap_or_else(|err| (Vec::new(), vec![err]));
+        let from = visit.from.as_ref().map(|rest| rest.pipeline.clone());
+        let is_first = from.is_none();
+        let left = names
+            .into_iter()
+            .filter(|name| from.as_ref().is_none_or(|from| name >= from));
         let mut all = Vec::new();
-        for name in names {
-            // What fails here comes again by itself, and would keep back what follows.
-            let is_last = is_last || matches!(why, Why::Schedule { .. });
-            let looked = self.look(&mut visit, &name, None, None, why, is_last);
-            all.push(Box::pin(looked).await);
+        for name in left {
+            if !all.is_empty() && visit.is_over() {
+                visit.rest = Some(Rest {
+                    pipeline: name,
+                    after: None,
+                });
+                break;
+            }
+            let asked = Asked {
+                name: &name,
+                builds: None,
+                changed: None,
+                why,
+                // What fails here comes again by itself, and would keep back what follows.
+                is_last: is_last || matches!(why, Why::Schedule { .. }),
+            };
+            all.push(Box::pin(self.look(visit, asked)).await);
+            if visit.rest.is_some() {
+                break;
+            }
+        }
+        if is_first {
+            let faults = faults.into_iter();
+            all.extend(faults.map(|err| Looked::of("", Err(err), is_last)));
         }
         all
     }
 
     /// Every pipeline that the table names.
-    async fn pipelines(&self) -> Result<Vec<String>, Error> {
+    async fn pipelines(&self) -> Found {
         let reading = self.table.read().await;
         let table = reading.newest()?;
         let written = table.routes().iter().filter_map(Route::pipelines);
@@ -215,30 +227,32 @@ impl Teller {
             .clone()
             .filter_map(|name| name.exact().map(str::to_owned))
             .collect();
+        let mut faults = Vec::new();
         let templates: Vec<_> = written.filter(|name| name.exact().is_none()).collect();
         if !templates.is_empty() {
-            let all = pipeline::names()
-                .await
-                .map_err(|err| super::source::error(&err))?;
-            names.extend(
-                all.into_iter()
-                    .filter(|name| templates.iter().any(|own| own.may_be(name))),
-            );
+            match pipeline::names().await {
+                Ok(all) => names.extend(
+                    all.into_iter()
+                        .filter(|name| templates.iter().any(|own| own.may_be(name))),
+                ),
+                Err(err) => faults.push(source::error(&err)),
+            }
         }
         names.sort();
         names.dedup();
-        Ok(names)
+        Ok((names, faults))
     }
 
-    /// The pipelines of the branch that a request is about.
+    /// The pipelines of the branch that a request is about. A webhook names no space: it may be of any that has the repository.
     async fn pipelines_of(
         &self,
+        visit: &Visit<'_>,
         repository: &RepositoryName,
         number: i64,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Found {
         let reading = self.table.read().await;
         let table = reading.newest()?;
-        let mut names = Vec::new();
+        let (mut names, mut faults, mut is_missing) = (Vec::new(), Vec::new(), false);
         for space in table.spaces() {
             let routes: Vec<_> = table
                 .routes()
@@ -251,9 +265,17 @@ impl Teller {
             if routes.is_empty() {
                 continue;
             }
-            let api = self.space(space).await?;
-            let Some(branch) = api.branch(repository, number).await? else {
-                continue;
+            let branch = async { self.space(space).await?.branch(repository, number).await };
+            let branch = match visit.times.within(branch).await {
+                Ok(Some(branch)) => branch,
+                Ok(None) => {
+                    is_missing = true;
+                    continue;
+                }
+                Err(err) => {
+                    faults.push(err);
+                    continue;
+                }
             };
             let Ok(ref_name) = format!("refs/heads/{branch}").parse::<RefName>() else {
                 continue;
@@ -263,35 +285,28 @@ impl Teller {
                 .filter(|route| route.takes(repository, &ref_name));
             names.extend(taking.filter_map(|route| route.pipeline(&ref_name)));
         }
+        if is_missing && names.is_empty() && faults.is_empty() {
+            faults.push(Error::Results {
+                reason: format!("there is no pull request {number} in {repository}"),
+                transient: false,
+            });
+        }
         names.sort();
         names.dedup();
-        Ok(names)
+        Ok((names, faults))
     }
 
     /// Looks at one pipeline, and writes what is to be written.
-    async fn look(
-        &self,
-        visit: &mut Visit<'_>,
-        name: &str,
-        builds: Option<bool>,
-        changed: Option<&Changed>,
-        why: Why,
-        is_last: bool,
-    ) -> Looked {
+    async fn look(&self, visit: &mut Visit<'_>, asked: Asked<'_>) -> Looked {
         visit.comments = 0;
         visit.warnings.clear();
         let mut mail = None;
-        let told =
-            Box::pin(self.look_and_tell(visit, name, builds, changed, why, is_last, &mut mail))
-                .await;
+        let told = Box::pin(self.look_and_tell(visit, asked, &mut mail)).await;
         // Last, and not if all of it comes again: a mail cannot be taken back.
-        let comes_again = matches!(&told, Err(err) if err.is_transient() && !is_last);
+        let comes_again = matches!(&told, Err(err) if err.is_transient() && !asked.is_last);
         if let (Some((run, to)), Some(topic), false) = (&mail, &self.mails, comes_again) {
-            let mail = Mail {
-                pipeline: name,
-                run,
-                to: to.as_ref(),
-            };
+            let pipeline = asked.name;
+            let mail = Mail { pipeline, run, to };
             if let Err(err) = Box::pin(mail.send(topic)).await {
                 visit
                     .warnings
@@ -301,99 +316,68 @@ impl Teller {
         Looked {
             comments: visit.comments,
             warnings: std::mem::take(&mut visit.warnings),
-            ..Looked::of(name, told, is_last)
+            ..Looked::of(asked.name, told, asked.is_last)
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is something else")]
     async fn look_and_tell(
         &self,
         visit: &mut Visit<'_>,
-        name: &str,
-        builds: Option<bool>,
-        changed: Option<&Changed>,
-        why: Why,
-        is_last: bool,
-        mail: &mut Option<(Run, Option<Destination>)>,
+        asked: Asked<'_>,
+        mail: &mut Option<(Run, Destination)>,
     ) -> Result<Told, Error> {
         let reading = self.table.read().await;
         let table = reading.newest()?;
-        let routes: Vec<&Route> = table.of_pipeline(name).collect();
-        let objects = objects(&routes, name);
+        let routes: Vec<&Route> = table.of_pipeline(asked.name).collect();
         if routes.is_empty() {
             return Ok(Told::Ignored);
         }
-        let read = self
-            .sources
-            .read(name, builds, &visit.place.region, objects);
-        let Some(source) = Box::pin(read).await? else {
-            let reason = format!(
-                "there is no pipeline and no project of builds of the name {name}; check `pipeline` in the routing table"
-            );
-            return Err(Error::Results {
-                reason,
-                transient: false,
-            });
+        let refs = self.refs(table, routes, visit.place, asked);
+        let Some(refs) = Box::pin(visit.times.within(refs)).await? else {
+            return Ok(Told::Unchanged);
         };
-        if let Some(changed) = changed.filter(|_| !is_last) {
-            let found = source.runs.iter().find(|taken| taken.run.id == changed.id);
-            let is_behind =
-                found.is_none_or(|taken| changed.is_over && taken.run.state == State::Running);
-            if is_behind {
-                let reason = format!(
-                    "{name} does not show yet what became of its run {}",
-                    changed.id
-                );
-                return Err(Error::Results {
-                    reason,
-                    transient: true,
+        if let Some(changed) = asked.changed.filter(|changed| changed.is_red) {
+            *mail = refs.failed(&changed.id);
+        }
+        let Refs {
+            mut found,
+            mut faults,
+            is_cut,
+            ..
+        } = refs;
+        found.retain(|own| table.results_of(own.route) != Results::None);
+        let is_told = !found.is_empty() || !faults.is_empty();
+        // What changed is told first.
+        let is_changed = |own: &OfRef<'_>| {
+            let mut runs = own.runs.iter();
+            asked
+                .changed
+                .is_some_and(|changed| runs.any(|run| run.id == changed.id))
+        };
+        found.sort_by_cached_key(|own| (!is_changed(own), place_of(own)));
+        let from = visit.from.as_ref();
+        let from = from.filter(|rest| rest.pipeline == asked.name);
+        let mut after = from.and_then(|rest| rest.after.clone());
+        found.retain(|own| is_changed(own) || after.as_ref().is_none_or(|at| place_of(own) > *at));
+        for (at, own) in found.into_iter().enumerate() {
+            if at > 0 && visit.is_over() {
+                visit.rest = Some(Rest {
+                    pipeline: asked.name.to_owned(),
+                    after,
                 });
+                break;
+            }
+            if !is_changed(&own) {
+                after = Some(place_of(&own));
+            }
+            let (space, times) = (own.to.space.clone(), visit.times);
+            let tell = self.tell_of(visit, table, (asked.name, asked.why), own, is_cut);
+            if let Err(err) = Box::pin(times.within(tell)).await {
+                visit.heard(&space, &err);
+                faults.push(err);
             }
         }
-        if let Why::Schedule { now } = why {
-            let newest = source.runs.iter().map(|taken| taken.run.updated).max();
-            if newest.is_none_or(|newest| now - newest > HEALED_FOR) {
-                return Ok(Told::Unchanged);
-            }
-        }
-        let mut is_told = false;
-        for route in routes {
-            for (to, runs) in self.refs_of(route, table, name, &source).await? {
-                if let Some(changed) = changed.filter(|changed| changed.is_red) {
-                    let failed = runs
-                        .iter()
-                        .find(|run| run.id == changed.id && run.state == State::Failed);
-                    if let (Some(run), None) = (failed, &mail) {
-                        *mail = Some((run.clone(), Some(to.clone())));
-                    }
-                }
-                if table.results_of(route) == Results::None {
-                    continue;
-                }
-                is_told = true;
-                let space = table.space_of(route);
-                let api = self.space(space).await?;
-                let project = to.repository.project().to_owned();
-                let topic = Topic {
-                    pipeline: name.to_owned(),
-                    marker: Marker::new(
-                        &visit.place.account,
-                        &visit.place.region,
-                        name,
-                        to.ref_name.as_str(),
-                    ),
-                    ref_name: to.ref_name.short().to_owned(),
-                    is_branch: to.ref_name.as_str().starts_with("refs/heads/"),
-                    words: api.words(&project, space.results_detail()).await?,
-                    project,
-                    runs,
-                    is_cut: source.is_cut,
-                    results: table.results_of(route),
-                    issue: space.results_issue().cloned(),
-                };
-                Box::pin(self.write(visit, &api, &to, &topic, why)).await?;
-            }
-        }
+        joined(faults)?;
         Ok(match (is_told, visit.comments) {
             (false, _) => Told::Ignored,
             (true, 0) => Told::Unchanged,
@@ -401,167 +385,8 @@ impl Teller {
         })
     }
 
-    /// The runs of a pipeline by the refs of a route that it builds.
-    async fn refs_of(
-        &self,
-        route: &Route,
-        table: &RouteTable,
-        name: &str,
-        source: &Source,
-    ) -> Result<Vec<(Destination, Vec<Run>)>, Error> {
-        let mut refs: Vec<(Destination, Vec<Run>)> = Vec::new();
-        for Taken { run, object } in &source.runs {
-            let names = match (route.pattern().exact(), object) {
-                (Some(exact), _) => vec![exact.clone()],
-                (None, Some((_, key))) => route.refs_of(key),
-                (None, None) => Vec::new(),
-            };
-            let names = names
-                .into_iter()
-                .filter(|own| route.pipeline(own).as_deref() == Some(name));
-            for ref_name in names {
-                let to = route.destination(table.space_of(route), &ref_name)?;
-                let is_own = object
-                    .as_ref()
-                    .is_none_or(|(bucket, key)| *bucket == to.bucket && *key == to.key.as_str());
-                if !is_own {
-                    continue;
-                }
-                let holds = self.holds(&to, &run.version).await?;
-                let run = Run {
-                    holds,
-                    ..run.clone()
-                };
-                match refs.iter_mut().find(|(own, _)| own.ref_name == ref_name) {
-                    Some((_, runs)) => runs.push(run),
-                    None => refs.push((to, vec![run])),
-                }
-            }
-        }
-        Ok(refs)
-    }
-
-    /// What a version holds. Versions do not change.
-    async fn holds(&self, to: &Destination, version: &str) -> Result<Option<Holds>, Error> {
-        let at = (
-            to.bucket.clone(),
-            to.key.as_str().to_owned(),
-            version.to_owned(),
-        );
-        let mut kept = self.holds.lock().await;
-        if let Some(holds) = kept.get(&at) {
-            return Ok(holds.clone());
-        }
-        if version.is_empty() {
-            return Ok(None);
-        }
-        let address = Address {
-            bucket: &to.bucket,
-            key: to.key.as_str(),
-        };
-        let found = Box::pin(self.s3.version(address, version)).await?;
-        let is_own = |holding: &crate::bucket::Holding| {
-            holding.repository == to.repository.as_str() && holding.ref_name == to.ref_name.as_str()
-        };
-        let found = found.filter(|(holding, _)| is_own(holding));
-        let holds = found.map(|(holding, written)| Holds {
-            commit: holding.commit,
-            subject: holding.subject.unwrap_or_default(),
-            author: holding.author.unwrap_or_default(),
-            written,
-        });
-        if kept.len() > KEPT {
-            kept.clear();
-        }
-        kept.insert(at, holds.clone());
-        Ok(holds)
-    }
-
-    /// Carries a look out.
-    async fn write(
-        &self,
-        visit: &mut Visit<'_>,
-        api: &Space,
-        to: &Destination,
-        topic: &Topic,
-        why: Why,
-    ) -> Result<(), Error> {
-        let known = self.memory.of(topic).await;
-        let mut look = Look::new(topic, why, known);
-        let repository = &to.repository;
-        let outcome = loop {
-            match look.next() {
-                Step::Requests => {
-                    let at = (to.space.clone(), repository.clone());
-                    let requests = match visit.requests.get(&at) {
-                        Some(requests) => requests.clone(),
-                        None => match api.requests(repository).await {
-                            Ok(requests) => {
-                                visit.requests.insert(at, requests.clone());
-                                requests
-                            }
-                            Err(err) => break Err(err),
-                        },
-                    };
-                    look.saw_requests(requests);
-                }
-                Step::Comments { home, settled } => {
-                    if settled {
-                        // Whatever another process wrote was written before this one got its message.
-                        tokio::time::sleep(self.lag.saturating_sub(visit.began.elapsed())).await;
-                    }
-                    match api.comments(repository, &home, &topic.marker).await {
-                        Ok((comments, is_cut)) => {
-                            look.saw_comments(&home, comments, is_cut, settled);
-                        }
-                        Err(err) => break Err(err),
-                    }
-                }
-                Step::Write(write) => match self.carry_out(api, repository, &look, &write).await {
-                    Ok(Some(id)) => {
-                        visit.comments += 1;
-                        look.wrote(&write, id);
-                        self.memory.keep(topic, &write, id).await;
-                    }
-                    Ok(None) => look.saw_gone(&write.home, write.replaces.unwrap_or_default()),
-                    Err(err) => break Err(err),
-                },
-                Step::Over => break Ok(()),
-            }
-        };
-        for home in look.crowded() {
-            visit.warnings.push(format!(
-                "{home:?} has more comments than are read, so that none is added"
-            ));
-        }
-        self.memory.learn(topic, &look).await;
-        outcome
-    }
-
-    async fn carry_out(
-        &self,
-        api: &Space,
-        repository: &RepositoryName,
-        look: &Look<'_>,
-        write: &Write,
-    ) -> Result<Option<i64>, Error> {
-        if let Some(id) = write.replaces {
-            let changed = api.change(repository, &write.home, id, &write.text).await?;
-            return Ok(changed.map(|()| id));
-        }
-        let mut notified = Vec::new();
-        if let (Some(commit), Kind::Alert(_)) = (write.notifies, &write.kind) {
-            let pusher = api.pusher(repository, commit).await?;
-            notified.extend(pusher.or_else(|| look.author(&write.home)));
-        }
-        let added = api
-            .add(repository, &write.home, &write.text, &notified)
-            .await;
-        added.map(Some)
-    }
-
     /// The API of a space, once it is known who we are there.
-    async fn space(&self, space: &route::Space) -> Result<Arc<Space>, Error> {
+    pub(super) async fn space(&self, space: &route::Space) -> Result<Arc<Space>, Error> {
         let mark = format!(
             "{} {:?} {:?}",
             space.url().mark(),
@@ -583,31 +408,14 @@ impl Teller {
     }
 }
 
-/// How it is known what a pipeline's runs took.
-fn objects(routes: &[&Route], name: &str) -> Objects {
-    let mut globs = routes.iter().filter(|route| route.is_glob());
-    let is_one = |route: &&&Route| {
-        route
-            .pipelines()
-            .is_some_and(|own| own.exact() == Some(name))
-    };
-    match globs.next() {
-        None => Objects::Table,
-        Some(_)
-            if routes
-                .iter()
-                .filter(|route| route.is_glob())
-                .any(|route| is_one(&route)) =>
-        {
-            Objects::Run
-        }
-        Some(_) => Objects::Pipeline,
-    }
-}
-
 fn now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     since.as_secs().try_into().unwrap_or(i64::MAX)
+}
+
+/// Where a ref stands among those of its pipeline.
+fn place_of(own: &OfRef<'_>) -> String {
+    format!("{} {}", own.to.route, own.to.ref_name)
 }

@@ -112,14 +112,17 @@ impl Space {
         Ok(all.into_iter().filter_map(request).collect())
     }
 
-    /// The branch of a request.
+    /// The branch of a request; `None` if there is no such request.
     pub(super) async fn branch(
         &self,
         repository: &RepositoryName,
         number: i64,
     ) -> Result<Option<String>, Error> {
-        let found = patiently(|| self.api.request(repository, number)).await?;
-        Ok(found.branch)
+        let ask = async || match self.api.request(repository, number).await {
+            Err(err) if err.fault == Fault::NotThere => Ok(None),
+            found => found.map(Some),
+        };
+        Ok(patiently(ask).await?.and_then(|found| found.branch))
     }
 
     /// Our comments there that have this marker; and whether there are more comments than are read.

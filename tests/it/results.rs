@@ -1,5 +1,7 @@
 //! Results: the function as it is deployed, between a queue, a space of Backlog, AWS's pipelines and an S3.
 
+mod bounds;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -18,7 +20,7 @@ use crate::support::{
     backlog::{ADMIN_KEY, BARE_KEY, Fault, Habits, ROBOT_KEY, TestBacklog},
     lambda::Lambda,
     process::run_within,
-    s3::{ACCESS_KEY, Op, SECRET_KEY, TestS3},
+    s3::{ACCESS_KEY, Fault as S3Fault, Op, SECRET_KEY, TestS3},
     secrets::TestSecrets,
     service::{Service, TOKEN, answer, lines, request},
     sqs::{Op as SqsOp, TestSqs},
@@ -102,14 +104,8 @@ impl World {
             "[[space]]\nurl = \"{}\"\napi_key = \"secret:{API_SECRET}\"\n{space}\n{routes}",
             backlog.space_url()
         );
-        let put = s3
-            .client()
-            .put_object()
-            .bucket(BUCKET)
-            .key("config/routes.toml");
-        put.body(table.into_bytes().into()).send().await.unwrap();
         let function = Lambda::start(env!("CARGO_BIN_EXE_results"), &vars, LIMIT).await;
-        Self {
+        let world = Self {
             backlog,
             s3,
             aws,
@@ -119,7 +115,19 @@ impl World {
             _ca: ca,
             sqs,
             secrets,
-        }
+        };
+        world.store(&table).await;
+        world
+    }
+
+    /// Another routing table.
+    async fn store(&self, table: &str) {
+        let put = self.s3.client().put_object().bucket(BUCKET);
+        let put = put.key("config/routes.toml");
+        put.body(table.as_bytes().to_vec().into())
+            .send()
+            .await
+            .unwrap();
     }
 
     /// One route, `main` of `APP/web`, whose pipeline is `web-main`.
@@ -1222,6 +1230,8 @@ async fn the_role_allows_what_the_function_does_and_no_more() {
         "sqs:ReceiveMessage",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
+        // Where a look takes long.
+        "sqs:SendMessage",
     ];
     let may: BTreeSet<_> = allowed_in("results.yaml", "ResultsRole")
         .into_keys()

@@ -231,7 +231,7 @@ def longest_bridge(stack, buckets, secrets):
     )
 
 
-def longest_results(bridge):
+def longest_results(bridge, buckets, secrets):
     return Template(
         "results.yaml",
         name(128),
@@ -241,6 +241,8 @@ def longest_results(bridge):
         ObjectKeys=name(1024),
         BucketKmsKeyArn=f"arn:aws-us-gov:kms:ap-northeast-1:123456789012:key/{name(64)}",
         ApiKeySecretName=name(200),
+        ExtraBuckets=",".join([name(30)] * buckets),
+        ExtraApiKeySecrets=",".join([f"arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:{name(30)}-AbCdEf"] * secrets),
     )
 
 
@@ -297,7 +299,7 @@ def try_roles():
 
     roles_fit("template.yaml as it is", Template("template.yaml", "backlog-bridge"))
     roles_fit("template.yaml with the longest names", longest_bridge(stack, buckets, secrets))
-    roles_fit("results.yaml with the longest names", longest_results(stack))
+    roles_fit("results.yaml with the longest names", longest_results(stack, buckets, secrets))
     roles_fit("build.yaml", Template("build.yaml", name(128)))
     for deploy in ("none", "S3", "ECS"):
         roles_fit(f"pipeline.yaml with the longest names, Deploy={deploy}", longest_pipeline(pipeline, deploy))
@@ -377,7 +379,7 @@ def try_names():
         check(not list(too_long(longest)), f"{file}: every name fits where the stack's has {longest} characters")
         check(list(too_long(longest + 1)), f"{file}: with one more they are too long: {list(too_long(longest + 1))}")
 
-    results = longest_results(told["Name of the bridge's stack"])
+    results = longest_results(told["Name of the bridge's stack"], told["ExtraBuckets"], told["ExtraGitSecrets"])
     for kind, (field, limit) in most.items():
         named = [results.resolve(properties[field]) for properties in results.of_type(kind).values() if field in properties]
         check(all(len(each) <= limit for each in named), f"results.yaml: the names of {len(named)} {kind} fit")

@@ -1238,6 +1238,16 @@ async fn the_role_allows_what_the_function_does_and_no_more() {
         .collect();
     made.extend(not_seen.map(str::to_owned));
     assert_eq!(may, made);
+    // As deliver may write to further buckets and read further logins.
+    let may = allowed_in("results.yaml", "ResultsRole");
+    for (action, parameter) in [
+        ("s3:GetObjectVersion", "ExtraBuckets"),
+        ("s3:ListBucket", "ExtraBuckets"),
+        ("secretsmanager:GetSecretValue", "ExtraApiKeySecrets"),
+    ] {
+        let resources = serde_json::to_string(&may[action]).unwrap();
+        assert!(resources.contains(parameter), "{action}: {resources}");
+    }
     for other in ["ReceiveRole", "DeliverRole"] {
         let text = allowed(other)["secretsmanager:GetSecretValue"]
             .iter()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use self::{
-    redrive::{Moved, Redrive, Round},
+    redrive::{At, Moved, Of, Reads, Redrive, Round},
     sqs::{Depth, Sqs},
 };
 use crate::{

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 pub use self::{
     batch::batch,
     marker::{Kind, Marker},
-    message::{GROUP, Message},
+    message::{GROUP, Message, letter},
     run::{Looked, Teller, Told},
     text::{Markup, Words},
     visit::{Place, Times},

@@ -280,16 +280,30 @@ impl Stack {
         format!("{}-results", self.name)
     }
 
-    /// Which fields of a routing table both functions know; `None` if that cannot be seen.
+    /// The URL of the queue of messages of results that were given up, if the bridge tells results.
+    #[must_use]
+    pub fn results_dead_letters(&self) -> Option<String> {
+        let queue = self.results_queue.as_ref()?;
+        Some(format!("{}-dead.fifo", queue.strip_suffix(".fifo")?))
+    }
+
+    /// Which fields of a routing table all functions know that read it.
     ///
     /// # Errors
     ///
     /// [`CallError`].
     pub async fn table_format(&self) -> Result<u32, CallError> {
         let mut format = u32::MAX;
-        for function in [self.receive(), self.deliver()] {
+        let results = self.results_queue.is_some().then(|| self.results());
+        let functions = [self.receive(), self.deliver()].into_iter().chain(results);
+        for function in functions {
             let path = format!("/2015-03-31/functions/{function}/configuration");
-            let answer = aws::get(Service::Lambda, "GetFunctionConfiguration", &path).await?;
+            let answer = aws::get(Service::Lambda, "GetFunctionConfiguration", &path).await;
+            let answer = match answer {
+                // results.yaml may not be deployed yet.
+                Err(err) if err.is_missing() && function == self.results() => continue,
+                answer => answer?,
+            };
             let variable = answer["Environment"]["Variables"]["TABLE_FORMAT"].as_str();
             // Without the variable it is 0.1, which knows what the first format has.
             let known = variable.and_then(|text| text.parse().ok()).unwrap_or(1);

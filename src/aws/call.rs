@@ -71,6 +71,17 @@ impl CallError {
         &self.words
     }
 
+    /// Whether what was asked for is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        const CODES: [&str; 3] = [
+            "ResourceNotFoundException",
+            "QueueDoesNotExist",
+            "NonExistentQueue",
+        ];
+        CODES.iter().any(|code| self.code.ends_with(code))
+    }
+
     /// A failed call of one of the SDK's own clients. `action` is what IAM calls it.
     pub(crate) fn of<E>(action: &str, service: Service, err: &SdkError<E>) -> Self
     where

@@ -1,5 +1,5 @@
 //! Dead letters on their way back to the queue. A job delivers what its ref is today, so one job stands for all letters of a
-//! route and ref.
+//! route and ref. Letters of results go back as they were, each text once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +21,40 @@ const EMPTY_LOOKS: usize = 2;
 /// More letters than this are not held at once.
 const HELD: usize = 200;
 
-/// Whose letters belong together.
-type Of = (String, RepositoryName, RefName);
+/// What a letter is of. Those of one become one message.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// A job of a route and ref.
+    Ref(String, RepositoryName, RefName),
+    /// A look at a pipeline, or at the pipelines of a pull request.
+    Look {
+        /// Which one.
+        at: At,
+        /// The message as it was.
+        body: String,
+        /// Its group.
+        group: &'static str,
+    },
+}
+
+/// What a look is at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum At {
+    /// A pipeline, or a project of builds.
+    Pipeline(String),
+    /// A pull request of a repository.
+    Request(RepositoryName, i64),
+}
+
+/// Reads a letter: what it is of, and which request it came from; or why it stays.
+pub type Reads = fn(&str) -> Result<(Of, String), &'static str>;
 
 /// Moves letters back. Killed at any time and begun again, it ends the same: a job may have been sent twice, which does no harm.
 #[derive(Debug)]
 pub struct Redrive<'a> {
     letters: &'a Sqs,
     queue: &'a Sqs,
+    reads: Reads,
     request_id: String,
     begin: SystemTime,
     /// What a job was sent for.
@@ -49,15 +75,13 @@ pub struct Round {
 /// What became of letters, or would.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// The route's name, if they are jobs.
-    pub route: Option<String>,
-    /// The repository.
-    pub repository: Option<RepositoryName>,
-    /// The ref.
-    pub ref_name: Option<RefName>,
+    /// What they are of, if that is known.
+    pub of: Option<Of>,
     /// How many.
     pub letters: usize,
-    /// Why they stay where they are; `None` if a job was sent, or would be.
+    /// How many messages were sent for them, or would be.
+    pub messages: usize,
+    /// Why they stay where they are; `None` if messages were sent, or would be.
     pub left: Option<String>,
 }
 
@@ -94,22 +118,38 @@ impl Round {
 impl Moved {
     fn new(of: Option<&Of>, letters: usize, left: Option<String>) -> Self {
         Self {
-            route: of.map(|(route, ..)| route.clone()),
-            repository: of.map(|(_, repository, _)| repository.clone()),
-            ref_name: of.map(|(.., ref_name)| ref_name.clone()),
+            of: of.cloned(),
             letters,
+            messages: usize::from(left.is_none()),
             left,
         }
+    }
+
+    /// Whether two are of the same, as people see it.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let is_same = match (&self.of, &other.of) {
+            (Some(Of::Look { at, .. }), Some(Of::Look { at: own, .. })) => at == own,
+            (of, own) => of == own,
+        };
+        is_same && self.left == other.left
     }
 }
 
 impl<'a> Redrive<'a> {
-    /// From the dead letters to the queue that they were on.
+    /// Of jobs, from the dead letters to the queue that they were on.
     #[must_use]
-    pub fn new(letters: &'a Sqs, queue: &'a Sqs) -> Self {
+    pub fn of_jobs(letters: &'a Sqs, queue: &'a Sqs) -> Self {
+        Self::new(letters, queue, read_job)
+    }
+
+    /// The same of other messages.
+    #[must_use]
+    pub fn new(letters: &'a Sqs, queue: &'a Sqs, reads: Reads) -> Self {
         Self {
             letters,
             queue,
+            reads,
             request_id: format!("redrive-{}", uuid::Uuid::new_v4().simple()),
             begin: SystemTime::now(),
             sent: BTreeSet::new(),
@@ -138,18 +178,14 @@ impl<'a> Redrive<'a> {
     }
 
     fn sort(&self, letter: Letter, is_wanted: impl Fn(&str) -> bool, round: &mut Round) {
-        let job = match Message::parse(&letter.body) {
-            Ok(Message::Deliver(job)) => *job,
-            Ok(Message::Sweep(_)) => {
-                let why = "it is a sweep; the next one makes up for it";
-                return round.left.push((letter, None, why));
-            }
-            Err(_) => return round.left.push((letter, None, "it is no job")),
+        let (of, request_id) = match (self.reads)(&letter.body) {
+            Ok(read) => read,
+            Err(why) => return round.left.push((letter, None, why)),
         };
-        let of = (job.route, job.repository, job.ref_name);
-        if !is_wanted(&of.0) {
+        let is_other = matches!(&of, Of::Ref(route, ..) if !is_wanted(route));
+        if is_other {
             round.others.push(letter);
-        } else if job.request_id == self.request_id {
+        } else if request_id == self.request_id {
             let why = "what was sent back has failed again";
             round.left.push((letter, Some(of), why));
         } else if self.sent.contains(&of) && letter.sent > self.begin {
@@ -168,16 +204,24 @@ impl<'a> Redrive<'a> {
     pub async fn send(&mut self, round: Round) -> Result<Vec<Moved>, Error> {
         let mut moved = Vec::new();
         for (of, letters) in &round.jobs {
-            if !self.sent.contains(of) {
-                let (route, repository, ref_name) = of.clone();
-                let job = Job::unhinted(route, repository, ref_name, &self.request_id);
-                self.queue.send(&job).await?;
+            let is_new = !self.sent.contains(of);
+            if is_new {
+                match of.clone() {
+                    Of::Ref(route, repository, ref_name) => {
+                        let job = Job::unhinted(route, repository, ref_name, &self.request_id);
+                        self.queue.send(&job).await?;
+                    }
+                    Of::Look { body, group, .. } => self.queue.send_text(&body, group).await?,
+                }
                 self.sent.insert(of.clone());
             }
             for letter in letters {
                 self.letters.delete(letter).await?;
             }
-            moved.push(Moved::new(Some(of), letters.len(), None));
+            moved.push(Moved {
+                messages: usize::from(is_new),
+                ..Moved::new(Some(of), letters.len(), None)
+            });
         }
         moved.extend(round.left());
         let stay = round.left.iter().map(|(letter, ..)| letter);
@@ -203,6 +247,17 @@ impl<'a> Redrive<'a> {
                 .await?;
         }
         Ok(())
+    }
+}
+
+fn read_job(body: &str) -> Result<(Of, String), &'static str> {
+    match Message::parse(body) {
+        Ok(Message::Deliver(job)) => {
+            let of = Of::Ref(job.route, job.repository, job.ref_name);
+            Ok((of, job.request_id))
+        }
+        Ok(Message::Sweep(_)) => Err("it is a sweep; the next one makes up for it"),
+        Err(_) => Err("it is no job"),
     }
 }
 

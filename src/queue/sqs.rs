@@ -283,6 +283,18 @@ impl Sqs {
         })
     }
 
+    /// Whether there is such a queue.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn is_there(&self) -> Result<bool, CallError> {
+        match self.attributes().await {
+            Err(err) if err.is_missing() => Ok(false),
+            attributes => attributes.map(|_| true),
+        }
+    }
+
     /// What SQS says of the queue: the names of its attributes, and their values.
     ///
     /// # Errors

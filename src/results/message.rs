@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, push::RepositoryName};
+use crate::{
+    error::Error,
+    push::RepositoryName,
+    queue::{At, Of},
+};
 
 /// The group of every message, whoever sends it: the looks of all pipelines come one after the other. Two at once could both
 /// find that a comment is missing.
@@ -220,6 +224,29 @@ impl Rest {
     pub(super) fn of(body: &str) -> Option<Self> {
         serde_json::from_str::<Wire>(body).ok()?.rest
     }
+}
+
+/// Reads a dead letter of results. It goes back as it was: of a run that failed there is a mail.
+///
+/// # Errors
+///
+/// Why it stays.
+pub fn letter(body: &str) -> Result<(Of, String), &'static str> {
+    let at = match Message::parse(body) {
+        Ok(Message::Pipeline { name, .. }) => At::Pipeline(name),
+        Ok(Message::Opened {
+            repository, number, ..
+        }) => At::Request(repository, number),
+        Ok(Message::All { .. }) => return Err("it is a look at all; the next one makes up for it"),
+        Err(_) => return Err("it is no job"),
+    };
+    let look = Of::Look {
+        at,
+        body: body.to_owned(),
+        group: GROUP,
+    };
+    // Whether it was sent back is seen by its text.
+    Ok((look, String::new()))
 }
 
 #[cfg(test)]

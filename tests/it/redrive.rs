@@ -25,18 +25,24 @@ impl Bridge {
     fn new() -> Self {
         let (sqs, aws) = (TestSqs::start(Duration::from_mins(6), 5), AwsApi::start());
         let (queue, letters) = (sqs.url(), sqs.dead_letter_url());
+        let bridge = Self { sqs, aws };
+        bridge.stack(&queue, &letters, &[]);
+        bridge
+    }
+
+    fn stack(&self, queue: &str, letters: &str, more: &[(&str, &str)]) {
         let outputs = [
             ("Bucket", "sources"),
             ("RoutingTable", "s3://sources/config/routes.toml"),
-            ("Queue", &queue),
-            ("DeadLetters", &letters),
+            ("Queue", queue),
+            ("DeadLetters", letters),
             ("WebhookUrl", "https://abc.execute-api.example/hooks/TOKEN"),
             ("TokenSecret", "arn:token"),
             ("GitSecret", "backlog-bridge/git"),
             ("AlarmTopic", "arn:topic"),
         ];
-        aws.stack("bridge", "CREATE_COMPLETE", &outputs);
-        Self { sqs, aws }
+        let outputs = [&outputs, more].concat();
+        self.aws.stack("bridge", "CREATE_COMPLETE", &outputs);
     }
 
     /// 50 letters of three refs, and one that is no job.
@@ -229,4 +235,56 @@ fn what_fails_again_meanwhile_is_not_sent_for_ever() {
         (bridge.sqs.sent().len(), bridge.sqs.dead_letters().len()),
         (3, 2)
     );
+}
+
+#[test]
+fn letters_of_results_go_back_too_each_text_once_and_in_their_one_group() {
+    let bridge = Bridge::new();
+    let results = bridge.sqs.results_url();
+    let (queue, letters) = (bridge.sqs.url(), bridge.sqs.dead_letter_url());
+    bridge.stack(&queue, &letters, &[("ResultsQueue", &results)]);
+    let red = r#"{"pipeline":"web-main","execution":"e1","state":"FAILED","time":"2026-04-01T00:00:00Z"}"#;
+    let opened = r#"{"repository":"APP/web","pull_request":7,"request_id":"r"}"#;
+    for body in [red, opened, NO_JOB, red, r#"{"look":true}"#] {
+        bridge.sqs.put_dead_result(body);
+    }
+    for n in 0..25 {
+        let body = format!(r#"{{"pipeline":"web-{n}","execution":"e{n}","state":"STARTED"}}"#);
+        bridge.sqs.put_dead_result(&body);
+    }
+    let (code, stdout, stderr) = bridge.run(&["--dry-run", "--json"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stdout.contains(r#"{"pipeline":"web-main","letters":2,"outcome":"would_send"}"#),
+        "{stdout}"
+    );
+    assert_eq!(bridge.sqs.results().0, [""; 0]);
+    let (code, stdout, stderr) = bridge.run(&["--yes"]);
+    assert_eq!(code, Some(1), "one is no message: {stdout}{stderr}");
+    assert!(
+        stdout.contains("web-main: 2 dead letters: sent one message")
+            && stdout.contains("APP/web#7: 1 dead letter: sent one message")
+            && stdout.contains("1 dead letter left: it is no job (message "),
+        "{stdout}"
+    );
+    let (sent, left) = bridge.sqs.results();
+    assert_eq!(sent.len(), 2 + 25, "{sent:?}");
+    // As it was: of a run that failed there is a mail.
+    assert!(sent.contains(&red.to_owned()) && sent.contains(&opened.to_owned()));
+    assert_eq!(left, [NO_JOB, r#"{"look":true}"#]);
+    let groups = bridge.sqs.calls(Op::SendMessage);
+    assert!(
+        groups
+            .iter()
+            .all(|call| call["MessageGroupId"] == "results")
+    );
+    assert!(bridge.sqs.sent().is_empty());
+    // Who names routes means jobs.
+    let (code, stdout, _) = bridge.run(&["web-main", "--yes"]);
+    assert_eq!((code, &*stdout), (Some(0), ""));
+    // Where results.yaml is not there yet, there is nothing to send back.
+    let gone = results.replace("bridge-results", "other-results");
+    bridge.stack(&queue, &letters, &[("ResultsQueue", &gone)]);
+    let (code, stdout, stderr) = bridge.run(&["--yes"]);
+    assert_eq!((code, &*stdout), (Some(0), ""), "{stderr}");
 }

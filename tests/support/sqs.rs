@@ -25,6 +25,8 @@ const DIALECT: Dialect = Dialect {
 };
 const QUEUE: &str = "bridge.fifo";
 const DEAD: &str = "bridge-dead.fifo";
+const RESULTS: &str = "bridge-results.fifo";
+const RESULTS_DEAD: &str = "bridge-results-dead.fifo";
 const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "ap-northeast-1";
 const PAUSE: Duration = Duration::from_millis(5);
@@ -51,6 +53,8 @@ impl Op {
 struct Queues {
     queue: SqsQueue,
     dead: SqsQueue,
+    results: SqsQueue,
+    results_dead: SqsQueue,
     visibility: Duration,
     /// `None` if there is no redrive policy.
     max_receives: Option<u32>,
@@ -72,6 +76,8 @@ impl TestSqs {
         let queues = Arc::new(Mutex::new(Queues {
             queue: SqsQueue::new(QUEUE, visibility, Some(max_receives)),
             dead: SqsQueue::new(DEAD, visibility, None),
+            results: SqsQueue::new(RESULTS, visibility, None),
+            results_dead: SqsQueue::new(RESULTS_DEAD, visibility, None),
             visibility,
             max_receives: Some(max_receives),
             sent: Vec::new(),
@@ -113,6 +119,29 @@ impl TestSqs {
     /// The URL of the dead-letter queue.
     pub fn dead_letter_url(&self) -> String {
         self.dead_letter_url.clone()
+    }
+
+    /// The URL of the queue of results.
+    pub fn results_url(&self) -> String {
+        url_of(RESULTS)
+    }
+
+    /// The bodies on the queue of results, and among its dead letters.
+    pub fn results(&self) -> (Vec<String>, Vec<String>) {
+        let queues = self.queues();
+        (queues.results.bodies(), queues.results_dead.bodies())
+    }
+
+    /// Puts a message of results among their dead letters.
+    pub fn put_dead_result(&self, body: &str) -> &Self {
+        let sent = Sent {
+            body: body.to_owned(),
+            group: "results".to_owned(),
+            deduplication: Uuid::new_v4().to_string(),
+        };
+        let accepted = self.queues().results_dead.send(sent, Instant::now());
+        accepted.expect("a message that SQS takes");
+        self
     }
 
     /// The ARN of the queue.
@@ -242,8 +271,8 @@ impl TestSqs {
 impl Queues {
     fn receive(&mut self, name: &str, max: usize, visibility: Option<Duration>) -> Vec<Message> {
         let now = Instant::now();
-        if name == DEAD {
-            return self.dead.receive(max, visibility, now).0;
+        if name != QUEUE {
+            return self.named(name).receive(max, visibility, now).0;
         }
         let (received, given_up) = self.queue.receive(max, visibility, now);
         for stored in given_up {
@@ -253,10 +282,11 @@ impl Queues {
     }
 
     fn named(&mut self, name: &str) -> &mut SqsQueue {
-        if name == DEAD {
-            &mut self.dead
-        } else {
-            &mut self.queue
+        match name {
+            DEAD => &mut self.dead,
+            RESULTS => &mut self.results,
+            RESULTS_DEAD => &mut self.results_dead,
+            _ => &mut self.queue,
         }
     }
 
@@ -431,7 +461,8 @@ fn sent_output(accepted: &Accepted) -> Value {
 }
 
 fn known(name: &str) -> Result<&'static str, Refusal> {
-    let known = [QUEUE, DEAD].into_iter().find(|known| *known == name);
+    let all = [QUEUE, DEAD, RESULTS, RESULTS_DEAD];
+    let known = all.into_iter().find(|known| *known == name);
     known.ok_or_else(|| Refusal {
         query_code: Some("AWS.SimpleQueueService.NonExistentQueue;Sender"),
         ..Refusal::new(

@@ -84,12 +84,23 @@ async fn look(
     options: &Options,
     since: SystemTime,
 ) -> Result<Vec<LogLine>, CallError> {
-    let (receive, deliver) = (stack.receive(), stack.deliver());
-    let (received, delivered) = tokio::try_join!(
+    let (receive, deliver, results) = (stack.receive(), stack.deliver(), stack.results());
+    let told = async {
+        if stack.results_queue.is_none() {
+            return Ok(Vec::new());
+        }
+        match stack.log(&results, since, None).await {
+            // results.yaml may not be deployed yet.
+            Err(err) if err.is_missing() => Ok(Vec::new()),
+            told => told,
+        }
+    };
+    let (received, delivered, told) = tokio::try_join!(
         stack.log(&receive, since, None),
-        stack.log(&deliver, since, None)
+        stack.log(&deliver, since, None),
+        told
     )?;
-    let mut lines: Vec<_> = received.into_iter().chain(delivered).collect();
+    let mut lines = [received, delivered, told].concat();
     if let Some(route) = &options.route {
         lines.retain(|line| is_of(&line.value, route));
     }
@@ -97,10 +108,12 @@ async fn look(
     Ok(lines)
 }
 
-/// Whether a line tells of a route: a delivery of it, or a webhook that was accepted for it.
+/// Whether a line tells of a route: a delivery of it, a webhook that was accepted for it, or the results of a pipeline of its name.
 fn is_of(line: &Value, route: &str) -> bool {
     let routes = line["routes"].as_array().into_iter().flatten();
-    line["route"] == route || routes.into_iter().any(|accepted| accepted == route)
+    line["route"] == route
+        || line["pipeline"] == route
+        || routes.into_iter().any(|accepted| accepted == route)
 }
 
 fn print(line: &LogLine, json: bool) {

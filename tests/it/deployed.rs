@@ -37,6 +37,16 @@ struct Deployed {
 impl Deployed {
     async fn new() -> Self {
         let (s3, aws) = (TestS3::start().await, AwsApi::start());
+        aws.functions(&json!({"TABLE_FORMAT": "2"}));
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("routes.toml"), TABLE).unwrap();
+        let deployed = Self { folder, s3, aws };
+        deployed.stack(&[]);
+        deployed
+    }
+
+    /// The stack with further outputs.
+    fn stack(&self, more: &[(&str, &str)]) {
         let table = format!("s3://{BUCKET}/config/routes.toml");
         let outputs = [
             ("Bucket", BUCKET),
@@ -51,11 +61,8 @@ impl Deployed {
             ("GitSecret", "backlog-bridge/git"),
             ("AlarmTopic", "arn:topic"),
         ];
-        aws.stack("bridge", "CREATE_COMPLETE", &outputs);
-        aws.functions(&json!({"TABLE_FORMAT": "2"}));
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("routes.toml"), TABLE).unwrap();
-        Self { folder, s3, aws }
+        let outputs = [&outputs, more].concat();
+        self.aws.stack("bridge", "CREATE_COMPLETE", &outputs);
     }
 
     /// Exit status, stdout and stderr.
@@ -394,6 +401,7 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
         "commit": "51c72b7400000000000000000000000000000000", "bucket": BUCKET, "object_key": "web/main.zip", "duration_ms": 1_230});
     let failed = json!({"level": "ERROR", "message": "api: failed: no \u{1b}[31mlogin", "route": "api", "outcome": "failed"});
     let accepted = json!({"level": "INFO", "message": "accepted", "routes": ["web-main"], "outcome": "accepted"});
+    let told = json!({"level": "INFO", "message": "results of web-main: told", "pipeline": "web-main", "result": "told"});
     let lines = [
         (
             2_000,
@@ -418,6 +426,7 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
             "deliver",
             "REPORT RequestId: 1 Duration: 1 ms Status: timeout\n".into(),
         ),
+        (8_000, "results", told.to_string()),
     ];
     deployed.aws.does("FilterLogEvents", move |call| {
         let input: Value = serde_json::from_str(&call.input).unwrap();
@@ -431,6 +440,13 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
     });
     let (code, stdout, stderr) = deployed.run(&["logs", "--stack", "bridge"], &[]).await;
     assert_eq!(code, Some(0), "{stderr}");
+    assert!(
+        !stdout.contains("results"),
+        "it has no such function: {stdout}"
+    );
+    deployed.stack(&[("ResultsQueue", "https://sqs.example/1/bridge-results.fifo")]);
+    let (code, stdout, stderr) = deployed.run(&["logs", "--stack", "bridge"], &[]).await;
+    assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(
         stdout.lines().collect::<Vec<_>>(),
         [
@@ -439,6 +455,7 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
             "1970-01-01T00:00:05Z deliver ERROR: api: failed: no \\u{1b}[31mlogin",
             "1970-01-01T00:00:06Z deliver: 2026-11-30T00:00:00Z 1 Task timed out after 300.00 seconds",
             "1970-01-01T00:00:07Z deliver: REPORT RequestId: 1 Duration: 1 ms Status: timeout",
+            "1970-01-01T00:00:08Z results: results of web-main: told",
         ]
     );
     let of_route = ["logs", "web-main", "--stack", "bridge", "--json"];
@@ -447,7 +464,7 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(shown, [accepted, delivered]);
+    assert_eq!(shown, [accepted, delivered, told]);
     let (code, _, stderr) = deployed
         .run(&["logs", "none", "--stack", "bridge"], &[])
         .await;
@@ -456,6 +473,17 @@ async fn logs_are_told_in_prose_and_shown_as_they_are() {
         stderr.contains("nothing was logged of none since then"),
         "{stderr}"
     );
+    // Where results.yaml is not deployed yet.
+    deployed.aws.does("FilterLogEvents", |call| {
+        if call.input.contains("bridge-results") {
+            let gone =
+                json!({"__type": "ResourceNotFoundException", "message": "no such log group"});
+            return (400, gone.to_string());
+        }
+        (200, json!({"events": []}).to_string())
+    });
+    let (code, _, stderr) = deployed.run(&["logs", "--stack", "bridge"], &[]).await;
+    assert_eq!(code, Some(0), "{stderr}");
     let (code, _, stderr) = deployed.run(&["logs"], &[]).await;
     assert_eq!(code, Some(2));
     assert!(
@@ -481,6 +509,29 @@ async fn a_table_that_the_functions_do_not_know_is_not_stored() {
         );
         assert!(stderr.contains(&expected), "{stderr}");
     }
+    // The function of results reads the same table, where there is one.
+    let format = |of_results: Option<u32>| {
+        deployed.aws.does("GetFunctionConfiguration", move |call| {
+            let known = match (call.input.contains("bridge-results"), of_results) {
+                (false, _) => 2,
+                (true, Some(known)) => known,
+                (true, None) => {
+                    let gone = json!({"__type": "ResourceNotFoundException", "message": "none"});
+                    return (404, gone.to_string());
+                }
+            };
+            let variables = json!({"TABLE_FORMAT": known.to_string()});
+            (
+                200,
+                json!({"Environment": {"Variables": variables}}).to_string(),
+            )
+        });
+    };
+    deployed.stack(&[("ResultsQueue", "https://sqs.example/1/bridge-results.fifo")]);
+    format(Some(1));
+    let (code, _, stderr) = deployed.run(&push, &[]).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("know format 1"), "{stderr}");
     let bucket = [("SOURCE_BUCKET", BUCKET)];
     let (code, _, stderr) = deployed.run(&["routes", "push", "--yes"], &bucket).await;
     assert_eq!(code, Some(2), "{stderr}");
@@ -491,7 +542,7 @@ async fn a_table_that_the_functions_do_not_know_is_not_stored() {
         "{stderr}"
     );
     assert_eq!(stored(), 0);
-    deployed.aws.functions(&json!({"TABLE_FORMAT": "2"}));
+    format(None);
     let (code, _, stderr) = deployed.run(&push, &[]).await;
     assert_eq!((code, stored()), (Some(0), 1), "{stderr}");
     fs::write(

@@ -1,7 +1,9 @@
 //! What is odd in a table that reads well: some of it cannot work, some probably does not do what was meant. A bridge that
 //! runs takes such a table all the same, as it may have been stored before anybody looked for this.
 
-use super::{CredentialsSource, Origin, ROUTES_KEY, Route, RouteTable, Space};
+use super::{
+    ApiKeySource, CredentialsSource, Origin, ROUTES_KEY, Results, Route, RouteTable, Space,
+};
 
 /// The space of the examples.
 const EXAMPLE: &str = "https://example.backlog.";
@@ -25,9 +27,17 @@ impl RouteTable {
     #[must_use]
     pub fn doubts(&self, origin: Origin) -> Vec<Doubt> {
         let spaces = self.spaces.iter();
-        let spaces = spaces.flat_map(|space| space.doubts(origin));
+        let spaces = spaces.flat_map(|space| {
+            let routes = self.routes.iter();
+            let mut own = routes.filter(|route| self.space_of(route) == space);
+            let tells = own.any(|route| self.results_of(route) != Results::None);
+            space.doubts(origin, tells)
+        });
         let routes = self.routes.iter();
-        let routes = routes.flat_map(|route| route.doubts(self.space_of(route)));
+        let routes = routes.flat_map(|route| {
+            let tells = self.results_of(route) != Results::None;
+            route.doubts(self.space_of(route), tells)
+        });
         let mut doubts: Vec<_> = spaces.chain(routes).collect();
         doubts.sort();
         doubts
@@ -35,7 +45,8 @@ impl RouteTable {
 }
 
 impl Space {
-    fn doubts(&self, origin: Origin) -> Vec<Doubt> {
+    /// `tells`: whether results are told of any of its routes.
+    fn doubts(&self, origin: Origin, tells: bool) -> Vec<Doubt> {
         let mut doubts = Vec::new();
         let mut doubt = |text, refused| {
             doubts.push(Doubt {
@@ -60,12 +71,27 @@ impl Space {
             );
             doubt(text, true);
         }
+        match &self.api_key {
+            None if tells => {
+                let text = format!("{url} has no api_key, without which no results are told");
+                doubt(text, false);
+            }
+            Some(ApiKeySource::Env { prefix }) if tells && origin == Origin::Deployed => {
+                let text = format!(
+                    "{url} reads its key from {prefix}_API_KEY, which the deployed functions do not have; expected api_key as \
+                     \"secret:NAME\""
+                );
+                doubt(text, false);
+            }
+            _ => {}
+        }
         doubts
     }
 }
 
 impl Route {
-    fn doubts(&self, space: &Space) -> Vec<Doubt> {
+    /// `tells`: whether results are told of it.
+    fn doubts(&self, space: &Space, tells: bool) -> Vec<Doubt> {
         let mut doubts = Vec::new();
         let mut doubt = |line, text, refused| {
             doubts.push(Doubt {
@@ -106,6 +132,10 @@ impl Route {
                 let text = format!("no branch and no tag is below {near}; expected {meant}{name}");
                 doubt(self.lines.pattern, text, false);
             }
+        }
+        if tells && self.pipelines().is_none() {
+            let text = "the route says no pipeline, so nothing is told of its results".to_owned();
+            doubt(self.lines.repository, text, false);
         }
         let template = self.object.to_string();
         // What a glob makes of its refs is not known here.
@@ -320,5 +350,42 @@ mod tests {
         assert!(doubt.starts_with(
             "2 refused: https://a.backlog.com/git reads its login from A_USERNAME and A_PASSWORD"
         ));
+    }
+
+    #[test]
+    fn results_that_cannot_be_told_have_their_line() {
+        let of = |space: &str, route: &str, origin: Origin| {
+            let space = format!("url = \"https://a.backlog.com/git\"\n{space}");
+            let route = format!(
+                "repository = \"APP/web\"\nref = \"refs/heads/main\"\nobject = \"web.zip\"\n{route}"
+            );
+            doubts(&space, &route, origin)
+        };
+        let (key, pipeline) = ("api_key = \"secret:api\"", "pipeline = \"web\"");
+        let no_key =
+            "2 odd: https://a.backlog.com/git has no api_key, without which no results are told";
+        let no_pipeline = "the route says no pipeline, so nothing is told of its results";
+        let none: [&str; 0] = [];
+        let here = Origin::CommandLine;
+        assert_eq!(of("", pipeline, here), none);
+        assert_eq!(of(key, "", here), none, "it switches nothing on");
+        assert_eq!(of("results = \"alert\"", pipeline, here), [no_key]);
+        let both = format!("{key}\nresults = \"alert\"");
+        assert_eq!(of(&both, pipeline, here), none);
+        assert_eq!(of(&both, "results = \"none\"", here), none);
+        assert_eq!(of(&both, "", here), [format!("6 odd: {no_pipeline}")]);
+        assert_eq!(
+            of("", "results = \"pull_request\"", here),
+            [no_key.to_owned(), format!("5 odd: {no_pipeline}")]
+        );
+        let env = "api_key = \"env:A\"\nresults = \"alert\"";
+        assert_eq!(of(env, pipeline, here), none);
+        assert_eq!(
+            of(env, pipeline, Origin::Deployed),
+            [
+                "2 odd: https://a.backlog.com/git reads its key from A_API_KEY, which the deployed functions do not have; expected \
+              api_key as \"secret:NAME\""
+            ]
+        );
     }
 }

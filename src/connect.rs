@@ -1,10 +1,14 @@
 //! What connects a deployed bridge to a space: a login that was tried, and what the routing table says of it.
 
 mod pipeline;
+mod results;
 
 use std::time::{Duration, Instant};
 
-pub use self::pipeline::{branches_commands, deploy_command};
+pub use self::{
+    pipeline::{branches_commands, deploy_command},
+    results::{results_commands, results_lines},
+};
 use crate::{
     archive,
     bucket::{Current, S3},

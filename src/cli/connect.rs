@@ -2,6 +2,7 @@
 
 mod delivery;
 mod login;
+mod results;
 mod webhook;
 
 use std::path::PathBuf;
@@ -56,6 +57,9 @@ pub(super) struct Options {
     /// `BACKLOG_ADMIN_API_KEY`, or a question].
     #[arg(long, value_name = "SOURCE")]
     api_key_from: Option<String>,
+    /// Whether results are to be told in Backlog; asked once there is a pipeline. With yes, what to type for it is printed.
+    #[arg(long, value_name = "YES_OR_NO")]
+    results: Option<results::Wish>,
     /// Look and try, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -83,6 +87,8 @@ struct Connection<'a> {
     table: &'a RouteTable,
     /// Whether there is somebody to ask.
     asks: bool,
+    /// Whether the table says anything of results.
+    says_results: bool,
 }
 
 pub(super) async fn run(
@@ -120,6 +126,9 @@ pub(super) async fn run(
     super::routes::look_over(&name, &table, Origin::Deployed)?;
     let connection = Connection {
         asks: ask::is_somebody_there(),
+        says_results: text
+            .lines()
+            .any(|line| line.trim_start().starts_with("results")),
         options: &options,
         stack: &stack,
         table: &table,
@@ -127,13 +136,17 @@ pub(super) async fn run(
     let Some(known) = Box::pin(connection.logins(&mut steps)).await? else {
         return Ok(steps.end());
     };
+    connection.readers(&mut steps);
     if !Box::pin(connection.table(common, &mut steps)).await? {
         return Ok(steps.end());
     }
     Box::pin(connection.webhook(config, &mut steps)).await?;
     let delivered = Box::pin(connection.deliver(&known, &mut steps)).await;
-    let mut next = Box::pin(connection.pipelines(region.as_deref(), &delivered, &mut steps)).await;
+    let pipelines = connection.pipelines(region.as_deref(), &delivered, &mut steps);
+    let (mut next, pipelines) = Box::pin(pipelines).await;
     next.extend(connection.branches(region.as_deref(), &mut steps));
+    let results = connection.results(region.as_deref(), &pipelines, &mut steps);
+    next.extend(Box::pin(results).await?);
     let ended = steps.end();
     for line in next {
         steps.aside(&line);
@@ -181,15 +194,16 @@ impl Connection<'_> {
         Ok(matches!(became, Became::Well | Became::Done))
     }
 
-    /// Looks which objects have a pipeline. What to type for the others.
+    /// Looks which objects have a pipeline. What to type for the others; and the pipelines, by the names of routes.
     async fn pipelines(
         &self,
         region: Option<&str>,
         delivered: &[Destination],
         steps: &mut Steps,
-    ) -> Vec<String> {
+    ) -> (Vec<String>, Vec<(String, String)>) {
+        let mut found = Vec::new();
         if delivered.is_empty() {
-            return Vec::new();
+            return (Vec::new(), found);
         }
         let (pipelines, unknown) = match Box::pin(all()).await {
             Ok(pipelines) => (pipelines, None),
@@ -204,6 +218,7 @@ impl Connection<'_> {
             {
                 let message = format!("{} starts with each version of {key}", pipeline.name);
                 steps.tell("pipeline", Became::Well, &message);
+                found.push((to.route.clone(), pipeline.name.clone()));
             } else {
                 let route = self.table.route(&to.route);
                 let named = route.and_then(|route| route.pipeline(&to.ref_name));
@@ -212,7 +227,7 @@ impl Connection<'_> {
             }
         }
         if commands.is_empty() {
-            return Vec::new();
+            return (Vec::new(), found);
         }
         let head = match unknown {
             Some(why) => format!(
@@ -224,7 +239,7 @@ impl Connection<'_> {
         for command in &commands {
             steps.next(command);
         }
-        [head].into_iter().chain(commands).collect()
+        ([head].into_iter().chain(commands).collect(), found)
     }
 
     /// What to type so that the branches of globs are built. Whether they are already is not looked at.

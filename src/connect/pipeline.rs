@@ -3,9 +3,9 @@
 use crate::{route::Route, route::RouteTable, stack::Stack};
 
 /// How long the name of a stack of pipeline.yaml may be: it names the pipeline.
-const LONGEST_NAME: usize = 100;
+pub(super) const LONGEST_NAME: usize = 100;
 /// How long that of one of branches.yaml may be: it names a function, with `-starter` behind it.
-const LONGEST_NAME_OF_BRANCHES: usize = 56;
+pub(super) const LONGEST_NAME_OF_BRANCHES: usize = 56;
 
 /// The command that makes a pipeline of an object: one line, to be typed where `pipeline.yaml` is.
 #[must_use]
@@ -123,7 +123,7 @@ fn command(
 }
 
 /// A name for the stack: letters, digits and hyphens, a letter first.
-fn stack_name(route: &str, longest: usize) -> String {
+pub(super) fn stack_name(route: &str, longest: usize) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric();
     let parts = route.split(|c| !is_plain(c));
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
@@ -149,7 +149,7 @@ fn ascii_pattern(key: &str) -> String {
 }
 
 /// A word of a shell's command.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
     if word.chars().all(is_plain) {
         return word.to_owned();

@@ -117,11 +117,17 @@ impl Place {
     }
 
     fn stack(&self, parameters: &[(&str, &str)]) {
-        self.stack_at(&self.gateway.endpoint(), parameters);
+        self.stack_at(&self.gateway.endpoint(), parameters, &[]);
+    }
+
+    /// A stack with Results=yes.
+    fn stack_telling(&self, queue: &str) {
+        let output = ("ResultsQueue", queue);
+        self.stack_at(&self.gateway.endpoint(), &[], &[output]);
     }
 
     /// A stack whose webhooks are posted somewhere else.
-    fn stack_at(&self, gateway: &str, parameters: &[(&str, &str)]) {
+    fn stack_at(&self, gateway: &str, parameters: &[(&str, &str)], more: &[(&str, &str)]) {
         let table = format!("s3://{BUCKET}/config/routes.toml");
         let outputs = [
             ("Bucket", BUCKET),
@@ -136,6 +142,7 @@ impl Place {
                 "arn:aws:sns:ap-northeast-1:123456789012:alarms",
             ),
         ];
+        let outputs = [&outputs, more].concat();
         self.aws
             .stack_with("bridge", "CREATE_COMPLETE", &outputs, parameters);
     }
@@ -703,7 +710,7 @@ async fn what_backlog_says_of_the_webhook_is_a_step() {
         .secrets
         .put(TOKEN_SECRET, "a-token-that-nobody-knows-yet");
     let unreachable = place.gateway.endpoint().replace("127.0.0.1", "127.0.0.2");
-    place.stack_at(&unreachable, &[]);
+    place.stack_at(&unreachable, &[], &[]);
     let ended = place.runs(&CONNECT, &[ADMIN]).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stdout);
     assert!(
@@ -711,7 +718,7 @@ async fn what_backlog_says_of_the_webhook_is_a_step() {
         "{}",
         ended.stdout
     );
-    place.stack_at(&unreachable, &[("AllowedIps", "192.0.2.0/24")]);
+    place.stack_at(&unreachable, &[("AllowedIps", "192.0.2.0/24")], &[]);
     let ended = place
         .runs(&[&CONNECT[..], &["--dry-run"]].concat(), &[ADMIN])
         .await;
@@ -1002,4 +1009,125 @@ fn the_shortest_way_has_nine_lines_in_both_languages() {
     ] {
         assert!(english.iter().any(|line| line == command), "{english:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_asked_for_once_a_pipeline_is_there_and_end_with_what_to_type() {
+    let place = Place::new().await;
+    place
+        .service
+        .repository
+        .commit_on(MAIN, &[("a", "a".into())]);
+    place.writes_table();
+    let parameters = [
+        ("Architecture", "arm64"),
+        ("ObjectKeys", "bridge/*.zip"),
+        ("ExtraBuckets", "partner,other"),
+        ("Results", "no"),
+    ];
+    place.stack(&parameters);
+    let vars = [USER, PASSWORD, ADMIN];
+    let ended = place.runs(&CONNECT, &vars).await;
+    assert_eq!(ended.code, Some(0), "{} {}", ended.stdout, ended.stderr);
+    // Before there is a pipeline there is nothing to tell of: the shortest way asks nine questions.
+    let key = format!("{ADMIN_KEY}\r");
+    let typed = place.types(&CONNECT, &[("API key", &key)]).await;
+    assert_eq!(typed.code, Some(0), "{}", typed.shown);
+
+    let source = json!({"actionTypeId": {"category": "Source", "provider": "S3"}, "configuration":
+        {"S3Bucket": BUCKET, "S3ObjectKey": KEY, "PollForSourceChanges": "false"}});
+    let pipeline = json!({"pipeline": {"name": "web-main", "executionMode": "SUPERSEDED", "stages": [{"actions": [source]}]},
+        "metadata": {"pipelineArn": "arn:aws:codepipeline:r:1:web-main"}});
+    place
+        .aws
+        .says(
+            "ListPipelines",
+            &json!({"pipelines": [{"name": "web-main"}]}).to_string(),
+        )
+        .says("GetPipeline", &pipeline.to_string());
+    let answers = [("API key", &*key), ("[y/N]", "n\r")];
+    let typed = place.types(&CONNECT, &answers).await;
+    assert_eq!(typed.code, Some(0), "{}", typed.shown);
+    assert!(
+        typed.shown.contains("results = \"none\"") && !typed.shown.contains("sam deploy"),
+        "{}",
+        typed.shown
+    );
+    let answers = [("API key", &*key), ("[y/N]", "y\r")];
+    let typed = place.types(&CONNECT, &answers).await;
+    assert_eq!(typed.code, Some(0), "{}", typed.shown);
+    let commands = [
+        "sam deploy --stack-name bridge --region ap-northeast-1 --parameter-overrides Architecture=arm64 Results=yes",
+        "sam deploy --stack-name bridge-results --template-file results.yaml --region ap-northeast-1 --parameter-overrides \
+         Architecture=arm64 BridgeStack=bridge SourceBucket=sources AlarmTopicArn=arn:aws:sns:ap-northeast-1:123456789012:alarms \
+         'ObjectKeys=bridge/*.zip' ExtraBuckets=partner,other ApiKeySecretName=bridge/api",
+    ];
+    let lines = [
+        "api_key = \"secret:bridge/api\"",
+        "results = \"pull_request\"",
+        "pipeline = \"web-main\"",
+    ];
+    for part in commands
+        .into_iter()
+        .chain(lines)
+        .chain(["Reporters and guests"])
+    {
+        assert!(typed.shown.contains(part), "{part}: {}", typed.shown);
+    }
+
+    // Without a terminal nobody is asked; a flag says it. The same for who wants none.
+    let before = place.writes();
+    let ended = place.runs(&CONNECT, &vars).await;
+    assert!(!ended.stdout.contains("sam deploy"), "{}", ended.stdout);
+    let yes = [&CONNECT[..], &["--results", "yes"]].concat();
+    let ended = place.runs(&yes, &vars).await;
+    let next: Vec<_> = ended
+        .steps
+        .iter()
+        .filter(|line| line["step"] == "next")
+        .map(|line| line["message"].as_str().unwrap())
+        .collect();
+    assert_eq!((ended.code, &next[..]), (Some(0), &commands[..]));
+    let no = [&CONNECT[..], &["--results", "no"]].concat();
+    let typed = place.types(&no, &[("API key", &key)]).await;
+    assert_eq!(typed.code, Some(0), "{}", typed.shown);
+    assert_eq!(place.writes(), before);
+
+    // The table says it: no question more. Who can read an issue is said before one is written to.
+    let table = place.table().replacen(
+        "[[route]]",
+        "api_key = \"secret:robot\"\nresults = \"alert\"\nresults_issue = \"commit\"\n[[route]]\npipeline = \"web-main\"",
+        1,
+    );
+    place.write(&table);
+    place.aws.functions(&json!({"TABLE_FORMAT": "2"}));
+    let all = [&CONNECT[..], &["--yes"]].concat();
+    let ended = place.runs(&all, &vars).await;
+    let short = ended.short();
+    let at = |line: &str| short.iter().position(|own| own == line);
+    assert!(at("results well") < at("table done"), "{short:?}");
+    assert!(
+        ended.message("results").contains("reporters and guests"),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended
+            .stdout
+            .contains("sam deploy --stack-name bridge-results")
+            && ended.stdout.contains("ApiKeySecretName=robot"),
+        "{}",
+        ended.stdout
+    );
+    place.stack_telling(&place.service.sqs.results_url());
+    let typed = place.types(&all, &[("API key", &key)]).await;
+    assert_eq!(typed.code, Some(0), "{}", typed.shown);
+    assert!(
+        typed
+            .shown
+            .contains("bridge-results tells results of 1 route")
+            && !typed.shown.contains("sam deploy"),
+        "{}",
+        typed.shown
+    );
 }

@@ -31,6 +31,8 @@ ARCHITECTURES = ["x86_64", "arm64"]
 
 # The first instant that a zip can hold, in seconds since 1970.
 EARLIEST = 315532800
+# That of the commit, where this is no repository: `git archive` writes it here, as .gitattributes says.
+COMMITTED = "$Format:%ct$"
 
 
 def version():
@@ -39,8 +41,8 @@ def version():
 
 def moment():
     """The time that everything in an archive has, in seconds since 1970: that of the commit, if there is one."""
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    if not given:
+    given = os.environ.get("SOURCE_DATE_EPOCH") or COMMITTED
+    if not given.isdigit():
         given = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True).stdout
     return max(int(given or 0), EARLIEST)
 

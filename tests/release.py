@@ -158,6 +158,17 @@ def try_documented(files, folder, version):
     check((place / "functions" / "template.yaml").exists(), "and the functions are in their folder")
 
 
+def try_image():
+    """What the sources include is among what the Dockerfile copies."""
+    copied = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    included = set()
+    for file in (ROOT / "src").rglob("*.rs"):
+        for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
+            included.add(os.path.relpath(file.parent / path, ROOT))
+    lacks = {path for path in included if path.split("/")[0] not in copied}
+    check(included and not lacks, f"the image's source lacks {', '.join(sorted(lacks)) or 'nothing'} of {len(included)} included files")
+
+
 def try_inventory(bom, archives):
     names = {(each["name"], each["version"]) for each in bom["components"]}
     for archive in archives:
@@ -202,6 +213,7 @@ def main():
         look(given)
         print("the release is whole")
         return
+    try_image()
     with tempfile.TemporaryDirectory(prefix="backlog-bridge-release-") as temporary:
         folder = pathlib.Path(temporary)
         first = made_of(given, folder / "first")

@@ -91,7 +91,8 @@ pub struct Delivery {
 
 impl Delivery {
     /// A delivery of which nothing is known but how it ended.
-    fn ended(result: Result<Success, Error>) -> Self {
+    #[must_use]
+    pub fn ended(result: Result<Success, Error>) -> Self {
         Self {
             result,
             commit: None,

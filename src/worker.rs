@@ -248,7 +248,8 @@ fn seen_back(job: &Job, delivery: &Delivery) -> Option<SeenBack> {
 }
 
 /// What a look at the tip is for a job of this age.
-fn second_look(job: &Job, age: Duration) -> SecondLook {
+#[must_use]
+pub fn second_look(job: &Job, age: Duration) -> SecondLook {
     let due = || {
         let Some(Recheck::StepBack { seen, waited }) = &job.recheck else {
             return None;
@@ -297,7 +298,7 @@ fn told(jobs: &[Job]) -> String {
 }
 
 /// Adds to `more` what has to be looked at later, and says whether that is the job itself, since a Git server gives no answer.
-fn later(job: &Job, end: End, delivery: &Delivery, more: &mut Vec<Job>) -> bool {
+pub fn later(job: &Job, end: End, delivery: &Delivery, more: &mut Vec<Job>) -> bool {
     if delivery.is_unsettled && delivery.result.is_ok() {
         more.push(job.awaited(SETTLED));
     }
@@ -312,7 +313,9 @@ fn is_missing(delivery: &Delivery) -> bool {
     matches!(delivery.result, Err(Error::RefNotFound { .. }))
 }
 
-fn hints(job: &Job, age: Duration, is_awaited: bool) -> Option<Hints> {
+/// What a job of this age knows of its push.
+#[must_use]
+pub fn hints(job: &Job, age: Duration, is_awaited: bool) -> Option<Hints> {
     // Nobody pushed what the sweep found; after a deletion there is no commit to wait for; and a server that lags had its
     // time while the job waited.
     let may_lag = age < SETTLED;

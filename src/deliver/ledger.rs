@@ -21,8 +21,6 @@ pub(super) struct Ledger {
     tried: Option<String>,
     /// Why the last write failed, if that is all there is to say in the end.
     failed_put: Option<Error>,
-    /// Whether this delivery made a version.
-    pub(super) has_stored: bool,
     /// Whether the last write was of the commit that the object held already.
     pub(super) is_repeat: bool,
     /// Whether the current version has no id of its own.
@@ -39,7 +37,6 @@ impl Ledger {
             delivery: Delivery::ended(Ok(Success::AlreadyCurrent)),
             tried: None,
             failed_put: None,
-            has_stored: false,
             is_repeat: false,
             is_nameless: false,
             replaces: None,
@@ -100,7 +97,6 @@ impl Ledger {
     }
 
     fn stored(&mut self, commit: CommitId, built: Option<&Built>) {
-        self.has_stored = true;
         self.delivery.is_repeat = self.is_repeat;
         self.delivery.commit = Some(commit);
         if let Some(Built {

@@ -58,8 +58,6 @@ pub(super) struct Run<'a> {
     built_beside: Option<String>,
     /// The part of the last build that was no fetch, and has a stage of its own.
     archiving: Duration,
-    /// Whether it waited for the Git server to catch up.
-    has_waited: bool,
     ledger: Ledger,
 }
 
@@ -86,7 +84,6 @@ impl<'a> Run<'a> {
             built: None,
             built_beside: None,
             archiving: Duration::ZERO,
-            has_waited: false,
             ledger: Ledger::new(),
         }
     }
@@ -168,16 +165,11 @@ impl<'a> Run<'a> {
                 tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
                 Ok(Saw::Waited)
             }
-            // Where others wait for the turn, a server that lags is given its time by a later look: after a short wait here, or
-            // at once where it has just shown something new.
-            Action::Wait(_)
-                if !self.progress.is_patient() && (self.has_waited || self.ledger.has_stored) =>
-            {
+            Action::Wait(_) if !self.progress.is_patient() && self.steps.leaves_wait() => {
                 self.ledger.delivery.is_unsettled = true;
                 Ok(Saw::Waited)
             }
             Action::Wait(time) => {
-                self.has_waited = true;
                 tokio::select! {
                     () = tokio::time::sleep(time) => {}
                     () = self.progress.hurried() => self.ledger.delivery.is_unsettled = true,

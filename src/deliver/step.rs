@@ -336,6 +336,13 @@ impl Steps {
         matches!(self.state, State::Verifying { .. })
     }
 
+    /// Whether a wait is left to a later look, where others wait for the turn: a server that lags is given its time so after a
+    /// short wait here, or at once where it has just shown something new.
+    #[must_use]
+    pub fn leaves_wait(&self) -> bool {
+        self.waits > 1 || self.stored.is_some()
+    }
+
     /// What the first look was at, and when, if this is the second.
     #[must_use]
     pub fn first_look(&self) -> Option<(CommitId, Instant)> {
@@ -863,6 +870,42 @@ mod tests {
         let moved = [Saw::Tip(Some(a)), Saw::Waited, Saw::Tip(Some(b))];
         let moved = held(us(a)).into_iter().chain(moved);
         assert_eq!(run(hints, moved).pop(), Some(Action::Pause { rounds: 1 }));
+    }
+
+    #[test]
+    fn the_first_wait_alone_is_waited_where_others_wait_for_the_turn() {
+        let (a, b) = (commit(1), commit(2));
+        let hints = |commit| {
+            let commits = vec![commit];
+            Some(Hints {
+                commits,
+                ..Hints::default()
+            })
+        };
+        let left = |hints, seen: Vec<Saw>| {
+            let mut steps = Steps::new(hints, SecondLook::Needed);
+            let mut actions = vec![steps.start()];
+            let mut left = Vec::new();
+            for saw in seen {
+                actions.push(steps.next(saw));
+                if matches!(actions.last(), Some(Action::Wait(_))) {
+                    left.push(steps.leaves_wait());
+                }
+            }
+            left
+        };
+        let still = [Saw::Tip(Some(a)), Saw::Waited, Saw::Tip(Some(a))];
+        let current = held(us(a)).into_iter().chain(still);
+        assert_eq!(left(hints(b), current.collect()), [false, true]);
+        let stored = [
+            Saw::Tip(Some(a)),
+            Saw::Built(None),
+            Saw::Stored("n".into()),
+            Saw::Tip(Some(a)),
+            still_ours(),
+        ];
+        let stored = absent().into_iter().chain(stored);
+        assert_eq!(left(hints(b), stored.collect()), [true]);
     }
 
     #[test]

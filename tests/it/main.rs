@@ -27,8 +27,8 @@ mod incremental;
 mod lambda_support_works;
 mod layout;
 mod logins;
-// `model` and `processes` run long and stand in folders of their own, but are no programs of their own: those would compile
-// `support` again and, as each would use a part of it, could not do so without `allow(dead_code)`.
+// `model`, `processes` and others run long and stand in folders of their own, but are no programs of their own: those would
+// compile `support` again and, as each would use a part of it, could not do so without `allow(dead_code)`.
 #[path = "../model/mod.rs"]
 mod model;
 mod names;
@@ -49,6 +49,8 @@ mod secrets;
 mod serve;
 mod service;
 mod silences;
+#[path = "../simulation/mod.rs"]
+mod simulation;
 #[path = "../soak/mod.rs"]
 mod soak;
 mod supply;

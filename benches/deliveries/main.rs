@@ -9,7 +9,8 @@
 //! 5. **sizes**: time and peak memory from 5 to 500 MB, and of very many files;
 //! 6. **puts**: an archive stored by one request and in parts, with 20 ms a round trip to S3: where one begins to win;
 //! 7. **start**: from the start of a Lambda function's process to its first poll;
-//! 8. **deflate**: deflate libraries and levels side by side.
+//! 8. **sweep**: a sweep of 1,000 repositories, 50 ms away each way, and a push meanwhile;
+//! 9. **deflate**: deflate libraries and levels side by side.
 //!
 //! | option | |
 //! | --- | --- |
@@ -38,6 +39,7 @@
 mod support;
 
 mod far;
+mod many;
 mod measure;
 mod parts;
 mod plot;
@@ -64,7 +66,7 @@ const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
 const KEY: &str = "tree.zip";
 
-const PARTS: [&str; 6] = ["first", "second", "far", "stages", "sizes", "start"];
+const PARTS: [&str; 7] = ["first", "second", "far", "stages", "sizes", "start", "sweep"];
 
 /// What takes longer than this is measured less often.
 const SLOW: Duration = Duration::from_secs(10);
@@ -105,7 +107,7 @@ fn main() {
         println!("No Python with dulwich and boto3: those rows are left out.\n");
     }
     let made = options.repositories.is_empty();
-    let needs_none = |part: &String| ["sizes", "start"].contains(&part.as_str());
+    let needs_none = |part: &String| ["sizes", "start", "sweep"].contains(&part.as_str());
     let repos: Vec<Repo> = match &options.repositories[..] {
         _ if !options.only.is_empty() && options.only.iter().all(needs_none) => Vec::new(),
         [] if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
@@ -139,6 +141,9 @@ fn main() {
     }
     if options.wants("start") && made {
         bench.start();
+    }
+    if options.wants("sweep") && made && !options.quick {
+        many::sweep(&runtime);
     }
 }
 

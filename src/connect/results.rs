@@ -22,22 +22,20 @@ const SHARED: [(&str, &str); 4] = [
 /// out: with a queue of results the bridge itself knows of them.
 #[must_use]
 pub fn results_commands(stack: &Stack, region: Option<&str>, table: &RouteTable) -> Vec<String> {
-    let command = |name: &str, template: &str, parameters: &[(&str, &str)]| {
-        let mut command = format!("sam deploy --stack-name {name}{template}");
-        if let Some(region) = region {
-            command += &format!(" --region {}", quoted(region));
-        }
-        command += " --parameter-overrides";
+    let command = |name: &str, template: Option<&str>, parameters: &[(&str, &str)]| {
+        let mut words = vec!["sam deploy --stack-name".to_owned(), name.to_owned()];
+        words.extend(template.map(|template| format!("--template-file {template}")));
+        words.extend(region.map(|region| format!("--region {}", quoted(region))));
+        words.push("--parameter-overrides".to_owned());
         let architecture = stack.parameter("Architecture");
         let architecture = architecture.map(|value| ("Architecture", value));
-        for (name, value) in architecture.iter().chain(parameters) {
-            command += &format!(" {}", quoted(&format!("{name}={value}")));
-        }
-        command
+        let parameters = architecture.iter().chain(parameters);
+        words.extend(parameters.map(|(name, value)| quoted(&format!("{name}={value}"))));
+        words.join(" ")
     };
     let mut commands = Vec::new();
     if stack.results_queue.is_none() {
-        commands.push(command(&stack.name, "", &[("Results", "yes")]));
+        commands.push(command(&stack.name, None, &[("Results", "yes")]));
     }
     let mut parameters = vec![
         ("BridgeStack", stack.name.as_str()),
@@ -52,8 +50,7 @@ pub fn results_commands(stack: &Stack, region: Option<&str>, table: &RouteTable)
     if secret != API_SECRET {
         parameters.push(("ApiKeySecretName", &secret));
     }
-    let (name, template) = (stack.results(), " --template-file results.yaml");
-    commands.push(command(&name, template, &parameters));
+    commands.push(command(&stack.results(), Some("results.yaml"), &parameters));
     commands
 }
 

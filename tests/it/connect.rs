@@ -19,6 +19,7 @@ use crate::support::{
     process::run_within,
     s3::{self, ACCESS_KEY, SECRET_KEY},
     service::{GIT_SECRET, LOGIN, Service, TOKEN, TOKEN_SECRET, answer, lines, request},
+    sqs::TestSqs,
     terminal::{Session, session},
     tls::Ca,
 };
@@ -1119,7 +1120,7 @@ async fn results_are_asked_for_once_a_pipeline_is_there_and_end_with_what_to_typ
         "{}",
         ended.stdout
     );
-    place.stack_telling(&place.service.sqs.results_url());
+    place.stack_telling(&TestSqs::results_url());
     let typed = place.types(&all, &[("API key", &key)]).await;
     assert_eq!(typed.code, Some(0), "{}", typed.shown);
     assert!(

@@ -240,7 +240,7 @@ fn what_fails_again_meanwhile_is_not_sent_for_ever() {
 #[test]
 fn letters_of_results_go_back_too_each_text_once_and_in_their_one_group() {
     let bridge = Bridge::new();
-    let results = bridge.sqs.results_url();
+    let results = TestSqs::results_url();
     let (queue, letters) = (bridge.sqs.url(), bridge.sqs.dead_letter_url());
     bridge.stack(&queue, &letters, &[("ResultsQueue", &results)]);
     let red = r#"{"pipeline":"web-main","execution":"e1","state":"FAILED","time":"2026-04-01T00:00:00Z"}"#;

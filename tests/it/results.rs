@@ -54,7 +54,7 @@ struct World {
     runs: Runs,
     function: Lambda,
     vars: Vec<(&'static str, String)>,
-    _ca: Ca,
+    ca: Ca,
     sqs: TestSqs,
     secrets: TestSecrets,
 }
@@ -112,7 +112,7 @@ impl World {
             runs,
             function,
             vars,
-            _ca: ca,
+            ca,
             sqs,
             secrets,
         };

@@ -122,7 +122,7 @@ impl TestSqs {
     }
 
     /// The URL of the queue of results.
-    pub fn results_url(&self) -> String {
+    pub fn results_url() -> String {
         url_of(RESULTS)
     }
 

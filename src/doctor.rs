@@ -9,6 +9,7 @@ mod examine;
 mod git;
 mod objects;
 mod pipelines;
+mod results;
 mod seen;
 mod verdict;
 
@@ -111,6 +112,8 @@ checks! {
     Rule = "rule",
     /// Whether the pipeline reads the object.
     Pipeline = "pipeline",
+    /// Whether results can be told.
+    Results = "results",
     /// Which alarms are on.
     Alarm = "alarm",
     /// Whether anybody is told of alarms.

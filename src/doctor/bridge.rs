@@ -165,7 +165,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-async fn function(name: &str) -> Result<Option<Function>, CallError> {
+pub(super) async fn function(name: &str) -> Result<Option<Function>, CallError> {
     let path = format!("/2015-03-31/functions/{name}/configuration");
     let answer = match aws::get(Service::Lambda, "GetFunctionConfiguration", &path).await {
         Ok(answer) => answer,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Check, Finding, backlog,
     bridge::{self, Deployed},
-    git, objects, pipelines,
+    git, objects, pipelines, results,
     seen::Time,
     verdict::{self, GitLogin, Local},
 };
@@ -57,8 +57,13 @@ impl Patient {
         let hosted = async {
             let (mut found, mut bridge) = (Vec::new(), None);
             if let Some(deployed) = deployed {
-                let seen = Box::pin(bridge::look(&time, &deployed.stack)).await;
+                let stack = &deployed.stack;
+                let table = table.map(AsRef::as_ref);
+                let telling = results::look(&time, stack, table);
+                let (seen, telling) =
+                    tokio::join!(Box::pin(bridge::look(&time, stack)), Box::pin(telling));
                 found = self.of_bridge(deployed, &seen);
+                found.extend(telling.as_ref().map(verdict::results));
                 bridge = Some(backlog::Bridge::of(&deployed.stack, &seen.tokens));
             }
             let spaces = match table {

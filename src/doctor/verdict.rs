@@ -6,6 +6,7 @@ mod bridge;
 mod git;
 mod objects;
 mod pipelines;
+mod results;
 mod secrets;
 
 use super::{Check, Finding, seen::Unseen};
@@ -18,6 +19,7 @@ pub(super) use self::{
     git::{Credentials, Host, Listing, Plan, Repository, Wanted},
     objects::{Bucket, Object, Tip},
     pipelines::{Pipeline, Rule, State, of_object},
+    results::{Robot, Telling, results},
     secrets::{GitLogin, git_secret, token_secret},
 };
 

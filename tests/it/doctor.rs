@@ -378,7 +378,11 @@ async fn a_bridge_that_is_well_is_told_in_one_line() {
         .collect();
     let untried: Vec<_> = all.difference(&checks).map(String::as_str).collect();
     // Only where there is one, asked for, or wrong.
-    assert_eq!(untried, ["access", "git_webhook", "lfs"], "{checks:?}");
+    assert_eq!(
+        untried,
+        ["access", "git_webhook", "lfs", "results"],
+        "{checks:?}"
+    );
     assert_eq!(stderr.trim_end(), lines[0]);
     assert!(stdout.lines().count() >= checks.len());
 
@@ -1096,4 +1100,73 @@ async fn on_a_laptop_git_alone_is_looked_at_and_with_aws_the_objects_too() {
     let (code, stdout, stderr) = clinic.run(&["doctor"], &login).await;
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     assert!(stderr.contains("routes.toml:1"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_do_not_come_back_are_told_in_one_line() {
+    let mut clinic = Clinic::new().await;
+    let first = |lines: &[String]| lines[0].clone();
+    let well = |lines: &[String]| lines.len() == 1;
+    // The table wants them, and there is nobody to tell them.
+    let wanting = |more: &str| {
+        let line = format!("results = \"alert\"\n{more}\n[[route]]\npipeline = \"web-main\"");
+        clinic.table().replacen("[[route]]", &line, 1)
+    };
+    let (no_key, table) = (wanting(""), wanting("api_key = \"secret:robot\""));
+    clinic
+        .secrets
+        .put("robot", &json!({"api_key": ROBOT_KEY}).to_string());
+    clinic.store_table(&table).await;
+    fs::write(clinic.folder.path().join("routes.toml"), &table).unwrap();
+    let (code, lines) = clinic.examine(&[]).await;
+    assert_eq!(code, Some(1), "{lines:#?}");
+    assert!(
+        first(&lines).starts_with("error results bridge-results: the table wants results told"),
+        "{lines:#?}"
+    );
+    clinic
+        .stack
+        .outputs
+        .push(("ResultsQueue", TestSqs::results_url()));
+    clinic.stack.show(&clinic.aws);
+    let (code, lines) = clinic.examine(&[]).await;
+    assert!(code == Some(0) && well(&lines), "{lines:#?}");
+    // What was given up.
+    clinic.sqs.put_dead_result("{}");
+    let (_, lines) = clinic.examine(&[]).await;
+    assert!(
+        first(&lines).starts_with("error results bridge-results: 1 message was given up"),
+        "{lines:#?}"
+    );
+    // The robot's key is not filled in, or there is none.
+    clinic.secrets.put("robot", r#"{"api_key":""}"#);
+    let key = [("BACKLOG_ADMIN_API_KEY", ADMIN_KEY)];
+    let (_, lines) = clinic.examine(&key).await;
+    assert!(
+        first(&lines).starts_with("error results bridge-results: the secret robot does not hold"),
+        "{lines:#?}"
+    );
+    clinic.store_table(&no_key).await;
+    fs::write(clinic.folder.path().join("routes.toml"), &no_key).unwrap();
+    let (_, lines) = clinic.examine(&key).await;
+    assert!(
+        first(&lines).starts_with("error results bridge-results: the space ")
+            && first(&lines).contains("has no api_key"),
+        "{lines:#?}"
+    );
+    // results.yaml is not deployed.
+    let said = clinic.aws.said("GetFunctionConfiguration");
+    clinic.aws.does("GetFunctionConfiguration", move |call| {
+        if call.input.contains("bridge-results") {
+            let gone = json!({"__type": "ResourceNotFoundException", "message": "none"});
+            return (404, gone.to_string());
+        }
+        (200, said.clone())
+    });
+    let (code, lines) = clinic.examine(&[]).await;
+    assert_eq!(code, Some(1), "{lines:#?}");
+    assert!(
+        first(&lines).starts_with("error results bridge-results: results.yaml is not deployed"),
+        "{lines:#?}"
+    );
 }

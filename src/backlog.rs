@@ -55,6 +55,7 @@ pub struct Backlog {
     host: String,
     key: Password,
     header: HeaderValue,
+    in_query: bool,
     within: Duration,
 }
 
@@ -131,8 +132,18 @@ impl Backlog {
             base,
             key,
             header,
+            in_query: KEY_IN_QUERY,
             within: ANSWER_WITHIN,
         })
+    }
+
+    /// The same for an installation that takes the key from the query alone.
+    #[must_use]
+    pub fn with_key_in_query(self) -> Self {
+        Self {
+            in_query: true,
+            ..self
+        }
     }
 
     /// The same with another limit to how long a request may take, with its answer.
@@ -335,13 +346,13 @@ impl Backlog {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        if KEY_IN_QUERY {
+        if self.in_query {
             url.query_pairs_mut()
                 .append_pair("apiKey", self.key.reveal());
         }
         let mut request = self.http.request(method, url).timeout(self.within);
         request = request.header(ACCEPT, "application/json");
-        if !KEY_IN_QUERY {
+        if !self.in_query {
             request = request.header("X-Api-Key", self.header.clone());
         }
         if let Some(form) = &form {

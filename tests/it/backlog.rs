@@ -11,7 +11,7 @@ use backlog_bridge::{
 use serde_json::json;
 
 use crate::support::{
-    backlog::{ADMIN_KEY, BARE_KEY, Fault as Planned, ROBOT_KEY, TestBacklog},
+    backlog::{ADMIN_KEY, BARE_KEY, Fault as Planned, Habits, ROBOT_KEY, TestBacklog},
     tls::{Ca, trusting},
 };
 
@@ -446,5 +446,39 @@ fn a_change_that_was_made_unheard_is_told_from_one_that_was_not() {
         assert!(said.contains("[hidden] and [hidden] (code 7)"), "{said}");
         let posts = space.writes().len();
         assert_eq!(posts, 5, "nothing is sent twice");
+    });
+}
+
+#[test]
+fn where_the_key_has_to_be_in_the_query_it_is_told_nowhere_else() {
+    trusting(|| {
+        let space = TestBacklog::start(&Ca::new(), &["APP"]);
+        space.habits(Habits {
+            wants_query: true,
+            ..Habits::default()
+        });
+        // Question 35 of docs/unverified.md. With the header it is a wrong key.
+        let header = api(&space, ROBOT_KEY);
+        let query = api(&space, ROBOT_KEY)
+            .with_key_in_query()
+            .within(Duration::from_secs(2));
+        run(async {
+            let (fault, _) = refused(header.myself().await);
+            assert_eq!(fault, Fault::WrongKey);
+            assert_eq!(query.myself().await.unwrap().id, 2);
+            for planned in [
+                Planned::Refuse(403, 5),
+                Planned::Refuse(500, 1),
+                Planned::Drop,
+                Planned::Late(Duration::from_secs(4)),
+                Planned::Redirect("https://localhost:1/".into()),
+                Planned::Answer(200, "text/html", b"<html>".to_vec()),
+            ] {
+                space.fault("GET users/myself", 1, planned);
+                refused(query.myself().await);
+            }
+        });
+        drop(space);
+        run(async { refused(query.myself().await) });
     });
 }

@@ -1,5 +1,6 @@
 //! Results: the function as it is deployed, between a queue, a space of Backlog, AWS's pipelines and an S3.
 
+mod answers;
 mod bounds;
 
 use std::{

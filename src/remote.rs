@@ -510,3 +510,28 @@ fn may_pass(err: &reqwest::Error) -> bool {
         None => err.is_request() || err.is_body(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_how_long_to_wait_in_seconds_or_until_when() {
+        let seconds = |after: &str| wait(after).map(|wait| wait.as_secs());
+        assert_eq!(seconds("120"), Some(120));
+        assert_eq!(seconds(" 0 "), Some(0));
+        assert_eq!(
+            seconds("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(0),
+            "it is over"
+        );
+        let in_a_minute = OffsetDateTime::now_utc() + Duration::from_secs(61);
+        let until = in_a_minute.format(&Rfc2822).unwrap();
+        assert!(
+            seconds(&until.replace("+0000", "GMT")).is_some_and(|wait| (50..=61).contains(&wait))
+        );
+        for nonsense in ["", "-1", "soon", "1.5"] {
+            assert_eq!(seconds(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

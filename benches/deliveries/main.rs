@@ -66,7 +66,9 @@ const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
 const KEY: &str = "tree.zip";
 
-const PARTS: [&str; 7] = ["first", "second", "far", "stages", "sizes", "start", "sweep"];
+const PARTS: [&str; 7] = [
+    "first", "second", "far", "stages", "sizes", "start", "sweep",
+];
 
 /// What takes longer than this is measured less often.
 const SLOW: Duration = Duration::from_secs(10);

@@ -142,12 +142,19 @@ impl Host {
         std::thread::sleep(Duration::from_secs(1));
         let repository = self.upstream.repository("APP/r0");
         let commit = repository.commit_on(REF, &[("a", "b".into())]);
-        let body = project_push("update", REF, &[&commit]).replace("APP/web", "APP/r0").replace("\"web\"", "\"r0\"");
+        let body = project_push("update", REF, &[&commit])
+            .replace("APP/web", "APP/r0")
+            .replace("\"web\"", "\"r0\"");
         let url = format!("http://{address}/hooks/{TOKEN}");
         let started = Instant::now();
         let client = reqwest::blocking::Client::new();
         let answer = client.post(url).body(body).send().unwrap();
-        assert_eq!(answer.status(), 202, "{}", answer.text().unwrap_or_default());
+        assert_eq!(
+            answer.status(),
+            202,
+            "{}",
+            answer.text().unwrap_or_default()
+        );
         let stdout = serving.0.stdout.take().unwrap();
         let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
         let line = lines.find(|line| line.contains("\"published\""));

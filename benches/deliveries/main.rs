@@ -10,14 +10,16 @@
 //! 6. **puts**: an archive stored by one request and in parts, with 20 ms a round trip to S3: where one begins to win;
 //! 7. **start**: from the start of a Lambda function's process to its first poll;
 //! 8. **sweep**: a sweep of 1,000 repositories, 50 ms away each way, and a push meanwhile;
-//! 9. **deflate**: deflate libraries and levels side by side.
+//! 9. **load**: pushes by the hour in virtual time, and the model beside the two functions' programs.
 //!
 //! | option | |
 //! | --- | --- |
-//! | `--quick` | fewer repositories, three runs |
+//! | `--quick` | fewer repositories, three runs; says what got slower beside git than `ratios.toml` has it, and then fails |
+//! | `--keep` | the same, and writes `ratios.toml` instead |
 //! | `--only first,far` | these parts |
 //! | `--repository PATH` | a repository of yours instead of the made ones, more of them if given again; the tip is its `HEAD` |
 //! | `--plot FILE` | draws part 1 as SVG |
+//! | `--plot-load FILE` | draws part 8 |
 //! | `--tsv FILE` | every single measurement |
 //!
 //! Peers: `git clone --bare --depth 1` and `git archive`; gix and the `zip` crate; the Python way, dulwich and boto3, in a
@@ -38,11 +40,18 @@
 )]
 mod support;
 
+#[path = "../../tests/simulation/mod.rs"]
+#[expect(dead_code, reason = "what the tests look at besides")]
+mod simulation;
+
 mod far;
+mod for_real;
+mod load;
 mod many;
 mod measure;
 mod parts;
 mod plot;
+mod ratios;
 mod repositories;
 mod ways;
 
@@ -51,12 +60,13 @@ use std::{
     fs::File,
     io::Write,
     path::PathBuf,
-    process::Command,
+    process::{Command, ExitCode},
     sync::Mutex,
     time::{Duration, Instant},
 };
 
 use measure::{Cost, median};
+use ratios::Ratio;
 use repositories::{Repo, Repositories};
 use support::lambda::Lambda;
 use tokio::runtime::Runtime;
@@ -66,8 +76,18 @@ const REF: &str = "refs/heads/main";
 const BUCKET: &str = "sources";
 const KEY: &str = "tree.zip";
 
-const PARTS: [&str; 7] = [
-    "first", "second", "far", "stages", "sizes", "start", "sweep",
+const PARTS: [&str; 8] = [
+    "first", "second", "far", "stages", "sizes", "start", "sweep", "load",
+];
+
+/// What is drawn of a first delivery.
+const BARS: [plot::Bar<'_>; 6] = [
+    ("floor", "floor", "#b8b8b8"),
+    ("this program", "backlog-bridge", "#0b7a5e"),
+    ("gix + upload", "gix + zip", "#5b8def"),
+    ("git + upload", "git clone + archive", "#e08e2b"),
+    ("dulwich, depth 1", "dulwich, depth 1", "#c75b7a"),
+    ("dulwich, full", "dulwich, full clone", "#8a3b52"),
 ];
 
 /// What takes longer than this is measured less often.
@@ -75,9 +95,11 @@ const SLOW: Duration = Duration::from_secs(10);
 
 struct Options {
     quick: bool,
+    keep: bool,
     only: Vec<String>,
     repositories: Vec<PathBuf>,
     plot: Option<PathBuf>,
+    plot_load: Option<PathBuf>,
     tsv: Option<Mutex<File>>,
 }
 
@@ -87,15 +109,20 @@ impl Options {
     }
 
     fn runs(&self) -> usize {
-        if self.quick { 3 } else { 5 }
+        match self {
+            // What others are held to.
+            Self { keep: true, .. } => 9,
+            Self { quick: true, .. } => 3,
+            _ => 5,
+        }
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let borrowed: Vec<_> = arguments.iter().map(String::as_str).collect();
     if parts::run(&borrowed) {
-        return;
+        return ExitCode::SUCCESS;
     }
     let options = options(arguments);
     let runtime = Runtime::new().unwrap();
@@ -109,7 +136,7 @@ fn main() {
         println!("No Python with dulwich and boto3: those rows are left out.\n");
     }
     let made = options.repositories.is_empty();
-    let needs_none = |part: &String| ["sizes", "start", "sweep"].contains(&part.as_str());
+    let needs_none = |part: &String| ["sizes", "start", "sweep", "load"].contains(&part.as_str());
     let repos: Vec<Repo> = match &options.repositories[..] {
         _ if !options.only.is_empty() && options.only.iter().all(needs_none) => Vec::new(),
         [] if options.quick => vec![bench.repositories.small(), bench.repositories.source()],
@@ -119,8 +146,9 @@ fn main() {
             .map(|path| bench.repositories.copy(path))
             .collect(),
     };
+    let mut ratios = Vec::new();
     if options.wants("first") {
-        bench.first(&repos);
+        ratios.extend(bench.first(&repos));
     }
     let mut with_history: Vec<_> = repos
         .iter()
@@ -129,7 +157,7 @@ fn main() {
     // Where there is little new to see, an hour is saved.
     with_history.retain(|repo| !["assets", "many"].contains(&repo.name.as_str()));
     if options.wants("second") {
-        bench.second(&with_history);
+        ratios.extend(bench.second(&with_history));
     }
     with_history.retain(|repo| repo.name != "large");
     if options.wants("far") {
@@ -147,14 +175,32 @@ fn main() {
     if options.wants("sweep") && made && !options.quick {
         many::sweep(&runtime);
     }
+    if options.wants("load") && made && !(options.quick && options.only.is_empty()) {
+        load::show(&runtime, options.quick, options.plot_load.as_deref());
+    }
+    if !options.quick || ratios.is_empty() || !made {
+        return ExitCode::SUCCESS;
+    }
+    if options.keep {
+        ratios::keep(&ratios);
+        return ExitCode::SUCCESS;
+    }
+    let is_slower = ratios::compare(&ratios, |part, title| bench.again(part, title, &repos));
+    if is_slower {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn options(arguments: Vec<String>) -> Options {
     let mut options = Options {
         quick: false,
+        keep: false,
         only: Vec::new(),
         repositories: Vec::new(),
         plot: None,
+        plot_load: None,
         tsv: None,
     };
     let mut arguments = arguments.into_iter();
@@ -168,6 +214,7 @@ fn options(arguments: Vec<String>) -> Options {
             // Cargo says so to every benchmark.
             "--bench" => {}
             "--quick" => options.quick = true,
+            "--keep" => (options.quick, options.keep) = (true, true),
             "--only" => {
                 options.only = value().split(',').map(Into::into).collect();
                 for part in &options.only {
@@ -177,6 +224,7 @@ fn options(arguments: Vec<String>) -> Options {
             }
             "--repository" => options.repositories.push(value().into()),
             "--plot" => options.plot = Some(value().into()),
+            "--plot-load" => options.plot_load = Some(value().into()),
             "--tsv" => options.tsv = Some(File::create(value()).unwrap().into()),
             other => panic!("{other}? See the head of benches/deliveries/main.rs"),
         }
@@ -200,7 +248,9 @@ struct Turn<'a> {
 /// One line of a table.
 struct Row {
     name: &'static str,
-    runs: usize,
+    /// Of each round.
+    costs: Vec<Cost>,
+    /// The median.
     cost: Cost,
 }
 
@@ -232,7 +282,7 @@ impl Bench<'_> {
         let rows = turns.iter().zip(&costs).flat_map(|(turn, costs)| {
             turn.rows.iter().zip(costs).map(|(name, costs)| Row {
                 name,
-                runs: costs.len(),
+                costs: costs.clone(),
                 cost: Cost::median(costs),
             })
         });
@@ -259,22 +309,12 @@ impl Bench<'_> {
         }
     }
 
-    fn first(&self, repos: &[Repo]) {
+    fn first(&self, repos: &[Repo]) -> Vec<Ratio> {
         println!("## First delivery, the server's packs cached\n");
         head("repository");
         let mut drawn = Vec::new();
         for repo in repos {
-            repo.move_to(0);
-            let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
-            place.cache_packs(true);
-            let ways: Vec<_> = Way::ALL.iter().filter(|way| place.can(**way)).collect();
-            let place = &place;
-            let turns = ways.into_iter().map(|way| Turn {
-                rows: way.rows(),
-                run: Box::new(move || place.run(*way)),
-            });
-            let turns: Vec<_> = turns.collect();
-            let rows = self.take_turns(&repo.title, true, self.options.runs(), &turns);
+            let rows = self.firsts(repo, &Way::ALL, self.options.runs());
             print(&repo.title, &rows, "git + upload");
             drawn.push((repo.title.clone(), rows));
         }
@@ -287,19 +327,54 @@ impl Bench<'_> {
                     (title.as_str(), bars.collect())
                 })
                 .collect();
-            fs::write(file, plot::svg(&drawn)).unwrap();
+            let title = "First delivery: wall time, the server's packs cached (logarithmic)";
+            fs::write(file, plot::svg(title, &BARS, &drawn)).unwrap();
         }
+        let ratios = drawn
+            .iter()
+            .map(|(title, rows)| ratios::of("first", title, rows));
+        ratios.flatten().collect()
     }
 
-    fn second(&self, repos: &[&Repo]) {
+    /// First deliveries in each of these ways that works here.
+    fn firsts(&self, repo: &Repo, ways: &[Way], runs: usize) -> Vec<Row> {
+        repo.move_to(0);
+        let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
+        place.cache_packs(true);
+        let place = &place;
+        let turns = ways.iter().filter(|way| place.can(**way)).map(|way| Turn {
+            rows: way.rows(),
+            run: Box::new(move || place.run(*way)),
+        });
+        self.take_turns(&repo.title, true, runs, &turns.collect::<Vec<_>>())
+    }
+
+    fn second(&self, repos: &[&Repo]) -> Vec<Ratio> {
         println!("## The next push, the server's work included\n");
         head("repository");
+        let mut ratios = Vec::new();
         for repo in repos {
             let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
-            let rows = self.pushes(&place, repo, "");
+            let peers = [Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
+            let rows = self.pushes(&place, repo, &peers, self.options.runs(), "");
             print(&repo.title, &rows, "first");
+            ratios.extend(ratios::of("second", &repo.title, &rows));
         }
         println!();
+        ratios
+    }
+
+    /// What is compared with git, once more and in more rounds.
+    fn again(&self, part: &str, title: &str, repos: &[Repo]) -> Vec<Ratio> {
+        const RUNS: usize = 9;
+        let repo = repos.iter().find(|repo| repo.title == title).unwrap();
+        if part == "first" {
+            let rows = self.firsts(repo, &[Way::Sync, Way::Git], RUNS);
+            return ratios::of("first", title, &rows);
+        }
+        let place = Place::new(self.runtime, self.python.as_ref(), repo, None);
+        let rows = self.pushes(&place, repo, &[Way::Git], RUNS, "");
+        ratios::of("second", title, &rows)
     }
 
     fn far(&self, repos: &[&Repo]) {
@@ -308,14 +383,22 @@ impl Bench<'_> {
         for repo in repos {
             let round_trip = Some(Duration::from_millis(20));
             let place = Place::new(self.runtime, self.python.as_ref(), repo, round_trip);
-            let rows = self.pushes(&place, repo, "far, ");
+            let peers = [Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
+            let rows = self.pushes(&place, repo, &peers, self.options.runs(), "far, ");
             print(&repo.title, &rows, "first");
         }
         println!();
     }
 
     /// This program one and twenty commits later, and the peers, who start over.
-    fn pushes(&self, place: &Place<'_>, repo: &Repo, what: &str) -> Vec<Row> {
+    fn pushes(
+        &self,
+        place: &Place<'_>,
+        repo: &Repo,
+        peers: &[Way],
+        runs: usize,
+        what: &str,
+    ) -> Vec<Row> {
         let mut turns = vec![Turn {
             rows: &["first", "one commit later"],
             run: Box::new(move || place.first_and_second(1)),
@@ -326,8 +409,7 @@ impl Bench<'_> {
                 run: Box::new(move || place.first_and_second(20)),
             });
         }
-        let peers = [Way::Git, Way::Gix, Way::Dulwich { depth: 1 }];
-        for peer in peers.into_iter().filter(|way| place.can(*way)) {
+        for peer in peers.iter().filter(|way| place.can(**way)).copied() {
             let run = move || {
                 repo.move_to(0);
                 place.run(peer)
@@ -338,7 +420,7 @@ impl Bench<'_> {
             });
         }
         let what = format!("{what}{}", repo.title);
-        let rows = self.take_turns(&what, false, self.options.runs(), &turns);
+        let rows = self.take_turns(&what, false, runs, &turns);
         repo.move_to(0);
         rows
     }
@@ -488,9 +570,10 @@ fn print(title: &str, rows: &[Row], beside: &str) {
     let one = one
         .map_or(Duration::ZERO, |row| row.cost.wall)
         .as_secs_f64();
-    for Row { name, runs, cost } in rows {
+    for Row { name, costs, cost } in rows {
         println!(
-            "| {title} | {name} | {runs} | {} | {} | {} | {} | {} | {:.2} |",
+            "| {title} | {name} | {} | {} | {} | {} | {} | {} | {:.2} |",
+            costs.len(),
             seconds(cost.wall),
             seconds(cost.cpu),
             bytes(cost.peak_kib * 1024),

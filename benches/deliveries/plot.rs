@@ -2,15 +2,8 @@
 
 use std::{fmt::Write, time::Duration};
 
-/// The rows that are drawn: name, label, colour.
-const BARS: [(&str, &str, &str); 6] = [
-    ("floor", "floor", "#b8b8b8"),
-    ("this program", "backlog-bridge", "#0b7a5e"),
-    ("gix + upload", "gix + zip", "#5b8def"),
-    ("git + upload", "git clone + archive", "#e08e2b"),
-    ("dulwich, depth 1", "dulwich, depth 1", "#c75b7a"),
-    ("dulwich, full", "dulwich, full clone", "#8a3b52"),
-];
+/// A row that is drawn: name, label, colour.
+pub(crate) type Bar<'a> = (&'a str, &'a str, &'a str);
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 300.0;
@@ -19,11 +12,15 @@ const GAP: f64 = 22.0;
 const TOP: f64 = 64.0;
 
 /// Groups of bars: the title of each, and wall times by name.
-pub(crate) fn svg(groups: &[(&str, Vec<(&str, Duration)>)]) -> String {
+pub(crate) fn svg(
+    heading: &str,
+    rows: &[Bar<'_>],
+    groups: &[(&str, Vec<(&str, Duration)>)],
+) -> String {
     let times = groups
         .iter()
         .flat_map(|(_, bars)| bars)
-        .filter(|(name, _)| is_drawn(name));
+        .filter(|(name, _)| rows.iter().any(|(row, ..)| row == name));
     let times: Vec<f64> = times
         .map(|(_, time)| time.as_secs_f64().max(0.001))
         .collect();
@@ -41,7 +38,7 @@ pub(crate) fn svg(groups: &[(&str, Vec<(&str, Duration)>)]) -> String {
     let mut body = String::new();
     let mut y = TOP;
     for (title, bars) in groups {
-        let drawn = BARS.iter().filter_map(|(name, label, colour)| {
+        let drawn = rows.iter().filter_map(|(name, label, colour)| {
             let (_, time) = bars.iter().find(|(bar, _)| bar == name)?;
             Some((label, colour, time.as_secs_f64()))
         });
@@ -99,7 +96,7 @@ pub(crate) fn svg(groups: &[(&str, Vec<(&str, Duration)>)]) -> String {
         decade += 1.0;
     }
     let mut legend = String::new();
-    for (n, (_, label, colour)) in (0u32..).zip(&BARS) {
+    for (n, (_, label, colour)) in (0u32..).zip(rows) {
         let at = 20.0 + f64::from(n) * 155.0;
         line(
             &mut legend,
@@ -114,14 +111,10 @@ pub(crate) fn svg(groups: &[(&str, Vec<(&str, Duration)>)]) -> String {
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" width="{WIDTH}" height="{height:.0}" font-family="sans-serif" font-size="13">
 <style>.small {{ font-size: 11px; fill: #444 }}</style>
 <rect width="100%" height="100%" fill="#fff"/>
-<text x="20" y="22" font-size="15">First delivery: wall time, the server's packs cached (logarithmic)</text>
+<text x="20" y="22" font-size="15">{heading}</text>
 {legend}{grid}{body}</svg>
 "##
     )
-}
-
-fn is_drawn(name: &str) -> bool {
-    BARS.iter().any(|(bar, ..)| *bar == name)
 }
 
 fn line(text: &mut String, line: &str) {

@@ -33,7 +33,8 @@ pub(crate) struct Delivering {
     is_connected: bool,
     has_stored: bool,
     is_unsettled: bool,
-    fails: bool,
+    /// What will go wrong with it.
+    fault: Option<Error>,
     name: String,
 }
 
@@ -68,7 +69,11 @@ impl Delivering {
             is_connected: false,
             has_stored: false,
             is_unsettled: false,
-            fails: rng.f64() < load.failed,
+            fault: (rng.f64() < load.failed).then(|| Error::Fetch {
+                repository: job.repository.clone(),
+                transient: true,
+                source: "a fault of this world".into(),
+            }),
             name: format!("{:016x}", rng.u64(..)),
         }
     }
@@ -112,15 +117,10 @@ impl Delivering {
                 (self.read, self.is_connected) = (nth, true);
                 Saw::Tip(Some(tip.commit))
             }
-            Action::Build(_) if self.fails => {
-                let failed = Error::Fetch {
-                    repository: "APP/web".parse().unwrap(),
-                    transient: true,
-                    source: "a fault of this world".into(),
-                };
-                return Some(self.ended(Err(failed)));
-            }
-            Action::Build(_) => Saw::Built(Some(branch.tips[self.read].time)),
+            Action::Build(_) => match self.fault.take() {
+                Some(fault) => return Some(self.ended(Err(fault))),
+                None => Saw::Built(Some(branch.tips[self.read].time)),
+            },
             Action::Put(condition) => {
                 let name = format!("{}-{}", self.name, self.steps.rounds());
                 let write = Write {

@@ -52,6 +52,7 @@ fn missed(mutant: Option<Mutant>) -> Vec<String> {
         (Why::Plain, 10 * second),
         (Why::Failed, 20 * second),
         (Why::Killed, 10 * second + limits.visibility),
+        (Why::KilledAgain, 10 * second + 2 * limits.visibility),
         (Why::Back, 70 * second),
     ];
     let p99 = |why| seen.percentile(99, &[why]);

@@ -11,6 +11,8 @@ pub(crate) enum Why {
     Failed,
     /// A function was killed that had a message of its branch while it waited.
     Killed,
+    /// More than one was.
+    KilledAgain,
     /// It moved its branch back, which needs a second look.
     Back,
     /// The API refused its webhook.

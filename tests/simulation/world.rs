@@ -131,7 +131,8 @@ impl<'a> World<'a> {
 
     fn happens(&mut self, event: Event) {
         match event {
-            Event::Push => self.push(),
+            Event::Push => return self.push(),
+            Event::Second => return self.look(),
             Event::Arrives(message) => {
                 self.coming -= 1;
                 self.send(message);
@@ -143,8 +144,12 @@ impl<'a> World<'a> {
                 }
             }
             Event::Returned => {}
-            Event::Step(worker) => self.step(worker),
-            Event::Second => self.look(),
+            Event::Step(worker) => {
+                self.step(worker);
+                if self.workers[worker].is_some() {
+                    return;
+                }
+            }
         }
         self.start_ready();
     }
@@ -331,7 +336,7 @@ impl<'a> World<'a> {
                         }
                         if outcome.has_stored {
                             self.seen.swept += usize::from(job.swept);
-                            let took = self.now.saturating_sub(turn.since) + 2 * times.invoke;
+                            let took = self.now.saturating_sub(turn.since + times.invoke);
                             self.seen.deliveries.push(took);
                         }
                         let tries = turn.message.receives;
@@ -416,12 +421,14 @@ impl<'a> World<'a> {
             let troubles = self.troubles[at].iter();
             let met = troubles.filter(|(from, until, _)| *from <= self.now && *until >= pushed.at);
             let met: Vec<_> = met.map(|(.., why)| *why).collect();
-            let why = match () {
-                () if pushed.is_refused => Why::Refused,
-                () if met.contains(&Why::Killed) => Why::Killed,
-                () if met.contains(&Why::Failed) => Why::Failed,
-                () if pushed.is_back => Why::Back,
-                () => Why::Plain,
+            let kills = met.iter().filter(|why| **why == Why::Killed).count();
+            let why = match kills {
+                _ if pushed.is_refused => Why::Refused,
+                2.. => Why::KilledAgain,
+                1 => Why::Killed,
+                0 if met.contains(&Why::Failed) => Why::Failed,
+                0 if pushed.is_back => Why::Back,
+                0 => Why::Plain,
             };
             self.seen
                 .took

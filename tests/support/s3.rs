@@ -8,6 +8,7 @@ use std::{
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use aws_sdk_s3::{
@@ -116,6 +117,9 @@ pub struct StoredVersion {
     pub content_type: String,
     pub metadata: BTreeMap<String, String>,
     pub bytes: Option<Vec<u8>>,
+    /// When.
+    #[allow(dead_code, reason = "the benchmark's alone")]
+    pub stored: SystemTime,
 }
 
 /// An S3 of its own for one test, in a temporary folder.
@@ -250,6 +254,7 @@ impl TestS3 {
                 content_type,
                 metadata,
                 bytes,
+                stored: version.modified.into(),
             }
         });
         versions.collect()

@@ -238,3 +238,42 @@ async fn a_look_asks_three_times_and_twice_for_each_request_at_most() {
     world.event(27, "SUCCEEDED").await;
     assert_eq!(world.requests(), (2 + 8 + 1 + 2, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_time_does_not_reach_comes_again_at_once() {
+    let mut world = World::new("results = \"pull_request\"", &(BRANCHES.to_owned() + MAIN)).await;
+    let limit = Duration::from_secs(16);
+    world.function = Lambda::start(env!("CARGO_BIN_EXE_results"), &world.vars, limit).await;
+    world.branch(1).await;
+    world.backlog.pull(9, "main", "production");
+    world.begin_main(9).await;
+    let late = Fault::Late(Duration::from_millis(8_500));
+    world.backlog.fault(
+        "GET projects/APP/git/repositories/web/pullRequests/1/",
+        1,
+        late,
+    );
+    let record = |name: &str| {
+        json!({"messageId": name, "receiptHandle": name, "body": json!({"pipeline": name}).to_string(),
+            "attributes": {"ApproximateReceiveCount": "1"}, "messageAttributes": {}, "md5OfBody": "", "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:r:1:q", "awsRegion": "r"})
+    };
+    let event = json!({"Records": [record("web-branches"), record("web-main")]});
+    let answer = world.function.invoke(&event).await.result.unwrap();
+    assert_eq!(
+        answer["batchItemFailures"],
+        json!([{"itemIdentifier": "web-main"}]),
+        "{}",
+        world.function.output()
+    );
+    assert_eq!((world.texts(1).len(), world.texts(9).len()), (1, 0));
+    let postponed = world.sqs.calls(SqsOp::ChangeMessageVisibility);
+    assert_eq!(postponed.len(), 1);
+    assert_eq!(
+        (
+            &postponed[0]["ReceiptHandle"],
+            &postponed[0]["VisibilityTimeout"]
+        ),
+        (&json!("web-main"), &json!(0))
+    );
+}

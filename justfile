@@ -12,7 +12,7 @@ test *name:
 ci:
     bash .ci/run
 
-# The comparison with git, gix, dulwich and the floor.
+# The comparison with git, gix, dulwich and the floor. `just bench --quick` says what got slower.
 bench *arguments:
     cargo bench --locked --bench deliveries -- {{arguments}}
 

@@ -264,6 +264,7 @@ impl Deliverer {
         );
         let mut git = Box::pin(git).await?.among_many(connections);
         let refs = git.refs(wanted).await?;
+        git.finish().await;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));
         Ok(Refs {
             found: refs.found.into_iter().filter_map(named).collect(),

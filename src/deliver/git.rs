@@ -1,6 +1,9 @@
 //! The Git server of a delivery: a connection that goes to a blocking thread and back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Deliverer, Silences, silences::PATIENT};
 use crate::{
@@ -11,6 +14,9 @@ use crate::{
     route::CredentialsSource,
     secrets::Logins,
 };
+
+/// How long the end of an answer is waited for.
+const END_WITHIN: Duration = Duration::from_millis(250);
 
 /// What a server lists.
 pub(super) struct Refs {
@@ -111,6 +117,15 @@ impl<'a> Git<'a> {
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
         self.remote.connections = Connections::default();
+    }
+
+    /// Lets the last answer come to its end, so that its connection serves the next conversation. Its end is a few bytes away,
+    /// or not worth the wait.
+    pub(super) async fn finish(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let finish = tokio::task::spawn_blocking(|| connection.finish());
+            tokio::time::timeout(END_WITHIN, finish).await.ok();
+        }
     }
 
     /// Takes note that a pack took long, or that it was not waited for any longer.

@@ -16,7 +16,7 @@ use gix::{
         transport::{
             Protocol,
             client::{
-                TransportWithoutIO,
+                MessageKind, TransportWithoutIO, WriteMode,
                 blocking_io::{ExtendedBufRead, Transport},
             },
             packetline::read::ProgressAction,
@@ -151,6 +151,13 @@ impl Connection {
         LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent)
             .invoke_blocking(&mut self.transport, &mut Discard, false)
             .map_err(|err| self.remote.error_of_refs(&err, &self.allowance))
+    }
+
+    /// Reads the last answer to its end, so that what is below serves another conversation. Blocking.
+    pub(crate) fn finish(mut self) {
+        // What begins a request makes sure that nothing is left of the answer before. It is never sent.
+        let (mode, until) = (WriteMode::Binary, MessageKind::Flush);
+        self.transport.request(mode, until, false).ok();
     }
 
     /// Whether the last list of refs was so long that some of those were left out whose names begin as was wanted.

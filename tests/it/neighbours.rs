@@ -242,7 +242,7 @@ fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
         for name in ["refs/heads/other", MAIN] {
             others = others.max(delivered(&serving, &place, "update", name));
         }
-        assert!(others < second, "{case}: {others:?}");
+        assert!(others < second * 2, "{case}: {others:?}");
         let mut line = line_of(&serving, SLOW);
         let first = started.elapsed();
         println!(
@@ -256,7 +256,7 @@ fn a_server_that_drips_or_counts_for_long_keeps_no_other_branch_waiting() {
                 (&error["kind"], &error["transient"]),
                 (&json!(kind), &json!(true))
             );
-            assert!(first < second * 5, "{case}: {line}");
+            assert!(first < second * 8, "{case}: {line}");
             // In nobody's way, it has the time that it takes.
             while line["error"].is_object() {
                 assert!(started.elapsed() < second * 30, "{case}: {line}");

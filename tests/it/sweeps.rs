@@ -83,8 +83,8 @@ async fn so_many_are_asked_at_once_over_connections_that_are_kept() {
             connections.len()
         );
         assert_eq!(at_once, most);
-        // One that was not given back in time is not waited for.
-        assert!(connections.len() <= COUNT / 2, "{connections:?}");
+        // One whose answer does not end in time is not waited for.
+        assert!(connections.len() <= COUNT / 3, "{connections:?}");
     }
 }
 

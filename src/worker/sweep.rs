@@ -204,22 +204,14 @@ impl<E: AsyncFn(Job) -> Result<(), Error>> Sweeping<'_, E> {
                     };
                     hosts.later(Turn { what, ..turn });
                 }
-                Err(Error::Busy {
-                    repository,
-                    wait,
-                    source,
-                }) => {
+                Err(err @ Error::Busy { wait, .. }) => {
+                    let host = host(&turn.what.space.url().to_string()).to_owned();
                     let given_up = hosts.rest(turn, wait, self.deadline, Instant::now());
                     if let Some(given_up) = given_up {
                         swept.not_reached += given_up;
-                        swept.failed(
-                            &repository,
-                            &Error::Busy {
-                                repository: repository.clone(),
-                                wait,
-                                source,
-                            },
-                        );
+                        if told.insert(host) {
+                            swept.failed(repository, &err);
+                        }
                     }
                 }
                 Err(err) => {

@@ -142,6 +142,16 @@ async fn a_host_that_asks_for_patience_gets_it() {
     let at_once = service.git.most_at_once();
     assert!(at_once <= 6, "{at_once}");
 
+    // It wants more than this sweep has.
+    service.git.clear_requests();
+    service.git.fault(Op::Handshake, Fault::Busy("3600"));
+    service.sweep().await;
+    let line = swept(&service);
+    let seen = (&line["SweepNotReached"], &line["failures"]);
+    assert_eq!(seen, (&COUNT.into(), &1.into()), "{line}");
+    assert!(service.git.requests().len() <= 6, "{:?}", service.git.ops());
+    service.git.clear_faults();
+
     // It never has time: it is asked a few times, at most so many at once, and not once for each repository.
     service.git.clear_requests();
     service.git.fault(Op::Handshake, Fault::Busy("0"));

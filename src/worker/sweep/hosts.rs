@@ -8,8 +8,10 @@ use std::{
 /// How many are asked at once in all, so that many hosts do not take more threads than a Lambda function has.
 const AT_ONCE_IN_ALL: usize = 48;
 
-/// How long a host is left alone that asks for patience and does not say for how long, and what is believed of one that does.
+/// How long a host is left alone that asks for patience and does not say for how long.
 const REST: Duration = Duration::from_secs(5);
+
+/// Of a host that asks for more, the rest is left to the next sweep.
 const MAX_REST: Duration = Duration::from_mins(5);
 
 /// How often in a row a host may ask for patience before the rest of it is left to the next sweep.
@@ -96,7 +98,7 @@ impl<T> Hosts<T> {
     }
 
     /// Takes note that a host asks for patience. It is left alone, and asked for less at once from then on. What is given up,
-    /// if it asked too often, or for longer than until `deadline`: how many.
+    /// if it asked too often or for too long: how many.
     pub(super) fn rest(
         &mut self,
         turn: Turn<T>,
@@ -113,10 +115,11 @@ impl<T> Hosts<T> {
             host.times += 1;
             host.at_once = (host.at_once / 2).max(1);
         }
-        let wait = wait.unwrap_or(REST * host.times).min(MAX_REST);
-        let until = host.rests.max(Some(now + wait));
+        let wait = wait.unwrap_or(REST * host.times);
+        let until = host.rests.max(now.checked_add(wait));
         host.rests = until;
-        let is_too_long = deadline.is_some_and(|deadline| until >= Some(deadline));
+        let is_too_long =
+            wait > MAX_REST || deadline.is_some_and(|deadline| until >= Some(deadline));
         (is_too_long || host.times > MAX_RESTS).then(|| host.waiting.drain(..).count())
     }
 
@@ -212,8 +215,13 @@ mod tests {
     #[test]
     fn a_host_is_given_up_that_only_asks_for_patience() {
         let begin = Instant::now();
-        for (wait, deadline, most) in [(Some(1), None, 6), (None, None, 6), (Some(60), Some(60), 1)]
-        {
+        for (wait, deadline, most) in [
+            (Some(1), None, 6),
+            (None, None, 6),
+            (Some(60), Some(60), 1),
+            (Some(301), None, 1),
+            (Some(u64::MAX), None, 1),
+        ] {
             let mut hosts = hosts(&[("a", 20)], 6);
             let deadline = deadline.map(|seconds| begin + Duration::from_secs(seconds));
             let (mut now, mut times) = (begin, 0);

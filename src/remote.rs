@@ -189,8 +189,7 @@ impl Remote {
         if self.url.starts_with("http") {
             let url = gix::url::parse(self.url.as_str())?;
             let (time_limit, allowance) = (time_limit.clone(), allowance.clone());
-            let http = Conversation::with(&self.url, &self.connections, time_limit, allowance);
-            let http = http.map_err(gix::Error::from_error)?;
+            let http = Conversation::over(self.connections.clone(), time_limit, allowance);
             return Ok(Box::new(OverHttp::new_http(http, url, version, false)));
         }
         let options = connect::Options {

@@ -8,6 +8,7 @@ use std::{
     any::Any,
     io::{self, BufRead, BufReader, Cursor, Read, Write},
     sync::{Arc, Mutex, MutexGuard, OnceLock},
+    thread,
     time::Duration,
 };
 
@@ -41,7 +42,18 @@ const READ_AHEAD: usize = 64 << 10;
 
 /// Connections to a host, made when they are needed and kept for the next request. A clone shares them.
 #[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<OnceLock<Client>>);
+pub struct Connections(Arc<OnceLock<Kept>>);
+
+/// A client. Its end waits for its thread, and that for a name server which may never answer; so nobody waits for its end.
+#[derive(Debug)]
+struct Kept(Option<Client>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        thread::Builder::new().spawn(|| drop(client)).ok();
+    }
+}
 
 impl Connections {
     /// Whether there may be some already.
@@ -50,46 +62,54 @@ impl Connections {
     }
 
     /// Those to the host of `url`. Blocking.
-    fn to(&self, url: &str) -> Result<Client, reqwest::Error> {
-        if let Some(client) = self.0.get() {
-            return Ok(client.clone());
-        }
-        let client = Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            .http1_title_case_headers()
-            // A redirect would carry the password to whoever the server names.
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_certs_merge(network::authorities_for_git(url));
-        let client = if network::is_proxy_off() {
-            client.no_proxy()
+    fn to(&self, url: &str) -> Result<&Client, reqwest::Error> {
+        let kept = if let Some(kept) = self.0.get() {
+            kept
         } else {
-            client
+            let made = Kept(Some(client(url)?));
+            self.0.get_or_init(|| made)
         };
-        let client = client.build()?;
-        Ok(self.0.get_or_init(|| client).clone())
+        Ok(kept.0.as_ref().expect("until it is dropped"))
     }
+}
+
+fn client(url: &str) -> Result<Client, reqwest::Error> {
+    let client = Client::builder()
+        .connect_timeout(CONNECT_WITHIN)
+        .http1_title_case_headers()
+        // A redirect would carry the password to whoever the server names.
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge(network::authorities_for_git(url));
+    let client = if network::is_proxy_off() {
+        client.no_proxy()
+    } else {
+        client
+    };
+    client.build()
 }
 
 /// The HTTP client of one conversation.
 pub(super) struct Conversation {
-    client: Client,
+    connections: Connections,
     time_limit: TimeLimit,
     allowance: Allowance,
 }
 
 impl Conversation {
-    /// One with the server of `url`.
-    pub(super) fn with(
-        url: &str,
-        connections: &Connections,
+    pub(super) fn over(
+        connections: Connections,
         time_limit: TimeLimit,
         allowance: Allowance,
-    ) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            client: connections.to(url)?,
+    ) -> Self {
+        Self {
+            connections,
             time_limit,
             allowance,
-        })
+        }
+    }
+
+    fn client(&self, url: &str) -> Result<&Client, gix::Error> {
+        self.connections.to(url).map_err(gix::Error::from_error)
     }
 
     fn begin(
@@ -117,6 +137,7 @@ impl Conversation {
             Answer {
                 exchange,
                 body: None,
+                _connections: self.connections.clone(),
             },
             &self.allowance,
         )
@@ -134,7 +155,7 @@ impl Http for Conversation {
         _base_url: &str,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<GetResponse<Headers, Body>, gix::Error> {
-        let exchange = self.begin(self.client.get(url), None, headers);
+        let exchange = self.begin(self.client(url)?.get(url), None, headers);
         Ok(GetResponse {
             headers: Headers::of(exchange.clone()),
             body: self.body(exchange),
@@ -149,7 +170,7 @@ impl Http for Conversation {
         // Whatever we say is short.
         _kind: PostBodyDataKind,
     ) -> Result<PostResponse<Headers, Body, Exchange>, gix::Error> {
-        let exchange = self.begin(self.client.post(url), Some(Vec::new()), headers);
+        let exchange = self.begin(self.client(url)?.post(url), Some(Vec::new()), headers);
         Ok(PostResponse {
             post_body: exchange.clone(),
             headers: Headers::of(exchange.clone()),
@@ -340,6 +361,8 @@ impl BufRead for Headers {
 pub(super) struct Answer {
     exchange: Exchange,
     body: Option<BufReader<Response>>,
+    /// It has them, too, so these are the last to go.
+    _connections: Connections,
 }
 
 impl Answer {

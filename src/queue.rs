@@ -1,5 +1,6 @@
 //! The queue between `receive` and `deliver`: what a message says. How it is sent is `queue::sqs`'s.
 
+mod part;
 mod redrive;
 mod sqs;
 
@@ -9,7 +10,9 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::part::SweepWire;
 pub use self::{
+    part::Part,
     redrive::{At, Moved, Of, Reads, Redrive, Round},
     sqs::{Depth, Sqs},
 };
@@ -26,44 +29,6 @@ pub enum Message {
     Deliver(Box<Job>),
     /// Look at every object, or at those of a part, and make jobs for those that are not what their refs are.
     Sweep(Option<Part>),
-}
-
-/// A part of a sweep. Which repositories are in it is their own: whoever edits the table meanwhile moves none to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// Which, from 0.
-    nth: u32,
-    /// Of how many.
-    of: u32,
-}
-
-/// How many parts of a sweep are at work at once, so that pushes keep their workers.
-const PARTS_AT_ONCE: u32 = 2;
-
-impl Part {
-    /// All parts, of so many.
-    pub fn all(of: u32) -> impl Iterator<Item = Self> {
-        (0..of).map(move |nth| Self { nth, of })
-    }
-
-    /// Whether the repository at `url` is in it.
-    #[must_use]
-    pub fn has(self, url: &str) -> bool {
-        crc32fast::hash(url.as_bytes()) % self.of == self.nth
-    }
-
-    /// The message's body. A bridge that knows no parts makes a whole sweep of it.
-    #[must_use]
-    pub fn body(self) -> String {
-        let Self { nth, of } = self;
-        format!(r#"{{"sweep":true,"part":{nth},"of":{of}}}"#)
-    }
-
-    /// The message group: of one group, one is at work at a time.
-    #[must_use]
-    pub fn group(self) -> String {
-        format!("sweep-{}", self.nth % PARTS_AT_ONCE)
-    }
 }
 
 /// One ref to be delivered by one route. A hint, like the event it comes from: what is fetched and where it goes is up to
@@ -167,25 +132,6 @@ struct Wire {
     /// Without it, the first of the looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct SweepWire {
-    sweep: bool,
-    part: Option<u32>,
-    of: Option<u32>,
-}
-
-impl SweepWire {
-    fn part(&self) -> Result<Option<Part>, Error> {
-        match (self.part, self.of) {
-            (None, None) => Ok(None),
-            (Some(nth), Some(of)) if nth < of => Ok(Some(Part { nth, of })),
-            _ => Err(Error::Job {
-                reason: "a part of a sweep is one of 0 to `of` - 1".into(),
-            }),
-        }
-    }
 }
 
 impl Job {

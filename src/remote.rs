@@ -33,7 +33,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use self::{
     capped::{About, Allowance},
-    http::Conversation,
+    http::{Conversation, TimeLimit},
 };
 pub use self::{connection::Connection, greet::LfsAnswer, http::Connections, wanted::Wanted};
 use crate::{
@@ -469,25 +469,6 @@ fn said(http: &reqwest::Error) -> String {
             ""
         };
     format!("the server answers {status}{later}")
-}
-
-/// How long the next request may take as a whole, told to the HTTP client as each request begins.
-#[derive(Clone, Default)]
-struct TimeLimit(Arc<AtomicU64>);
-
-impl TimeLimit {
-    /// `None`: as long as it likes, while no single read takes longer than the client's 30 seconds.
-    fn set(&self, limit: Option<Duration>) {
-        let millis = limit.map_or(0, |limit| {
-            u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
-        });
-        self.0.store(millis, Relaxed);
-    }
-
-    fn get(&self) -> Option<Duration> {
-        let millis = self.0.load(Relaxed);
-        (millis > 0).then(|| Duration::from_millis(millis))
-    }
 }
 
 /// Who did not answer, if that is what happened.

@@ -25,8 +25,9 @@ use gix::{
 };
 
 use super::{
-    AGENT, Remote, TimeLimit, Tip,
+    AGENT, Remote, Tip,
     capped::{Allowance, Pack},
+    http::TimeLimit,
     wanted::Wanted,
 };
 use crate::{

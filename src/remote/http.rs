@@ -7,7 +7,10 @@
 use std::{
     any::Any,
     io::{self, BufRead, BufReader, Cursor, Read, Write},
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::Duration,
 };
@@ -28,10 +31,7 @@ use reqwest::{
     },
 };
 
-use super::{
-    TimeLimit,
-    capped::{About, Allowance, Body},
-};
+use super::capped::{About, Allowance, Body};
 use crate::network;
 
 /// How long a host may take to let itself be connected to.
@@ -86,6 +86,25 @@ fn client(url: &str) -> Result<Client, reqwest::Error> {
         client
     };
     client.build()
+}
+
+/// How long the next request may take as a whole, told to the HTTP client as each request begins.
+#[derive(Clone, Default)]
+pub(super) struct TimeLimit(Arc<AtomicU64>);
+
+impl TimeLimit {
+    /// `None`: as long as it likes, while no single read takes longer than the client's 30 seconds.
+    pub(super) fn set(&self, limit: Option<Duration>) {
+        let millis = limit.map_or(0, |limit| {
+            u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        self.0.store(millis, Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        let millis = self.0.load(Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
 }
 
 /// The HTTP client of one conversation.

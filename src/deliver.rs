@@ -168,7 +168,7 @@ impl Deliverer {
         progress: &Arc<Progress>,
     ) -> Delivery {
         let deadline = progress.deadline();
-        let git = Git::open(
+        let git = Git::new(
             self,
             &to.credentials,
             &to.repository,
@@ -176,10 +176,7 @@ impl Deliverer {
             deadline,
             progress.is_patient(),
         );
-        match within(deadline, Stage::Tip, git).await {
-            Ok(git) => Run::new(self, to, git, steps, progress).finish().await,
-            Err(err) => Delivery::ended(Err(err)),
-        }
+        Run::new(self, to, git, steps, progress).finish().await
     }
 
     /// What `route` delivers now: its ref, or every ref of the repository that its pattern matches, whose object exists
@@ -235,8 +232,7 @@ impl Deliverer {
         progress: &Arc<Progress>,
     ) -> Result<Snapshot, Error> {
         let (url, deadline) = (repository.url_in(space.url()), progress.deadline());
-        let git = Git::open(self, space.credentials(), repository, &url, deadline, true);
-        let mut git = Box::pin(git).await?;
+        let mut git = Git::new(self, space.credentials(), repository, &url, deadline, true);
         progress.begin(Stage::Fetch);
         let snapshot = git.snapshot(commit, self.limits, Arc::clone(progress));
         within(deadline, Stage::Fetch, Box::pin(snapshot)).await
@@ -254,15 +250,9 @@ impl Deliverer {
         connections: Connections,
     ) -> Result<Refs, Error> {
         let url = repository.url_in(space.url());
-        let git = Git::open(
-            self,
-            space.credentials(),
-            repository,
-            &url,
-            deadline,
-            is_patient,
-        );
-        let mut git = Box::pin(git).await?.among_many(connections);
+        let credentials = space.credentials();
+        let git = Git::new(self, credentials, repository, &url, deadline, is_patient);
+        let mut git = git.among_many(connections);
         let refs = git.refs(wanted).await?;
         git.finish().await;
         let named = |(name, tip): (String, Tip)| Some((name.parse().ok()?, tip));

@@ -11,11 +11,13 @@ mod envelope;
 use std::{
     borrow::Cow,
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use base64::Engine;
+use futures_util::future::{Either, maybe_done, select};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
@@ -32,7 +34,7 @@ use crate::{
     queue::{Job, Sqs},
     results::{self, Message},
     secrets::Tokens,
-    table::LiveTable,
+    table::{LiveTable, Reading},
     telemetry::{self, Counted, Metric},
     webhook::{ParseError, Webhook},
 };
@@ -118,6 +120,10 @@ pub enum Received {
 impl Receiver {
     /// Handles a request by `deadline`. `body` is waited for only once the sender is admitted, and is `None` if it cannot be
     /// read. `enqueue` puts the jobs on the queue, all of them or an error.
+    ///
+    /// # Panics
+    ///
+    /// Never.
     pub async fn receive<'a>(
         &self,
         request: Request<'_>,
@@ -126,7 +132,22 @@ impl Receiver {
         deadline: Option<Instant>,
         enqueue: impl AsyncFnOnce(Vec<Job>) -> Result<(), Error>,
     ) -> Received {
-        match within(deadline, Stage::Token, self.admit(&request)).await {
+        // The first request of a process waits for the tokens; the table comes meanwhile.
+        let mut table = pin!(maybe_done(self.table.read()));
+        let admitted = within(deadline, Stage::Token, self.admit(&request));
+        let admitted = if self.tokens.are_known() {
+            admitted.await
+        } else {
+            match select(pin!(admitted), table.as_mut()).await {
+                Either::Left((admitted, _)) => admitted,
+                Either::Right(((), admitted)) => admitted.await,
+            }
+        };
+        let table = async move {
+            table.as_mut().await;
+            Ok(table.take_output().expect("it was waited for"))
+        };
+        match admitted {
             Ok(None) => {}
             Ok(Some(why)) => return Received::NotFound { why },
             Err(err) => return Received::Failed { err, push: None },
@@ -141,7 +162,7 @@ impl Receiver {
         if let (Webhook::PullRequest { repository, number }, Some(queue)) =
             (&webhook, &self.results)
         {
-            let opened = self.opened(repository, *number, queue, request_id, deadline);
+            let opened = self.opened(repository, *number, queue, request_id, deadline, table);
             return Box::pin(opened).await;
         }
         let push = match wanted(&webhook) {
@@ -151,8 +172,7 @@ impl Receiver {
                 return Received::Ignored { why, push };
             }
         };
-        let read = async { Ok(self.table.read().await) };
-        let reading = within(deadline, Stage::Routes, read).await;
+        let reading = within(deadline, Stage::Routes, table).await;
         let jobs = reading
             .map_err(NoJobs::Unknown)
             .and_then(|reading| plan(&webhook, &reading, request_id));
@@ -185,9 +205,9 @@ impl Receiver {
         queue: &Sqs,
         request_id: &str,
         deadline: Option<Instant>,
+        table: impl Future<Output = Result<Reading, Error>>,
     ) -> Received {
-        let read = async { Ok(self.table.read().await) };
-        let reading = within(deadline, Stage::Routes, read).await;
+        let reading = within(deadline, Stage::Routes, table).await;
         let routes = reading
             .map_err(NoJobs::Unknown)
             .and_then(|reading| telling(repository, &reading));
@@ -222,7 +242,7 @@ impl Receiver {
             Err(why) => {
                 // While nobody's token can be told from a wrong one, the answer is the same everywhere, so that none shows
                 // where the hook is.
-                self.tokens.are_known().await?;
+                self.tokens.know().await?;
                 Ok(Some(why))
             }
         }

@@ -8,7 +8,7 @@
 //! 4. **stages**: where the time of a delivery goes;
 //! 5. **sizes**: time and peak memory from 5 to 500 MB, and of very many files;
 //! 6. **puts**: an archive stored by one request and in parts, with 20 ms a round trip to S3: where one begins to win;
-//! 7. **start**: from the start of a Lambda function's process to its first poll;
+//! 7. **start**: from the start of a Lambda function's process to its first poll, and to the end of its first event;
 //! 8. **sweep**: a sweep of 1,000 repositories, 50 ms away each way, and a push meanwhile;
 //! 9. **load**: pushes by the hour in virtual time, and the model beside the two functions' programs.
 //!
@@ -44,6 +44,7 @@ mod support;
 #[expect(dead_code, reason = "what the tests look at besides")]
 mod simulation;
 
+mod cold;
 mod far;
 mod for_real;
 mod load;
@@ -171,6 +172,7 @@ fn main() -> ExitCode {
     }
     if options.wants("start") && made {
         bench.start();
+        cold::show(&runtime, options.runs());
     }
     if options.wants("sweep") && made && !options.quick {
         many::sweep(&runtime);

@@ -33,38 +33,53 @@ pub(super) struct Git<'a> {
     /// Whether nobody waits for the turn.
     is_patient: bool,
     is_one_of_many: bool,
+    /// Whether the login was looked up.
+    has_login: bool,
     pub(super) remote: Remote,
     connection: Option<Connection>,
 }
 
 impl<'a> Git<'a> {
-    /// Finds the login for the repository at `url`. Nothing is asked of its server yet.
-    pub(super) async fn open(
+    /// The server of the repository at `url`. Nobody is asked anything yet.
+    pub(super) fn new(
         bridge: &'a Deliverer,
         credentials: &'a CredentialsSource,
         repository: &RepositoryName,
         url: &str,
         deadline: Option<Instant>,
         is_patient: bool,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let (logins, silences) = (&*bridge.logins, &bridge.silences);
-        let login = logins.login(credentials, repository, url).await?;
-        Ok(Self {
+        Self {
             logins,
             credentials,
             silences,
             is_patient,
             is_one_of_many: false,
+            has_login: false,
             remote: Remote {
                 url: url.to_owned(),
                 repository: repository.clone(),
-                login,
+                login: None,
                 deadline,
                 heard: Heard::default(),
                 connections: Connections::default(),
             },
             connection: None,
-        })
+        }
+    }
+
+    /// Looks the login up, unless that was done. Whoever uses the server need not; it can be done beside something else.
+    pub(super) async fn log_in(&mut self) -> Result<(), Error> {
+        if !self.has_login {
+            let Remote {
+                repository, url, ..
+            } = &self.remote;
+            let login = self.logins.login(self.credentials, repository, url);
+            self.remote.login = login.await?;
+            self.has_login = true;
+        }
+        Ok(())
     }
 
     /// The same, among many that ask at the same time, over connections that all of them use.
@@ -175,17 +190,15 @@ impl<'a> Git<'a> {
         wanted: &Wanted,
         work: impl Fn(&mut Connection) -> Result<T, Error> + Clone + Send + 'static,
     ) -> Result<T, Error> {
+        self.log_in().await?;
         let turn = self
             .logins
             .turn(self.credentials, self.is_one_of_many)
             .await;
         if turn.is_some() {
             // Somebody may have learned meanwhile that it is a wrong one.
-            let Remote {
-                repository, url, ..
-            } = &self.remote;
-            let login = self.logins.login(self.credentials, repository, url);
-            self.remote.login = login.await?;
+            self.has_login = false;
+            self.log_in().await?;
         }
         loop {
             let result = self.attempt(is_soon, wanted, work.clone()).await;

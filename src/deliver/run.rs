@@ -133,7 +133,11 @@ impl<'a> Run<'a> {
         match action {
             Action::Head => {
                 self.previous = None;
-                let head = self.bridge.s3.head(self.at).await?;
+                // A process that has just started has to read the login's secret.
+                let head = self.bridge.s3.head(self.at);
+                let (has_login, head) = tokio::join!(self.git.log_in(), head);
+                has_login?;
+                let head = head?;
                 self.beside = head.current.as_ref().map(|current| current.etag.clone());
                 self.now = head.time;
                 self.head = head.current;

@@ -133,15 +133,19 @@ impl Tokens {
     /// # Errors
     ///
     /// As [`Tokens::admit`].
-    pub async fn are_known(&self) -> Result<(), Error> {
-        let is_known = match &self.0 {
-            Source::Fixed(_) => true,
-            Source::Secret { known, .. } => known.lock().await.is_some(),
-        };
-        if is_known {
+    pub async fn know(&self) -> Result<(), Error> {
+        if self.are_known() {
             return Ok(());
         }
         self.admit("").await.map(drop)
+    }
+
+    /// Whether they were read before, and nobody reads them now.
+    pub fn are_known(&self) -> bool {
+        match &self.0 {
+            Source::Fixed(_) => true,
+            Source::Secret { known, .. } => known.try_lock().is_ok_and(|known| known.is_some()),
+        }
     }
 
     /// The valid tokens, read now.

@@ -719,6 +719,41 @@ async fn an_s3_that_hangs_ends_before_the_deadline_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_just_started_waits_for_a_secret_and_for_s3_at_once() {
+    let vars = [("DEADLINE_MARGIN_MS", "1000")];
+    let service = Service::with(&[(MAIN, KEY, "")], &vars).await;
+    let commit = service.repository.commit_on(MAIN, &[("a", "a".into())]);
+    let limit = Duration::from_secs(3);
+
+    service.secrets.fault_once(SqsFault::Hang);
+    let body = project_push("update", MAIN, &[&commit]);
+    let event = request("POST", &format!("/hooks/{TOKEN}"), &body);
+    let invocation = service.receive.invoke_within(&event, limit).await;
+    assert_eq!(answer(&invocation).0, 503, "nobody knows the token");
+    assert_eq!(service.s3.count(S3Op::GetObject), 1, "the table was read");
+    assert_eq!(service.push(MAIN, &[&commit]).await.0, 202);
+    assert_eq!(service.s3.count(S3Op::GetObject), 2, "and not twice");
+    let wrong = request("POST", "/hooks/another-token-of-no-use", &body);
+    assert_eq!(answer(&service.receive.invoke(&wrong).await).0, 404);
+    assert_eq!(
+        service.s3.count(S3Op::GetObject),
+        2,
+        "nothing for strangers"
+    );
+
+    service.secrets.fault_once(SqsFault::Hang);
+    let event = service.sqs.event(&service.sqs.receive(1));
+    let invocation = service.deliver.invoke_within(&event, limit).await;
+    assert!(invocation.took < limit, "{:?}", invocation.took);
+    assert_eq!(
+        service.s3.count(S3Op::HeadObject),
+        1,
+        "the object was looked at"
+    );
+    assert_eq!(service.git.requests().len(), 0, "without a login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_hangs_keeps_no_outcome_from_the_log() {
     let vars = [("DEADLINE_MARGIN_MS", "5000"), ("MAX_ENTRIES", "1")];
     let service = Service::with(&[(MAIN, KEY, "")], &vars).await;

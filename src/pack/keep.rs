@@ -15,6 +15,9 @@ use super::PackError;
 /// The SHA-1 of everything before it.
 pub(super) const TRAILER_LEN: usize = 20;
 
+/// How much is handed to the thread at once, in bytes: to wake it costs as much as to write 50 KB.
+const PIECE: usize = 128 * 1024;
+
 /// How many pieces may wait for the thread.
 const WAITING: usize = 4;
 
@@ -24,6 +27,8 @@ pub(super) enum Keep {
     Here(Kept),
     /// On a thread, which gives its buffers back.
     Beside {
+        /// What is handed over when there is more of it.
+        next: Vec<u8>,
         pieces: SyncSender<Vec<u8>>,
         buffers: Receiver<Vec<u8>>,
         thread: JoinHandle<Result<Kept, PackError>>,
@@ -61,18 +66,22 @@ impl Keep {
                 })
             }
             Self::Beside {
+                mut next,
                 pieces,
                 buffers,
                 thread,
             } => {
-                let mut piece: Vec<u8> = buffers.try_recv().unwrap_or_default();
-                piece.clear();
-                piece.extend_from_slice(bytes);
-                if pieces.send(piece).is_err() {
-                    // It ended early, and says why.
-                    return ended(thread).map(Self::Here);
+                next.extend_from_slice(bytes);
+                if next.len() >= PIECE {
+                    if pieces.send(next).is_err() {
+                        // It ended early, and says why.
+                        return ended(thread).map(Self::Here);
+                    }
+                    next = buffers.try_recv().unwrap_or_default();
+                    next.clear();
                 }
                 Ok(Self::Beside {
+                    next,
                     pieces,
                     buffers,
                     thread,
@@ -85,9 +94,16 @@ impl Keep {
     pub(super) fn finish(self) -> Result<(File, bool), PackError> {
         let kept = match self {
             Self::Here(kept) => kept,
-            Self::Beside { pieces, thread, .. } => {
+            Self::Beside {
+                next,
+                pieces,
+                thread,
+                ..
+            } => {
                 drop(pieces);
-                ended(thread)?
+                let mut kept = ended(thread)?;
+                kept.take(&next)?;
+                kept
             }
         };
         let found = kept.checksum.try_finalize().map_err(PackError::damaged)?;
@@ -114,6 +130,7 @@ impl Kept {
         let (used, buffers) = channel();
         let thread = thread::spawn(move || self.take_all(&incoming, &used));
         Keep::Beside {
+            next: Vec::with_capacity(PIECE),
             pieces,
             buffers,
             thread,

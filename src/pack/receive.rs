@@ -65,7 +65,11 @@ pub(super) fn receive(
     within("the number of objects", objects.into(), "MAX_ENTRIES", most)?;
     progress.expect(0, objects.into());
 
-    let (mut index, mut whole, mut deltas) = (HashMap::new(), Vec::new(), Vec::new());
+    // Room that is not used costs no memory.
+    let room = usize::try_from(objects).map_err(PackError::damaged)?;
+    let mut index = HashMap::with_capacity(room);
+    let mut whole = Vec::with_capacity(room);
+    let mut deltas = Vec::new();
     let mut inflater = Inflater::new(Framing::Zlib);
     for _ in 0..objects {
         let entry = input.entry_header()?;

@@ -87,6 +87,30 @@ impl Inflater {
         }
     }
 
+    /// The first bytes of a stream that was inflated before: so many, unless it ends earlier.
+    pub(super) fn start(
+        &mut self,
+        from: &mut impl DeflatedBytes,
+        most: usize,
+    ) -> Result<&[u8], Uninflatable> {
+        self.zlib.reset(self.framing == Framing::Zlib);
+        let mut len = 0;
+        while len < most {
+            let bytes = from.peek()?;
+            let (at_end, before) = (bytes.is_empty(), self.zlib.total_in());
+            let out = &mut self.out[len..most];
+            let status = self.zlib.decompress(bytes, out, FlushDecompress::None);
+            let status = status.map_err(|err| Uninflatable::Wrong(err.to_string()))?;
+            let consumed = usize::try_from(self.zlib.total_in() - before);
+            from.consume(consumed.expect("within a buffer"));
+            len = usize::try_from(self.zlib.total_out()).expect("within a buffer");
+            if status == Status::StreamEnd || at_end {
+                break;
+            }
+        }
+        Ok(&self.out[..len])
+    }
+
     fn totals(&self) -> (u64, u64) {
         (self.zlib.total_in(), self.zlib.total_out())
     }

@@ -278,12 +278,12 @@ impl<'a> Resolver<'a> {
         if self.work.progress.is_stopped() {
             return Err(PackError::Stopped);
         }
+        if blob.stream.len <= most_deflated(blob.size) && !self.compresses(blob.stream)? {
+            return Ok(());
+        }
         let one_at_a_time =
             (blob.size > LARGE).then(|| self.work.large.lock().expect("no holder panics"));
         let bytes = self.inflate(blob.stream, blob.size)?;
-        if blob.stream.len <= most_deflated(blob.size) && !self.compresses(&bytes)? {
-            return Ok(());
-        }
         let stream = self.spool.deflate(&bytes, self.work.progress)?;
         drop(one_at_a_time);
         self.objects
@@ -291,9 +291,10 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// Whether the beginning of a blob gets smaller by a tenth.
-    fn compresses(&mut self, bytes: &[u8]) -> Result<bool, PackError> {
-        let sample = &bytes[..bytes.len().min(SAMPLE_BYTES)];
+    /// Whether the beginning of a blob of the pack gets smaller by a tenth.
+    fn compresses(&mut self, stream: Stream) -> Result<bool, PackError> {
+        let pack = self.work.pack;
+        let sample = self.reader.start(pack, stream, SAMPLE_BYTES)?;
         let deflated = self.spool.try_deflate(sample).map_err(PackError::damaged)?;
         Ok(deflated < sample.len() / 10 * 9)
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::progress::Progress;
 
 /// How much of a blob is deflated to see whether it is worth it, in bytes. Fits into [`CHUNK`] however badly it goes.
-pub(super) const SAMPLE_BYTES: usize = CHUNK / 2;
+pub(super) const SAMPLE_BYTES: usize = CHUNK / 8;
 
 /// Where one thread puts the deflate streams that it makes.
 pub(super) struct Spool {

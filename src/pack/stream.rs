@@ -49,6 +49,22 @@ impl StreamReader {
         }
     }
 
+    /// The first bytes that a stream in `file` holds, so many at most. It was seen before.
+    pub(super) fn start(
+        &mut self,
+        file: &File,
+        stream: Stream,
+        most: usize,
+    ) -> Result<&[u8], PackError> {
+        let mut stored = StoredStream::new(file, stream, &mut self.buffer, None);
+        self.inflater
+            .start(&mut stored, most)
+            .map_err(|err| match err {
+                Uninflatable::Source(err) => err,
+                _ => PackError::damaged("an object changed while it was read"),
+            })
+    }
+
     /// What a stream in `file` holds. It was seen before, and held `size` bytes.
     pub(super) fn inflate(
         &mut self,

@@ -1,17 +1,18 @@
 //! HTTP as `gix` wants it spoken, one request after the other, by the thread that reads the answer.
 //!
 //! The client inside `gix` begins a thread and connections of its own for each repository, hands every 8 KiB from thread to
-//! thread, and drops the headers of a refusal. Here, repositories of a host may share connections, and what a server asks
-//! for that has too much to do is known.
+//! thread, and drops the headers of a refusal. Here, repositories of a host may share connections, what a server asks for that
+//! has too much to do is known, and what has come is handed over together: a pack of 60 MB has 3,500 TLS records, and to wake
+//! a thread for each would cost an eighth of a delivery.
 
 use std::{
     any::Any,
-    io::{self, BufRead, BufReader, Cursor, Read, Write},
+    collections::VecDeque,
+    io::{self, BufRead, Cursor, Read, Write},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
@@ -22,13 +23,18 @@ use gix::{
         blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse},
     },
 };
+use hyper::body::{Buf, Bytes};
 use reqwest::{
-    StatusCode,
-    blocking::{Client, RequestBuilder, Response},
+    Client, RequestBuilder, Response, StatusCode,
     header::{
-        CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+        CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
         WWW_AUTHENTICATE,
     },
+};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{mpsc, oneshot},
+    task::yield_now,
 };
 
 use super::capped::{About, Allowance, Body};
@@ -37,21 +43,36 @@ use crate::network;
 /// How long a host may take to let itself be connected to.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 
-/// How much of an answer is read at once, in bytes.
-const READ_AHEAD: usize = 64 << 10;
+/// How long nothing may come of an answer that was begun, or waited for.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// How much of an answer is handed over at once, in bytes; less where no more has come.
+const BATCH_BYTES: usize = 128 << 10;
+
+/// In how many pieces, however small a server makes them: each takes memory of its own.
+const BATCH_PIECES: usize = 256;
+
+/// How many such batches may wait for their reader.
+const WAITING: usize = 2;
 
 /// Connections to a host, made when they are needed and kept for the next request. A clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Connections(Arc<OnceLock<Kept>>);
 
-/// A client. Its end waits for its thread, and that for a name server which may never answer; so nobody waits for its end.
+/// A client, and the thread that its connections live on.
 #[derive(Debug)]
-struct Kept(Option<Client>);
+struct Kept {
+    client: Client,
+    /// Until it is dropped.
+    runtime: Option<Runtime>,
+}
 
 impl Drop for Kept {
+    /// It may be asking a name server which never answers; so nobody waits for its end.
     fn drop(&mut self) {
-        let client = self.0.take();
-        thread::Builder::new().spawn(|| drop(client)).ok();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -62,20 +83,33 @@ impl Connections {
     }
 
     /// Those to the host of `url`. Blocking.
-    fn to(&self, url: &str) -> Result<&Client, reqwest::Error> {
-        let kept = if let Some(kept) = self.0.get() {
-            kept
-        } else {
-            let made = Kept(Some(client(url)?));
-            self.0.get_or_init(|| made)
+    fn to(&self, url: &str) -> io::Result<&Kept> {
+        if let Some(kept) = self.0.get() {
+            return Ok(kept);
+        }
+        let thread = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let made = Kept {
+            client: client(url).map_err(io::Error::other)?,
+            runtime: Some(thread),
         };
-        Ok(kept.0.as_ref().expect("until it is dropped"))
+        Ok(self.0.get_or_init(|| made))
+    }
+}
+
+impl Kept {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let runtime = self.runtime.as_ref().expect("until it is dropped");
+        runtime.spawn(work);
     }
 }
 
 fn client(url: &str) -> Result<Client, reqwest::Error> {
     let client = Client::builder()
         .connect_timeout(CONNECT_WITHIN)
+        .read_timeout(READ_WITHIN)
         .http1_title_case_headers()
         // A redirect would carry the password to whoever the server names.
         .redirect(reqwest::redirect::Policy::none())
@@ -93,7 +127,7 @@ fn client(url: &str) -> Result<Client, reqwest::Error> {
 pub(super) struct TimeLimit(Arc<AtomicU64>);
 
 impl TimeLimit {
-    /// `None`: as long as it likes, while no single read takes longer than the client's 30 seconds.
+    /// `None`: as long as it likes, while no single read takes longer than [`READ_WITHIN`].
     pub(super) fn set(&self, limit: Option<Duration>) {
         let millis = limit.map_or(0, |limit| {
             u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
@@ -127,28 +161,30 @@ impl Conversation {
         }
     }
 
-    fn client(&self, url: &str) -> Result<&Client, gix::Error> {
-        self.connections.to(url).map_err(gix::Error::from_error)
-    }
-
     fn begin(
         &self,
-        request: RequestBuilder,
+        url: &str,
         posted: Option<Vec<u8>>,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Exchange {
+    ) -> Result<Exchange, gix::Error> {
         let pairs = headers.into_iter().filter_map(|header| {
             let (name, value) = header.as_ref().split_once(':')?;
             let name = HeaderName::try_from(name).ok()?;
             Some((name, HeaderValue::try_from(value.trim()).ok()?))
         });
+        let kept = self.connections.to(url).map_err(gix::Error::from_error)?;
+        let builder = match posted {
+            Some(_) => kept.client.post(url),
+            None => kept.client.get(url),
+        };
         let request = Box::new(Request {
-            builder: request.headers(pairs.collect()),
+            builder: builder.headers(pairs.collect()),
             posted,
+            connections: self.connections.clone(),
             time_limit: self.time_limit.clone(),
             allowance: self.allowance.clone(),
         });
-        Exchange(Arc::new(Mutex::new(State::New(request))))
+        Ok(Exchange(Arc::new(Mutex::new(State::New(request)))))
     }
 
     fn body(&self, exchange: Exchange) -> Body {
@@ -156,7 +192,6 @@ impl Conversation {
             Answer {
                 exchange,
                 body: None,
-                _connections: self.connections.clone(),
             },
             &self.allowance,
         )
@@ -174,7 +209,7 @@ impl Http for Conversation {
         _base_url: &str,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<GetResponse<Headers, Body>, gix::Error> {
-        let exchange = self.begin(self.client(url)?.get(url), None, headers);
+        let exchange = self.begin(url, None, headers)?;
         Ok(GetResponse {
             headers: Headers::of(exchange.clone()),
             body: self.body(exchange),
@@ -189,7 +224,7 @@ impl Http for Conversation {
         // Whatever we say is short.
         _kind: PostBodyDataKind,
     ) -> Result<PostResponse<Headers, Body, Exchange>, gix::Error> {
-        let exchange = self.begin(self.client(url)?.post(url), Some(Vec::new()), headers);
+        let exchange = self.begin(url, Some(Vec::new()), headers)?;
         Ok(PostResponse {
             post_body: exchange.clone(),
             headers: Headers::of(exchange.clone()),
@@ -210,7 +245,7 @@ enum State {
     /// It is not sent yet.
     New(Box<Request>),
     /// The headers are read before the body.
-    Answered(Response),
+    Answered(HeaderMap, Incoming),
     /// The answer is somebody's, or there is none.
     Over,
 }
@@ -220,12 +255,13 @@ struct Request {
     builder: RequestBuilder,
     /// Its body, if it has one.
     posted: Option<Vec<u8>>,
+    connections: Connections,
     time_limit: TimeLimit,
     allowance: Allowance,
 }
 
 impl Request {
-    fn send(self) -> io::Result<Response> {
+    fn send(self) -> io::Result<(HeaderMap, Incoming)> {
         let request = match self.posted {
             Some(body) => self.builder.body(body),
             None => self.builder,
@@ -234,34 +270,104 @@ impl Request {
             Some(limit) => request.timeout(limit),
             None => request,
         };
-        let answer = request.send().map_err(|err| failed(err, Vec::new()))?;
-        self.allowance.is_about(about(&answer));
-        let challenges = answer.headers().get_all(WWW_AUTHENTICATE);
-        let challenges = challenges.iter().map(|value| value.as_bytes().into());
-        let challenges = challenges.collect();
-        let answer = answer.error_for_status();
-        answer.map_err(|err| failed(err, challenges))
+        let (begun, head) = oneshot::channel();
+        let (batches, incoming) = mpsc::channel(WAITING);
+        let kept = self
+            .connections
+            .0
+            .get()
+            .expect("the request was made by it");
+        kept.spawn(async move {
+            match request.send().await {
+                Ok(answer) => {
+                    let refused = answer.error_for_status_ref().err();
+                    let is_wanted = begun.send(Ok((answer.headers().clone(), refused))).is_ok();
+                    if is_wanted {
+                        hand_over(answer, &batches).await;
+                    }
+                }
+                Err(err) => drop(begun.send(Err(err))),
+            }
+        });
+        let head = head.blocking_recv().expect("the request ends");
+        let (headers, refused) = head.map_err(|err| failed(err, Vec::new()))?;
+        self.allowance.is_about(about(&headers));
+        if let Some(refused) = refused {
+            let challenges = headers.get_all(WWW_AUTHENTICATE).into_iter();
+            let challenges = challenges.map(|value| value.as_bytes().into());
+            return Err(failed(refused, challenges.collect()));
+        }
+        let incoming = Incoming {
+            batches: incoming,
+            pieces: VecDeque::new(),
+            _connections: self.connections,
+        };
+        Ok((headers, incoming))
+    }
+}
+
+/// What came of an answer, in as many pieces as it came in, or why it broke off.
+type Batch = Result<VecDeque<Bytes>, reqwest::Error>;
+
+/// Hands an answer to its reader: together what comes together, and nothing later than when there is no more for now.
+async fn hand_over(mut answer: Response, batches: &mpsc::Sender<Batch>) {
+    loop {
+        let (mut batch, mut bytes) = (VecDeque::new(), 0);
+        let end = loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = answer.chunk() => chunk,
+                // The connection has had its turn meanwhile.
+                () = yield_now(), if bytes > 0 => break None,
+                // Whoever gave up reading wants no more.
+                () = batches.closed() => return,
+            };
+            match chunk {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
+                Ok(Some(chunk)) => {
+                    bytes += chunk.len();
+                    batch.push_back(chunk);
+                }
+                Ok(None) => break Some(Ok(())),
+                Err(err) => break Some(Err(err)),
+            }
+            if bytes >= BATCH_BYTES || batch.len() >= BATCH_PIECES {
+                break None;
+            }
+        };
+        if bytes > 0 && batches.send(Ok(batch)).await.is_err() {
+            return;
+        }
+        match end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(err)) => {
+                batches.send(Err(err)).await.ok();
+                return;
+            }
+        }
     }
 }
 
 impl State {
     /// Sends the request, unless that was done.
-    fn answered(&mut self) -> io::Result<&Response> {
+    fn answered(&mut self) -> io::Result<&HeaderMap> {
         if let Self::New(_) = self
             && let Self::New(request) = std::mem::replace(self, Self::Over)
         {
-            *self = Self::Answered(request.send()?);
+            let (headers, incoming) = request.send()?;
+            *self = Self::Answered(headers, incoming);
         }
         match self {
-            Self::Answered(answer) => Ok(answer),
+            Self::Answered(headers, _) => Ok(headers),
             _ => Err(io::Error::other("the answer is read already")),
         }
     }
 
-    fn body(&mut self) -> io::Result<Response> {
+    fn body(&mut self) -> io::Result<Incoming> {
         self.answered()?;
         match std::mem::replace(self, Self::Over) {
-            Self::Answered(answer) => Ok(answer),
+            Self::Answered(_, incoming) => Ok(incoming),
             _ => Err(io::Error::other("the answer is read already")),
         }
     }
@@ -289,9 +395,9 @@ impl Write for Exchange {
     }
 }
 
-fn about(answer: &Response) -> About {
+fn about(headers: &HeaderMap) -> About {
     let text = |name| {
-        let value = answer.headers().get(name)?.as_bytes();
+        let value = headers.get(name)?.as_bytes();
         Some(String::from_utf8_lossy(value).into_owned())
     };
     About {
@@ -361,7 +467,7 @@ impl BufRead for Headers {
             lines
         } else {
             let mut lines = Vec::new();
-            for (name, value) in self.exchange.state().answered()?.headers() {
+            for (name, value) in self.exchange.state().answered()? {
                 lines.extend([name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"].concat());
             }
             Cursor::new(lines)
@@ -377,37 +483,50 @@ impl BufRead for Headers {
 }
 
 /// An answer's body as it comes.
-pub(super) struct Answer {
-    exchange: Exchange,
-    body: Option<BufReader<Response>>,
-    /// It has them, too, so these are the last to go.
+struct Incoming {
+    batches: mpsc::Receiver<Batch>,
+    /// What came and was not read yet; none is empty.
+    pieces: VecDeque<Bytes>,
+    /// What it comes over.
     _connections: Connections,
 }
 
-impl Answer {
-    fn body(&mut self) -> io::Result<&mut BufReader<Response>> {
-        let body = match self.body.take() {
-            Some(body) => body,
-            None => BufReader::with_capacity(READ_AHEAD, self.exchange.state().body()?),
-        };
-        Ok(self.body.insert(body))
-    }
+/// The same, sent for when somebody reads.
+pub(super) struct Answer {
+    exchange: Exchange,
+    body: Option<Incoming>,
 }
 
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.body()?.read(buffer)
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
     }
 }
 
 impl BufRead for Answer {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.body()?.fill_buf()
+        let body = match self.body.take() {
+            Some(body) => body,
+            None => self.exchange.state().body()?,
+        };
+        let body = self.body.insert(body);
+        if body.pieces.is_empty()
+            && let Some(batch) = body.batches.blocking_recv()
+        {
+            body.pieces = batch.map_err(io::Error::other)?;
+        }
+        Ok(body.pieces.front().map_or(&[], |piece| piece))
     }
 
     fn consume(&mut self, n: usize) {
-        if let Some(body) = &mut self.body {
-            body.consume(n);
+        let Some(body) = &mut self.body else { return };
+        if let Some(piece) = body.pieces.front_mut() {
+            piece.advance(n);
+            if piece.is_empty() {
+                body.pieces.pop_front();
+            }
         }
     }
 }

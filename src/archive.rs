@@ -6,7 +6,7 @@
 //!
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>
 
-mod hashing;
+mod contents;
 mod header;
 mod previous;
 mod times;
@@ -15,15 +15,20 @@ mod verify;
 use std::{
     fs::File,
     io::{self, BufReader, BufWriter, Read, Seek, Write},
-    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        mpsc::{channel, sync_channel},
+    },
+    thread,
 };
 
 use gix::bstr::ByteSlice;
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
+pub use self::contents::Reader;
 use self::{
-    hashing::Hashing,
+    contents::Contents,
     header::{EntryHeaders, Payload},
     times::Modified,
 };
@@ -34,14 +39,17 @@ pub use self::{
     verify::{Difference, Verified, verify},
 };
 use crate::{
-    pack::{Blob, Objects},
+    pack::{Blob, Extent, Objects},
     progress::Progress,
     push::CommitId,
     snapshot::{Entry, EntryKind},
 };
 
-/// Bytes that are copied at a time.
+/// Bytes that are read or written at a time.
 const CHUNK: usize = 128 * 1024;
+
+/// How many chunks may wait to be hashed.
+const WAITING: usize = 4;
 
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +68,7 @@ pub enum ArchiveError {
 /// A zip, complete and read once more.
 #[derive(Debug)]
 pub struct Archive {
-    /// The zip. The file is unlinked: it is gone with the process, however that ends.
-    pub file: File,
-    /// Its size in bytes.
-    pub bytes: u64,
+    contents: Arc<Contents>,
     /// The number of entries.
     pub entries: usize,
     /// The SHA-256 of all its bytes.
@@ -71,6 +76,11 @@ pub struct Archive {
     /// The same of all bytes but the delivery id, which are the last ones.
     unstamped: Sha256,
 }
+
+/// The numbers of an archive's files; those of [`Objects::into_files`] are the last.
+const LOCAL_HEADERS: usize = 0;
+const DIRECTORY: usize = 1;
+const STREAMS: usize = 2;
 
 /// The length of a delivery id in bytes.
 pub const DELIVERY_ID_LEN: usize = 32;
@@ -89,6 +99,10 @@ impl Archive {
     /// # Errors
     ///
     /// [`ArchiveError`]; nothing is left behind.
+    ///
+    /// # Panics
+    ///
+    /// Never, unless a thread does.
     pub fn write(
         commit: CommitId,
         entries: Vec<Entry>,
@@ -100,12 +114,7 @@ impl Archive {
         let comment = comment(commit, &unknown);
         progress.expect(0, entries.len() as u64);
         let times = dates.times(&entries, &objects)?;
-        let file = tempfile::tempfile().map_err(ArchiveError::Disk)?;
-        let mut writer = Writer {
-            out: BufWriter::with_capacity(CHUNK, Hashing::of(file)),
-            offset: 0,
-            buffer: vec![0; CHUNK].into(),
-        };
+        let mut writer = Writer::new(entries.len()).map_err(ArchiveError::Disk)?;
         for (entry, &modified) in entries.iter().zip(&times) {
             if progress.is_stopped() {
                 return Err(ArchiveError::Stopped);
@@ -115,46 +124,57 @@ impl Archive {
                 .map_err(ArchiveError::Disk)?;
             progress.add_object();
         }
-        let (file, bytes, unstamped) = writer
-            .finish(&entries, &times, &objects, &comment)
-            .map_err(ArchiveError::Disk)?;
         let count = entries.len();
-        drop((entries, times, objects));
-        let archive = Self {
-            file,
-            bytes,
+        drop((entries, times));
+        let contents = writer.finish(count, &comment, objects.into_files());
+        let contents = contents.map_err(ArchiveError::Disk)?;
+        let contents = Arc::new(contents);
+        let (unstamped, is_readable) = thread::scope(|scope| {
+            let hashing = scope.spawn(|| hash(&contents, progress));
+            let is_readable = reread(&contents, count, &comment);
+            (hashing.join().expect("hashing does not panic"), is_readable)
+        });
+        is_readable?;
+        let unstamped = unstamped?;
+        Ok(Self {
+            contents,
             entries: count,
             sha256: stamped(&unstamped, &unknown),
             unstamped,
-        };
-        archive.reread(&comment)?;
-        Ok(archive)
+        })
     }
 
-    /// An archive that was written before, of so many entries. It is read once, for its digest, and cannot be stamped anew.
+    /// An archive that was written before, of so many entries and at least a [`stamp`](Self::stamp)'s length. It is read
+    /// once, for its digest.
     ///
     /// # Errors
     ///
     /// If it cannot be read.
-    pub fn of_file(mut file: File, entries: usize) -> io::Result<Self> {
-        let mut hash = Sha256::new();
-        let (mut buffer, mut bytes) = (vec![0; CHUNK], 0);
-        file.rewind()?;
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            hash.update(&buffer[..read]);
-            bytes += read as u64;
-        }
+    pub fn of_file(file: File, entries: usize) -> Result<Self, ArchiveError> {
+        let bytes = file.metadata().map_err(ArchiveError::Disk)?.len();
+        let contents = Arc::new(Contents::of(file, bytes));
+        let unstamped = hash(&contents, &Progress::default())?;
+        let (mut id, known) = (Vec::new(), bytes.saturating_sub(DELIVERY_ID_LEN as u64));
+        let read = Reader::new(&contents).another(known).read_to_end(&mut id);
+        read.map_err(ArchiveError::Disk)?;
         Ok(Self {
-            file,
-            bytes,
+            contents,
             entries,
-            sha256: hash.clone().finalize().into(),
-            unstamped: hash,
+            sha256: unstamped.clone().chain_update(id).finalize().into(),
+            unstamped,
         })
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.contents.bytes()
+    }
+
+    /// Reads it, from its start or wherever it is wanted.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.contents)
     }
 
     /// Writes into the comment which delivery this is. No two writes of an object send equal bytes, so that an entity tag,
@@ -174,31 +194,71 @@ impl Archive {
             "the comment has a fixed length"
         );
         let comment = comment(commit, delivery_id);
-        self.file
-            .write_all_at(comment.as_bytes(), self.bytes - comment.len() as u64)
+        self.contents
+            .write_at_end(comment.as_bytes())
             .map_err(ArchiveError::Disk)?;
         self.sha256 = stamped(&self.unstamped, delivery_id);
         Ok(())
     }
+}
 
-    /// Reads all headers with another program's eyes.
-    fn reread(&self, comment: &str) -> Result<(), ArchiveError> {
-        let mut file = self.file.try_clone().map_err(ArchiveError::Disk)?;
-        file.rewind().map_err(ArchiveError::Disk)?;
-        let wrong = |why: &dyn ToString| ArchiveError::Reread(why.to_string());
-        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|err| wrong(&err))?;
-        if zip.len() != self.entries {
-            return Err(wrong(&format_args!(
-                "{} entries instead of {}",
-                zip.len(),
-                self.entries
-            )));
+/// The SHA-256 of all but the delivery id. Where there are two processors, one reads while the other one hashes.
+fn hash(contents: &Arc<Contents>, progress: &Progress) -> Result<Sha256, ArchiveError> {
+    let known = contents.bytes().saturating_sub(DELIVERY_ID_LEN as u64);
+    let mut reader = Reader::new(contents).take(known);
+    let (chunks, waiting) = sync_channel::<Vec<u8>>(WAITING);
+    let (used, buffers) = channel();
+    thread::scope(|scope| {
+        let hashing = scope.spawn(move || {
+            let mut hash = Sha256::new();
+            for chunk in waiting {
+                hash.update(&chunk);
+                // At the end, nobody wants it back.
+                used.send(chunk).ok();
+            }
+            hash
+        });
+        loop {
+            if progress.is_stopped() {
+                return Err(ArchiveError::Stopped);
+            }
+            let mut chunk = buffers.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+            chunk.resize(CHUNK, 0);
+            let read = read_up_to(&mut reader, &mut chunk).map_err(ArchiveError::Disk)?;
+            chunk.truncate(read);
+            if read == 0 || chunks.send(chunk).is_err() {
+                break;
+            }
         }
-        if zip.comment() != comment.as_bytes() {
-            return Err(wrong(&"another comment"));
+        drop(chunks);
+        Ok(hashing.join().expect("hashing does not panic"))
+    })
+}
+
+/// Fills the buffer, unless the end comes before.
+fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
         }
-        zip.validate_header_consistency().map_err(|err| wrong(&err))
     }
+    Ok(filled)
+}
+
+/// Reads all headers with another program's eyes.
+fn reread(contents: &Arc<Contents>, entries: usize, comment: &str) -> Result<(), ArchiveError> {
+    let wrong = |why: &dyn ToString| ArchiveError::Reread(why.to_string());
+    let mut zip = ZipArchive::new(Reader::new(contents)).map_err(|err| wrong(&err))?;
+    if zip.len() != entries {
+        let found = zip.len();
+        return Err(wrong(&format_args!("{found} entries instead of {entries}")));
+    }
+    if zip.comment() != comment.as_bytes() {
+        return Err(wrong(&"another comment"));
+    }
+    zip.validate_header_consistency().map_err(|err| wrong(&err))
 }
 
 /// The digest of an archive with this delivery id.
@@ -210,15 +270,15 @@ fn stamped(unstamped: &Sha256, delivery_id: &str) -> [u8; 32] {
         .into()
 }
 
-/// The first `most` entries of the zip in `file`: path and size in bytes. Paths that are not UTF-8 are shown as far as
+/// The first `most` entries of a zip: path and size in bytes. Paths that are not UTF-8 are shown as far as
 /// they are.
 ///
 /// # Errors
 ///
 /// [`ArchiveError::Reread`] if it is no zip.
-pub fn list(file: File, most: usize) -> Result<Vec<(String, u64)>, ArchiveError> {
+pub fn list(zip: impl Read + Seek, most: usize) -> Result<Vec<(String, u64)>, ArchiveError> {
     let wrong = |err: zip::result::ZipError| ArchiveError::Reread(err.to_string());
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(wrong)?;
+    let mut zip = ZipArchive::new(BufReader::new(zip)).map_err(wrong)?;
     let most = most.min(zip.len());
     let entry = |n| {
         let entry = zip.by_index_raw(n).map_err(wrong)?;
@@ -238,59 +298,59 @@ pub fn has(file: File, path: &str) -> Result<bool, ArchiveError> {
     Ok(zip.index_for_name(path).is_some())
 }
 
+/// Writes the headers, and puts them together with the streams.
 struct Writer {
-    out: BufWriter<Hashing>,
+    local_headers: BufWriter<File>,
+    /// Where the next one will be in that file.
     offset: u64,
-    buffer: Box<[u8]>,
+    /// The central directory, which says everything again.
+    directory: BufWriter<File>,
+    contents: Contents,
 }
 
 impl Writer {
+    fn new(entries: usize) -> io::Result<Self> {
+        let file = || Ok::<_, io::Error>(BufWriter::with_capacity(CHUNK, tempfile::tempfile()?));
+        Ok(Self {
+            local_headers: file()?,
+            offset: 0,
+            directory: file()?,
+            // A header and a stream for each entry, and the directory.
+            contents: Contents::with_capacity(2 * entries + 1),
+        })
+    }
+
     fn entry(&mut self, entry: &Entry, modified: Modified, objects: &Objects) -> io::Result<()> {
         let blob = blob(entry, objects);
-        let headers = EntryHeaders::of(entry, blob.map(payload), self.offset, Some(modified));
-        self.write(&headers.local())?;
+        let start = self.contents.bytes();
+        let headers = EntryHeaders::of(entry, blob.map(payload), start, Some(modified));
+        let local = headers.local();
+        self.local_headers.write_all(&local)?;
+        self.directory.write_all(&headers.central())?;
+        self.contents
+            .add(LOCAL_HEADERS, self.offset, local.len() as u64);
+        self.offset += local.len() as u64;
         if let Some(blob) = blob {
-            objects.copy_deflated(blob, &mut self.out, &mut self.buffer)?;
-            self.offset += blob.deflated_size();
+            let Extent { file, offset, len } = objects.extent(blob);
+            self.contents.add(STREAMS + file, offset, len);
         }
         Ok(())
     }
 
-    /// Writes the central directory, which says everything again. It is made again too: kept, it would take as much memory
-    /// as the index of the objects.
-    fn finish(
-        mut self,
-        entries: &[Entry],
-        times: &[Modified],
-        objects: &Objects,
-        comment: &str,
-    ) -> io::Result<(File, u64, Sha256)> {
-        let start = self.offset;
-        let mut offset = 0;
-        for (entry, &modified) in entries.iter().zip(times) {
-            let payload = blob(entry, objects).map(payload);
-            let headers = EntryHeaders::of(entry, payload, offset, Some(modified));
-            self.write(&headers.central())?;
-            offset += headers.local_len() as u64 + payload.map_or(0, |payload| payload.deflated);
+    fn finish(mut self, entries: usize, comment: &str, streams: Vec<File>) -> io::Result<Contents> {
+        let start = self.contents.bytes();
+        let size = self.directory.stream_position()?;
+        let end = header::end(entries as u64, size, start, comment);
+        self.directory.write_all(&end)?;
+        self.contents.add(DIRECTORY, 0, size + end.len() as u64);
+        let written = [self.local_headers, self.directory].map(BufWriter::into_inner);
+        let mut files = Vec::with_capacity(STREAMS + streams.len());
+        for file in written {
+            files.push(file.map_err(io::IntoInnerError::into_error)?);
         }
-        debug_assert_eq!(offset, start, "all entries, as they were written");
-        let size = self.offset - start;
-        let count = entries.len() as u64;
-        let end = header::end(count, size, start, comment);
-        // It is the end of the comment, and so of the file.
-        let (end, delivery_id) = end.split_at(end.len() - DELIVERY_ID_LEN);
-        self.write(end)?;
-        let written = self.out.into_inner();
-        let written = written.map_err(io::IntoInnerError::into_error)?;
-        let (mut file, unstamped) = written.finish();
-        file.write_all(delivery_id)?;
-        let bytes = self.offset + delivery_id.len() as u64;
-        Ok((file, bytes, unstamped))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.offset += bytes.len() as u64;
-        self.out.write_all(bytes)
+        files.extend(streams);
+        self.contents.stand_in(files);
+        Ok(self.contents)
     }
 }
 
@@ -308,5 +368,29 @@ fn payload(blob: &Blob) -> Payload {
         size: blob.size,
         deflated: blob.deflated_size(),
         crc32: blob.crc32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stopped_is_not_hashed_to_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let contents = Arc::new(Contents::of(file, 1 << 20));
+        let progress = Progress::default();
+        assert!(hash(&contents, &progress).is_ok());
+        progress.stop();
+        let hashed = hash(&contents, &progress);
+        assert!(matches!(hashed, Err(ArchiveError::Stopped)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let contents = Arc::new(Contents::of(tempfile::tempfile().unwrap(), 1 << 20));
+        let hashed = hash(&contents, &Progress::default());
+        assert!(matches!(hashed, Err(ArchiveError::Disk(_))));
     }
 }

@@ -120,6 +120,17 @@ impl Blob {
     }
 }
 
+/// A stretch of one of the files that hold deflate streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// The number of the file.
+    pub file: usize,
+    /// Where it begins there.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
 impl Objects {
     /// Receives a pack and verifies it: its checksum, and every object's id, by inflating and hashing all of it.
     ///
@@ -192,37 +203,34 @@ impl Objects {
         }
     }
 
-    /// Copies the blob's deflate stream to `to`.
-    ///
-    /// # Errors
-    ///
-    /// If the temporary file cannot be read or `to` cannot be written.
-    pub fn copy_deflated(
-        &self,
-        blob: &Blob,
-        to: &mut impl Write,
-        buffer: &mut [u8],
-    ) -> io::Result<()> {
-        let Stream {
-            place,
-            mut offset,
-            len,
-        } = blob.stream;
-        let file = match (place, &self.stock) {
-            (Place::Spool(n), _) => &self.spools[usize::from(n)],
-            (Place::Stock, Some(stock)) => stock.file(),
-            (Place::Pack | Place::Stock, _) => &self.pack,
+    /// Where the blob's deflate stream stands, in one of [`into_files`](Self::into_files).
+    #[must_use]
+    pub fn extent(&self, blob: &Blob) -> Extent {
+        let Stream { place, offset, len } = blob.stream;
+        let file = match place {
+            Place::Pack => 0,
+            Place::Spool(n) => 1 + usize::from(n),
+            Place::Stock => 1 + self.spools.len(),
         };
-        let end = offset + len;
-        while offset < end {
-            let n = buffer
-                .len()
-                .min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-            file.read_exact_at(&mut buffer[..n], offset)?;
-            to.write_all(&buffer[..n])?;
-            offset += n as u64;
+        Extent { file, offset, len }
+    }
+
+    /// The files, with the objects forgotten.
+    #[must_use]
+    pub fn into_files(self) -> Vec<File> {
+        let stock = self.stock.map(Stock::into_file);
+        let files = [self.pack].into_iter().chain(self.spools);
+        files.chain(stock).collect()
+    }
+
+    fn file(&self, number: usize) -> &File {
+        match number.checked_sub(1) {
+            None => &self.pack,
+            Some(n) => self.spools.get(n).unwrap_or_else(|| {
+                let stock = self.stock.as_ref();
+                stock.expect("streams stand in it").file()
+            }),
         }
-        Ok(())
     }
 
     /// Inflates a blob into memory: whoever asks has looked at its size.
@@ -232,8 +240,18 @@ impl Objects {
     /// If the temporary file cannot be read.
     pub(crate) fn content(&self, blob: &Blob) -> io::Result<Vec<u8>> {
         let mut content = DeflateDecoder::new(Vec::new());
-        if blob.stream.len > 0 {
-            self.copy_deflated(blob, &mut content, &mut [0; 8 << 10])?;
+        let Extent {
+            file,
+            mut offset,
+            len,
+        } = self.extent(blob);
+        let (end, mut buffer) = (offset + len, [0; 8 << 10]);
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let piece = &mut buffer[..left.min(8 << 10)];
+            self.file(file).read_exact_at(piece, offset)?;
+            content.write_all(piece)?;
+            offset += piece.len() as u64;
         }
         content.finish()
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use std::{
-    io::{Read, Seek, Write},
+    io::{Read, Write},
     sync::LazyLock,
 };
 
@@ -57,9 +57,8 @@ static RIGHT: LazyLock<(Delivered, Vec<u8>)> = LazyLock::new(|| {
         .stamp(commit.into(), &delivery_id)
         .expect("a temporary file");
     let mut zip = Vec::new();
-    archive.file.rewind().expect("a temporary file");
     archive
-        .file
+        .reader()
         .read_to_end(&mut zip)
         .expect("a temporary file");
     let delivered = Delivered {

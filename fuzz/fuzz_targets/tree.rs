@@ -77,7 +77,7 @@ fn read(pack: &[u8], commit: ObjectId, root: ObjectId) {
     archive
         .stamp(commit.into(), &"0".repeat(32))
         .expect("a temporary file");
-    let listed = archive::list(archive.file, usize::MAX).expect("a zip that can be read");
+    let listed = archive::list(archive.reader(), usize::MAX).expect("a zip that can be read");
     assert_eq!(listed.len(), snapshot.entries.len());
 }
 

@@ -8,10 +8,8 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io,
+    io::{self, Read},
     ops::Range,
-    os::unix::fs::FileExt,
     panic,
     pin::Pin,
     sync::Arc,
@@ -35,7 +33,11 @@ use tokio::{
 };
 
 use super::{Address, Condition, Label, Put, S3, error, is_refusal, not_versioned, own_id};
-use crate::{archive::Archive, error::Error, progress::Progress};
+use crate::{
+    archive::{Archive, Reader},
+    error::Error,
+    progress::Progress,
+};
 
 /// The size in bytes from which on [`S3::put`] uploads an archive in parts.
 ///
@@ -70,7 +72,7 @@ impl S3 {
     ///
     /// # Errors
     ///
-    /// [`Error::Bucket`] if S3 refuses for good, [`Error::NotVersioned`], [`Error::Disk`].
+    /// [`Error::Bucket`] if S3 refuses for good, [`Error::NotVersioned`].
     pub async fn put(
         &self,
         at: Address<'_>,
@@ -79,7 +81,7 @@ impl S3 {
         condition: &Condition,
         progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
-        if archive.bytes < PARTS_FROM_BYTES {
+        if archive.bytes() < PARTS_FROM_BYTES {
             self.put_whole(at, archive, label, condition, progress)
                 .await
         } else {
@@ -102,15 +104,15 @@ impl S3 {
         progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
         // A body that the SDK cannot make again: the delivery tries again itself, and looks at the object before.
-        let contents = contents(archive, label, progress)?;
-        let body = SdkBody::from_body_1_x(Stretch::of(&contents, 0..archive.bytes));
+        let contents = Contents::of(archive, progress);
+        let body = SdkBody::from_body_1_x(Stretch::of(&contents, 0..archive.bytes()));
         let request = self
             .client
             .put_object()
             .bucket(at.bucket)
             .key(at.key)
             .content_type(CONTENT_TYPE)
-            .content_length(length(archive.bytes))
+            .content_length(length(archive.bytes()))
             .set_metadata(Some(metadata(label, at)?))
             .set_if_match(condition.if_match())
             .set_if_none_match(condition.if_none_match())
@@ -140,7 +142,7 @@ impl S3 {
         condition: &Condition,
         progress: &Arc<Progress>,
     ) -> Result<Put, Error> {
-        let contents = contents(archive, label, progress)?;
+        let contents = Contents::of(archive, progress);
         // S3 takes a checksum of a part only if the upload was begun with its algorithm. The SDK computes it while it sends.
         let checksums = self.sends_checksums().then_some(ChecksumAlgorithm::Crc32);
         let begun = self
@@ -162,7 +164,7 @@ impl S3 {
             id,
             checksums,
         };
-        let completed = match upload.send(&contents, archive.bytes).await {
+        let completed = match upload.send(&contents, archive.bytes()).await {
             Ok(parts) => upload.complete(parts, condition).await,
             Err(failure) => Err(failure),
         };
@@ -338,38 +340,35 @@ fn metadata(label: &Label<'_>, at: Address<'_>) -> Result<HashMap<String, String
     })
 }
 
-/// The archive's file, for bodies that outlive the borrow of it.
-fn contents(
-    archive: &Archive,
-    label: &Label<'_>,
-    progress: &Arc<Progress>,
-) -> Result<Arc<Contents>, Error> {
-    progress.expect(archive.bytes, 0);
-    let progress = Arc::clone(progress);
-    let file = archive.file.try_clone().map_err(|err| Error::Disk {
-        repository: label.repository.clone(),
-        source: err.into(),
-    })?;
-    Ok(Arc::new(Contents { file, progress }))
-}
-
-/// The bytes of an archive, and who wants to know how many of them were sent.
-struct Contents {
-    file: File,
-    progress: Arc<Progress>,
-}
-
 /// A length as the SDK has it.
 fn length(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A stretch of a file as a request's body. Clones of a file share one position, so each read says where.
+/// The bytes of an archive, and who wants to know how many of them were sent.
+struct Contents {
+    reader: Reader,
+    progress: Arc<Progress>,
+}
+
+impl Contents {
+    fn of(archive: &Archive, progress: &Arc<Progress>) -> Arc<Self> {
+        progress.expect(archive.bytes(), 0);
+        Arc::new(Self {
+            reader: archive.reader(),
+            progress: Arc::clone(progress),
+        })
+    }
+}
+
+/// A stretch of an archive as a request's body.
 struct Stretch {
     contents: Arc<Contents>,
     /// What was not read yet.
     rest: Range<u64>,
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// At the rest; `None` before the first read, and while it reads.
+    reader: Option<Reader>,
+    reading: Option<JoinHandle<(Reader, io::Result<Vec<u8>>)>>,
 }
 
 impl Stretch {
@@ -377,6 +376,7 @@ impl Stretch {
         Self {
             contents: Arc::clone(contents),
             rest,
+            reader: None,
             reading: None,
         }
     }
@@ -396,18 +396,25 @@ impl Body for Stretch {
         }
         let size = usize::try_from(end - start).map_or(CHUNK, |left| left.min(CHUNK));
         let Self {
-            contents, reading, ..
+            contents,
+            reader,
+            reading,
+            ..
         } = &mut *self;
         let reading = reading.get_or_insert_with(|| {
-            let (contents, mut chunk) = (Arc::clone(contents), vec![0; size]);
+            let reader = reader.take();
+            let mut reader = reader.unwrap_or_else(|| contents.reader.another(start));
             spawn_blocking(move || {
-                let read = contents.file.read_exact_at(&mut chunk, start);
-                read.map(|()| chunk)
+                let mut chunk = vec![0; size];
+                let read = reader.read_exact(&mut chunk);
+                (reader, read.map(|()| chunk))
             })
         });
-        let chunk = ready!(Pin::new(reading).poll(context));
+        let read = ready!(Pin::new(reading).poll(context));
         self.reading = None;
-        let chunk = chunk.map_err(io::Error::other)??;
+        let (reader, chunk) = read.map_err(io::Error::other)?;
+        self.reader = Some(reader);
+        let chunk = chunk?;
         self.rest.start += chunk.len() as u64;
         self.contents.progress.add_bytes(chunk.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))

@@ -104,7 +104,7 @@ impl Ledger {
         }) = built
         {
             self.delivery.entries = Some(archive.entries);
-            self.delivery.archive_bytes = Some(archive.bytes);
+            self.delivery.archive_bytes = Some(archive.bytes());
             self.delivery.archive_sha256 = Some(hex(&archive.sha256));
             // Those of an earlier round are about a version that is history by now.
             self.delivery.warnings.clone_from(&snapshot.warnings);

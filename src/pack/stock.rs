@@ -83,6 +83,10 @@ impl Stock {
     pub(super) fn file(&self) -> &File {
         &self.file
     }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
 }
 
 impl<'a> Claims<'a> {

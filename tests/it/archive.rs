@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{Seek, Write},
+    io::Write,
     time::{Duration, Instant},
 };
 
@@ -714,7 +714,7 @@ fn sizes_and_offsets_over_4_gib_are_archived() {
     let objects = Objects::receive(&mut &pack.finish()[..], &limits, &Progress::default());
     let objects = objects.unwrap();
     let snapshot = Snapshot::of(commit.into(), &objects, &limits).unwrap();
-    let mut archive = Archive::write(
+    let archive = Archive::write(
         snapshot.commit,
         snapshot.entries,
         objects,
@@ -722,10 +722,9 @@ fn sizes_and_offsets_over_4_gib_are_archived() {
         &Progress::default(),
     )
     .unwrap();
-    assert!(archive.bytes > 1 << 32);
+    assert!(archive.bytes() > 1 << 32);
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    archive.file.rewind().unwrap();
-    std::io::copy(&mut archive.file, &mut file).unwrap();
+    std::io::copy(&mut archive.reader(), &mut file).unwrap();
     assert_readable_by_others(file.path(), entries.len());
 }
 

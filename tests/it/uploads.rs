@@ -132,7 +132,7 @@ async fn a_large_archive_goes_in_parts_and_arrives_byte_for_byte() {
     let Ok(Put::Stored { version_id }) = put_large else {
         panic!("{put_large:?}");
     };
-    let parts = large.bytes.div_ceil(PART_BYTES);
+    let parts = large.bytes().div_ceil(PART_BYTES);
     assert_eq!(
         counts(&server),
         [1, usize::try_from(parts).unwrap(), 1, 0, 1]
@@ -149,7 +149,7 @@ async fn a_large_archive_goes_in_parts_and_arrives_byte_for_byte() {
     assert_eq!(newest.metadata["delivery-id"], "5d1b9f4e");
     for (version, archive) in [(newest, &large), (before, &small)] {
         let stored = version.bytes.unwrap();
-        assert_eq!(stored.len() as u64, archive.bytes);
+        assert_eq!(stored.len() as u64, archive.bytes());
         assert!(is_whole(&stored));
     }
 

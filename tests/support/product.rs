@@ -1,6 +1,6 @@
 //! The product's way from a Git server, or from the bytes of a pack, to a zip: the library's calls in their order.
 
-use std::io::{Read, Seek};
+use std::io::Read;
 
 use backlog_bridge::{
     archive::{Archive, Dates},
@@ -136,9 +136,8 @@ fn archive(commit: CommitId, objects: Objects, limits: &Limits) -> Result<Built,
     .unwrap();
     archive.stamp(commit, DELIVERY_ID).unwrap();
     let mut zip = Vec::new();
-    archive.file.rewind().unwrap();
-    archive.file.read_to_end(&mut zip).unwrap();
-    assert_eq!(archive.bytes, zip.len() as u64);
+    archive.reader().read_to_end(&mut zip).unwrap();
+    assert_eq!(archive.bytes(), zip.len() as u64);
     assert_eq!(archive.entries, snapshot.entries.len());
     Ok(Built {
         zip,

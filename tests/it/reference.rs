@@ -360,6 +360,43 @@ fn each_limit_has_a_row_with_its_default() {
 }
 
 /// What stands in one language and not in the other: tables and headings, by their number.
+/// All documents, by their paths from the root.
+fn documents() -> impl Iterator<Item = String> {
+    let folders = [".", "docs", "docs/decisions", "release"];
+    folders.into_iter().flat_map(|folder| {
+        let listed = fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR")));
+        let paths = listed.unwrap().map(|entry| entry.unwrap().path());
+        let documents = paths.filter(|path| path.extension().is_some_and(|end| end == "md"));
+        documents.map(move |path| {
+            let name = path.file_name().expect("a file").to_string_lossy();
+            format!("{folder}/{name}")
+        })
+    })
+}
+
+#[test]
+fn each_table_of_a_document_is_shown_as_one() {
+    let mut tables = 0;
+    for path in documents() {
+        let text = read(&path);
+        let outside_of_code = text.split("```").step_by(2);
+        for part in outside_of_code {
+            let lines: Vec<_> = part.lines().map(str::trim).collect();
+            for (n, head) in lines.iter().enumerate() {
+                let is_head = head.starts_with('|') && (n == 0 || !lines[n - 1].starts_with('|'));
+                if !is_head {
+                    continue;
+                }
+                tables += 1;
+                let below = lines.get(n + 1).copied().unwrap_or_default();
+                let is_line = below.starts_with("| -") && below.chars().all(|c| "|-: ".contains(c));
+                assert!(is_line, "{path}: no line below {head}");
+            }
+        }
+    }
+    assert!(tables > 50, "{tables}");
+}
+
 #[test]
 fn both_languages_have_the_same_parts() {
     for (english, japanese) in [

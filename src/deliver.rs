@@ -69,6 +69,8 @@ pub struct Delivery {
     pub step_back: Option<StepBack>,
     /// Whether the Git server seemed to lag, and was not given all of its time.
     pub is_unsettled: bool,
+    /// Whether it gave up though it had just stored a version, since the ref moved on each time.
+    pub is_overtaken: bool,
     /// The version id of the object's current version.
     pub version_id: Option<String>,
     /// Entries of the archive that was stored.
@@ -99,6 +101,7 @@ impl Delivery {
             tip: None,
             step_back: None,
             is_unsettled: false,
+            is_overtaken: false,
             version_id: None,
             entries: None,
             archive_bytes: None,

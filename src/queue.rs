@@ -236,6 +236,20 @@ impl Job {
         self.later(Recheck::Ref { after })
     }
 
+    /// The job that goes on where the ref was faster.
+    #[must_use]
+    pub fn going_on(&self) -> Self {
+        Self {
+            // What the event told of is delivered, and history.
+            hints: Vec::new(),
+            before: None,
+            recheck: None,
+            rests: None,
+            again: false,
+            ..self.clone()
+        }
+    }
+
     /// The job of a ref that is there by now.
     #[must_use]
     pub fn found(&self) -> Self {

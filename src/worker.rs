@@ -205,6 +205,9 @@ impl Worker {
                 more.push(job.awaited(LOOKS[0]));
                 return Ok((look::awaited(job), End::Done));
             }
+            if delivery.is_overtaken {
+                delivery.result = Ok(Success::Published);
+            }
             let error = delivery.result.as_ref().err();
             let mut end = End::of(error, job, attempt);
             if is_glob && end == End::DeadLetter && is_missing(&delivery) {
@@ -303,6 +306,9 @@ pub fn later(job: &Job, end: End, delivery: &Delivery, more: &mut Vec<Job>) -> b
         more.push(job.awaited(SETTLED));
     }
     more.extend(delivery.step_back.clone().map(|seen| job.parked(seen)));
+    // A branch that is pushed to faster than a delivery takes gets a version a round. Nothing failed, so nothing rests; what
+    // waits for the branch has its turn first.
+    more.extend(delivery.is_overtaken.then(|| job.going_on()));
     let silent = delivery.result.as_ref().err().and_then(Error::silent);
     let silent = silent.filter(|_| end == End::Again && job.rests.is_none());
     more.extend(silent.map(|silent| job.resting(silent)));

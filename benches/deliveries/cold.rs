@@ -40,7 +40,9 @@ pub(crate) fn show(runtime: &Runtime, rounds: usize) {
             let deliver = Lambda::start(env!("CARGO_BIN_EXE_deliver"), &vars, LIMIT).await;
             for next in [false, true] {
                 let text = format!("{round} {next}");
-                let commit = service.repository.commit_on(MAIN, &[("a", text.as_str().into())]);
+                let commit = service
+                    .repository
+                    .commit_on(MAIN, &[("a", text.as_str().into())]);
                 let body = project_push("update", MAIN, &[&commit]);
                 let event = request("POST", &format!("/hooks/{TOKEN}"), &body);
                 let received = receive.invoke(&event).await.took;

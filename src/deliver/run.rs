@@ -396,7 +396,10 @@ impl<'a> Run<'a> {
                 repository: plain::foreign(&repository),
                 ref_name: plain::foreign(&ref_name),
             }),
-            Verdict::Contention => Err(self.ledger.lost(self.steps.rounds())),
+            Verdict::Contention { stored } => {
+                self.ledger.delivery.is_overtaken = stored;
+                Err(self.ledger.lost(self.steps.rounds()))
+            }
         }
     }
 }

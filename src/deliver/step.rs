@@ -115,7 +115,10 @@ pub enum Verdict {
         stored: bool,
     },
     /// The object or the ref kept changing.
-    Contention,
+    Contention {
+        /// Whether the last round stored a version, and only the ref was faster.
+        stored: bool,
+    },
 }
 
 /// One delivery in progress.
@@ -294,12 +297,12 @@ impl Steps {
                 Action::Tip
             }
             (State::Building { .. }, Saw::NotBuilt) | (State::Putting { .. }, Saw::NotStored) => {
-                self.start_over()
+                self.start_over(false)
             }
             (State::Verifying { tip, delivery_id }, Saw::Tip(now)) => {
                 let back = now.filter(|now| *now != tip && self.is_back(*now));
                 if now != Some(tip) && back.is_none() {
-                    return self.start_over();
+                    return self.start_over(true);
                 }
                 let seen = back.map(|tip| StepBack {
                     held: delivery_id,
@@ -312,7 +315,7 @@ impl Steps {
                 (Ruling::Go(_), None) => self.settle(Then::Done(self.current(tip)), Some(tip)),
                 (Ruling::Go(_), Some(seen)) => self.step_back(tip, seen.held, seen.tip),
                 // The next round names it.
-                (Ruling::Conflict { .. }, _) => self.start_over(),
+                (Ruling::Conflict { .. }, _) => self.start_over(false),
                 (Ruling::Moved, _) => self.moved(),
             },
             (State::Waiting { then, tip }, Saw::Waited) => {
@@ -323,7 +326,7 @@ impl Steps {
                 if now == tip {
                     self.settle(then, tip)
                 } else {
-                    self.start_over()
+                    self.start_over(false)
                 }
             }
             (state, saw) => panic!("{saw:?} answers nothing that was asked in {state:?}"),
@@ -450,10 +453,10 @@ impl Steps {
         }
     }
 
-    fn start_over(&mut self) -> Action {
+    fn start_over(&mut self, stored: bool) -> Action {
         self.rounds += 1;
         if self.rounds >= MAX_ROUNDS {
-            return Action::Done(Verdict::Contention);
+            return Action::Done(Verdict::Contention { stored });
         }
         self.state = State::Starting;
         Action::Pause {
@@ -921,11 +924,36 @@ mod tests {
             let action = steps.next(Saw::NotStored);
             assert_eq!(steps.rounds(), round);
             if round == MAX_ROUNDS {
-                assert_eq!(action, Action::Done(Verdict::Contention));
+                let stored = false;
+                assert_eq!(action, Action::Done(Verdict::Contention { stored }));
             } else {
                 assert_eq!(action, Action::Pause { rounds: round });
                 steps.next(Saw::Waited);
             }
         }
+    }
+
+    #[test]
+    fn contention_with_the_ref_alone_says_that_versions_were_stored() {
+        let mut steps = Steps::new(None, SecondLook::Needed);
+        steps.start();
+        let mut tips = (1..).map(commit);
+        let mut tip = tips.next().unwrap();
+        let mut action = Action::Head;
+        for _ in 1..=MAX_ROUNDS {
+            for saw in absent() {
+                steps.next(saw);
+            }
+            steps.next(Saw::Tip(Some(tip)));
+            steps.next(Saw::Built(None));
+            steps.next(Saw::Stored("d".into()));
+            tip = tips.next().unwrap();
+            action = steps.next(Saw::Tip(Some(tip)));
+            if action != Action::Done(Verdict::Contention { stored: true }) {
+                steps.next(Saw::Waited);
+            }
+        }
+        let stored = true;
+        assert_eq!(action, Action::Done(Verdict::Contention { stored }));
     }
 }

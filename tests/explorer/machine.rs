@@ -224,7 +224,7 @@ fn ask(steps: &Steps, action: &Action) -> Ask {
             }
             Verdict::BranchGone => End::BranchGone,
             Verdict::RefNotFound => End::RefNotFound,
-            Verdict::Contention => End::Contention,
+            Verdict::Contention { .. } => End::Contention,
             Verdict::KeyConflict { .. } | Verdict::Moved { .. } => {
                 unreachable!("one route is all there is")
             }

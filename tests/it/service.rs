@@ -210,6 +210,35 @@ async fn events_in_reverse_order_make_one_version_which_is_the_tip() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_faster_than_its_deliveries_gives_way_and_goes_on() {
+    let service = Service::start().await;
+    let first = service.repository.commit_on(MAIN, &[("a", "0".into())]);
+    service.push(MAIN, &[&first]).await;
+    for n in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        let repository = service.repository.clone();
+        service.s3.before(S3Op::PutObject, move || async move {
+            repository.commit_on(MAIN, &[("a", n.into())]);
+        });
+    }
+    let messages = service.sqs.receive(1);
+    let invocation = service.deliver.invoke(&service.sqs.event(&messages)).await;
+    assert!(is_clean(&invocation), "{invocation:?}");
+    service.sqs.delete(&messages[0]);
+    assert_eq!(service.commits().len(), 8);
+    assert_eq!(service.sqs.waiting(), 1, "a job that goes on");
+    let took = Instant::now();
+    service.drain().await;
+    assert!(took.elapsed() < Duration::from_secs(5), "nothing rests");
+    assert_eq!(
+        service.commits()[0],
+        service.repository.resolve(MAIN).unwrap()
+    );
+    let outcomes = service.outcomes();
+    let outcomes: Vec<_> = outcomes.iter().map(outcome).collect();
+    assert_eq!(outcomes, ["published", "published"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_delivers_what_no_event_told_of() {
     let service = Service::start().await;
     let first = service.repository.commit_on(MAIN, &[("a", "a".into())]);

@@ -147,7 +147,9 @@ impl Delivering {
             return None;
         };
         let (result, step_back) = match verdict.clone() {
-            Verdict::Published(_) => (Ok(Success::Published), None),
+            Verdict::Published(_) | Verdict::Contention { stored: true } => {
+                (Ok(Success::Published), None)
+            }
             Verdict::AlreadyCurrent(_) => (Ok(Success::AlreadyCurrent), None),
             Verdict::StepBack {
                 published, seen, ..
@@ -159,7 +161,7 @@ impl Delivering {
                 };
                 (Ok(success), Some(seen))
             }
-            Verdict::Contention => {
+            Verdict::Contention { .. } => {
                 let rounds = self.steps.rounds();
                 (Err(Error::Contention { rounds }), None)
             }
@@ -167,6 +169,7 @@ impl Delivering {
         };
         let mut outcome = self.ended(result);
         outcome.delivery.step_back = step_back;
+        outcome.delivery.is_overtaken = matches!(verdict, Verdict::Contention { stored: true });
         Some(outcome)
     }
 

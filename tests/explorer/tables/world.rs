@@ -505,7 +505,9 @@ impl World {
                 next.workers[slot] = Some(Worker { phase, ..worker });
                 return (Move::Ask(job), Ok(next));
             }
-            Verdict::Contention => return (Move::Again(job), Ok(Self::again(next, slot, worker))),
+            Verdict::Contention { .. } => {
+                return (Move::Again(job), Ok(Self::again(next, slot, worker)));
+            }
             Verdict::KeyConflict { .. } => {
                 next.workers[slot] = None;
                 return (Move::Acknowledge(job), Ok(next));

@@ -499,7 +499,7 @@ impl Bench<'_> {
             let sizes = repo.sizes();
             let entries = sizes.len() as u64;
             let largest = sizes.into_iter().max().unwrap_or_default();
-            let allowed = (64 << 20) + 2 * largest + 200 * entries;
+            let allowed = (64 << 20) + 2 * largest + 400 * entries;
             for Row { name, cost, .. } in rows {
                 println!(
                     "| {megabytes} MB | {entries} | {} | {name} | {} | {} | {} | {} |",

@@ -102,9 +102,12 @@ impl Inflater {
             let status = self.zlib.decompress(bytes, out, FlushDecompress::None);
             let status = status.map_err(|err| Uninflatable::Wrong(err.to_string()))?;
             let consumed = usize::try_from(self.zlib.total_in() - before);
-            from.consume(consumed.expect("within a buffer"));
+            let (consumed, had) = (consumed.expect("within a buffer"), len);
+            from.consume(consumed);
             len = usize::try_from(self.zlib.total_out()).expect("within a buffer");
-            if status == Status::StreamEnd || at_end {
+            // What changed on the disk meanwhile may not go on.
+            let goes_on = consumed > 0 || len > had;
+            if status == Status::StreamEnd || at_end || !goes_on {
                 break;
             }
         }

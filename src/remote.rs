@@ -4,6 +4,7 @@
 
 mod capped;
 mod connection;
+mod connections;
 mod front;
 mod greet;
 mod http;
@@ -35,7 +36,9 @@ use self::{
     capped::{About, Allowance},
     http::{Conversation, TimeLimit},
 };
-pub use self::{connection::Connection, greet::LfsAnswer, http::Connections, wanted::Wanted};
+pub use self::{
+    connection::Connection, connections::Connections, greet::LfsAnswer, wanted::Wanted,
+};
 use crate::{
     error::{CHECK_NETWORK, Error, Refused, Silent, Source, chain, host},
     network::{self, AGENT, Distrust},

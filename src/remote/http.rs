@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     io::{self, BufRead, Cursor, Read, Write},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -25,26 +25,21 @@ use gix::{
 };
 use hyper::body::{Buf, Bytes};
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode,
+    RequestBuilder, Response, StatusCode,
     header::{
         CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
         WWW_AUTHENTICATE,
     },
 };
 use tokio::{
-    runtime::{self, Runtime},
     sync::{mpsc, oneshot},
     task::yield_now,
 };
 
-use super::capped::{About, Allowance, Body};
-use crate::network;
-
-/// How long a host may take to let itself be connected to.
-const CONNECT_WITHIN: Duration = Duration::from_secs(20);
-
-/// How long nothing may come of an answer that was begun, or waited for.
-const READ_WITHIN: Duration = Duration::from_secs(30);
+use super::{
+    capped::{About, Allowance, Body},
+    connections::Connections,
+};
 
 /// How much of an answer is handed over at once, in bytes; less where no more has come.
 const BATCH_BYTES: usize = 128 << 10;
@@ -55,79 +50,12 @@ const BATCH_PIECES: usize = 256;
 /// How many such batches may wait for their reader.
 const WAITING: usize = 2;
 
-/// Connections to a host, made when they are needed and kept for the next request. A clone shares them.
-#[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<OnceLock<Kept>>);
-
-/// A client, and the thread that its connections live on.
-#[derive(Debug)]
-struct Kept {
-    client: Client,
-    /// Until it is dropped.
-    runtime: Option<Runtime>,
-}
-
-impl Drop for Kept {
-    /// It may be asking a name server which never answers; so nobody waits for its end.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Connections {
-    /// Whether there may be some already.
-    pub(crate) fn are_kept(&self) -> bool {
-        self.0.get().is_some()
-    }
-
-    /// Those to the host of `url`. Blocking.
-    fn to(&self, url: &str) -> io::Result<&Kept> {
-        if let Some(kept) = self.0.get() {
-            return Ok(kept);
-        }
-        let thread = runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()?;
-        let made = Kept {
-            client: client(url).map_err(io::Error::other)?,
-            runtime: Some(thread),
-        };
-        Ok(self.0.get_or_init(|| made))
-    }
-}
-
-impl Kept {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let runtime = self.runtime.as_ref().expect("until it is dropped");
-        runtime.spawn(work);
-    }
-}
-
-fn client(url: &str) -> Result<Client, reqwest::Error> {
-    let client = Client::builder()
-        .connect_timeout(CONNECT_WITHIN)
-        .read_timeout(READ_WITHIN)
-        .http1_title_case_headers()
-        // A redirect would carry the password to whoever the server names.
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_merge(network::authorities_for_git(url));
-    let client = if network::is_proxy_off() {
-        client.no_proxy()
-    } else {
-        client
-    };
-    client.build()
-}
-
 /// How long the next request may take as a whole, told to the HTTP client as each request begins.
 #[derive(Clone, Default)]
 pub(super) struct TimeLimit(Arc<AtomicU64>);
 
 impl TimeLimit {
-    /// `None`: as long as it likes, while no single read takes longer than [`READ_WITHIN`].
+    /// `None`: as long as it likes, while no single read takes longer than [`READ_WITHIN`](super::connections::READ_WITHIN).
     pub(super) fn set(&self, limit: Option<Duration>) {
         let millis = limit.map_or(0, |limit| {
             u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
@@ -272,12 +200,7 @@ impl Request {
         };
         let (begun, head) = oneshot::channel();
         let (batches, incoming) = mpsc::channel(WAITING);
-        let kept = self
-            .connections
-            .0
-            .get()
-            .expect("the request was made by it");
-        kept.spawn(async move {
+        self.connections.spawn(async move {
             match request.send().await {
                 Ok(answer) => {
                     let refused = answer.error_for_status_ref().err();
